@@ -1,0 +1,5 @@
+"""``python -m chansup`` is the ``chansup`` command."""
+
+from chansup.cli import main
+
+main()

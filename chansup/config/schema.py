@@ -1,0 +1,150 @@
+"""Every table and key that chansup.toml may hold, with its type and default.
+
+Durations are seconds. Paths are relative to `[app] directory`, and that is relative to the
+directory of the config file. The structs hold what the file says, after interpolation; what
+follows from it (addresses, numbers of processes) is derived beside it, in `config.address` and
+`config.cores`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(ge=0)]
+PositiveSeconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+Name = str  # of a pool: a letter, then letters, digits, "_" and "-"
+Processes = int | str  # a number, "per-core", "2-per-core"
+
+Server = Literal["uvicorn", "granian", "hypercorn", "daphne", "gunicorn"]
+OnReload = Literal["auto", "overlap", "restart", "keep"]
+
+
+class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A table of the file: unknown keys are errors."""
+
+
+class App(Table):
+    """``[app]``: the application and where it lives."""
+
+    asgi: str | None = None  # "package.module:attribute"
+    wsgi: str | None = None  # the same, of a WSGI application; one of both at most
+    directory: str = "."  # resolved anew at each reload
+    python: str | None = None  # interpreter of everything that runs the app; chansup's own if unset
+    env_file: str | list[str] = []  # dotenv files, later ones win over earlier ones
+    environment: dict[str, str] = {}  # wins over env_file, which wins over the inherited one
+
+
+class Pool(Table):
+    """What every kind of pool has."""
+
+    processes: Processes = 1
+    after: list[str] = []  # pools and tasks that must be ready before this one starts
+    environment: dict[str, str] = {}  # added to the app's
+    user: str | None = None  # name or number; needs a supervisor that runs as root
+    group: str | None = None
+    umask: str | None = None  # octal, as in "027"
+    limits: dict[str, int | str] = {}  # rlimits by their names: nofile = 65536, core = "unlimited"
+    start_timeout: PositiveSeconds | None = None  # [rollout]'s if unset
+    stop_timeout: PositiveSeconds | None = None  # [rollout]'s if unset
+    stop_signal: str = "TERM"
+    liveness_timeout: Seconds | None = None  # silence that means "hangs"; 0: off
+    max_restarts: Count | None = None  # crashes within restart_window; unset: no limit
+    restart_window: PositiveSeconds = 60.0
+    on_max_restarts: Literal["retry", "exit"] = "retry"
+
+
+class Interface(Pool):
+    """``[interface]``: the processes that hold client connections."""
+
+    bind: str | list[str] = "127.0.0.1:8000"
+    server: Server = "uvicorn"
+    command: str | list[str] | None = None  # a program of your own instead of a server
+    ready: str | None = None  # with command: "notify", "tcp:…", "http:…", "unix:…", "after:2s"
+    mode: Literal["direct", "relay"] | None = None
+    options: dict[str, object] = {}  # the server's own names
+    health_path: str | None = None
+    backlog: Annotated[int, Meta(ge=1)] = 2048
+    unix_mode: str = "660"  # octal mode of a Unix socket's file
+    steering: Literal["auto", "off"] = "auto"
+
+
+class Workers(Pool):
+    """``[workers.NAME]``: processes that run the app's background work."""
+
+    command: str | list[str] | None = None
+    channels: list[str] = []  # names of channels that the project's consumers handle
+    ready: str | None = None
+    on_reload: OnReload = "overlap"
+
+
+class Program(Pool):
+    """``[programs.NAME]``: whatever else the site needs."""
+
+    command: str | list[str]
+    directory: str | None = None  # [app] directory if unset
+    ready: str | None = None
+    on_reload: OnReload = "auto"
+
+
+class Task(Table):
+    """``[tasks.NAME]``: a command that must succeed before other pools start."""
+
+    command: str | list[str]
+    before: list[str] = []  # "interface", "workers", "programs", or names of pools
+    after: list[str] = []
+    directory: str | None = None
+    environment: dict[str, str] = {}
+    user: str | None = None
+    group: str | None = None
+    umask: str | None = None
+    limits: dict[str, int | str] = {}
+    timeout: PositiveSeconds = 600.0
+
+
+class Rollout(Table):
+    """``[rollout]``: how code is replaced and how everything stops."""
+
+    start_timeout: PositiveSeconds = 60.0  # from spawned to ready
+    stop_timeout: PositiveSeconds = 25.0  # from asked to stop to killed
+    surge: Annotated[int, Meta(ge=1)] = 1  # replacements at a time in one pool
+    settle: Seconds = 0.3  # between "no new connections" and the first close
+    drain_spread: Seconds = 5.0  # over which WebSockets are closed
+    keep_alive: Seconds = 5.0  # that an idle keep-alive connection may still bring a request
+    shutdown_delay: Seconds = 0.0  # accept on after SIGTERM while the load balancer looks away
+
+
+class Admin(Table):
+    """``[admin]``: health, metrics and the status page."""
+
+    bind: str | None = "127.0.0.1:9180"  # "" turns it off
+
+
+class Log(Table):
+    """``[log]``: what goes to stdout."""
+
+    format: Literal["auto", "console", "prefix", "json"] = "auto"  # auto: console on a terminal
+    level: Literal["debug", "info", "warning", "error"] = "info"  # of chansup's own messages
+    keep_lines: Annotated[int, Meta(ge=1, le=10_000)] = 200  # recent lines held per slot
+
+
+class Supervisor(Table):
+    """``[supervisor]``: the supervising process itself."""
+
+    runtime_directory: str | None = None  # of the control socket; derived from the path if unset
+    liveness_timeout: PositiveSeconds = 30.0  # of launchers, where the pool says nothing
+
+
+class Config(Table):
+    """The whole file."""
+
+    app: App = App()
+    interface: Interface | None = None
+    workers: dict[Name, Workers] = {}
+    programs: dict[Name, Program] = {}
+    tasks: dict[Name, Task] = {}
+    rollout: Rollout = Rollout()
+    admin: Admin = Admin()
+    log: Log = Log()
+    supervisor: Supervisor = Supervisor()

@@ -1,0 +1,58 @@
+"""What a launcher is told when it starts: one JSON document in its environment."""
+
+import os
+import signal
+
+import msgspec
+
+VARIABLE = "CHANSUP_LAUNCH"
+STACK_DUMP_SIGNAL = signal.SIGRTMIN + 3  # a launcher answers with every thread's stack on stderr
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A listening socket that the launcher inherits."""
+
+    fd: int
+    address: str  # as in the config: "0.0.0.0:8000", "unix:run/web.sock"
+    steered: bool  # True: this slot's own listener, new connections can be kept away from it
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """How a launcher retires its server after SIGTERM. All in seconds."""
+
+    settle: float  # between "accepts no more" and the first thing that closes
+    spread: float  # over which WebSockets are closed with 1012
+    keep_alive: float  # that an idle keep-alive connection may still bring a request
+    timeout: float  # after which the supervisor kills; the launcher ends a moment before
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """Everything a launcher needs to run one server in one process."""
+
+    pool: str
+    slot: int
+    generation: int
+    server: str  # uvicorn | granian | hypercorn | daphne | gunicorn
+    application: str  # "package.module:attribute"
+    gateway: str  # "asgi" | "wsgi"
+    directory: str  # absolute; working directory and first on sys.path
+    listeners: list[Listener]
+    options: dict[str, object]  # the server's own names
+    drain: Drain
+    health_path: str | None = None
+    heartbeat_interval: float = 1.0  # seconds between two beats of the event loop
+    scoreboard_fd: int | None = None
+
+
+def encode(launch: Launch) -> str:
+    """Return the document for the child's environment."""
+    return msgspec.json.encode(launch).decode()
+
+
+def receive() -> Launch:
+    """Take the document out of this process's environment, so that the app does not see it.
+
+    Raises KeyError when the process was not started by a supervisor, msgspec.ValidationError when
+    the document is of another version.
+    """
+    return msgspec.json.decode(os.environ.pop(VARIABLE), type=Launch)
