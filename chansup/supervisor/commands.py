@@ -1,0 +1,41 @@
+"""What can be asked of a running supervisor. `control` offers it on a socket; the CLI asks."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from chansup.supervisor.status import Event, LogLine, Measurement, Status
+
+
+class Commands(Protocol):
+    """The supervisor, as seen by the control socket and the admin endpoints.
+
+    The commands that take time return a stream of events that ends with one of type "result".
+    Closing the stream does not stop what was begun.
+    """
+
+    def status(self) -> Status:
+        """Return the present state; never blocks."""
+
+    def measurements(self) -> list[Measurement]:
+        """Return the numbers of every slot; never blocks."""
+
+    def rollouts(self) -> dict[str, tuple[int, float]]:
+        """Return for each outcome how many rollouts ended so, and their seconds in total."""
+
+    def reload(self) -> AsyncIterator[Event]:
+        """Roll a new generation out."""
+
+    def restart(self, target: str | None) -> AsyncIterator[Event]:
+        """Replace the processes of a pool, of a slot, or all, with their own generation."""
+
+    def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
+        """Change the number of slots of a pool until the next change of the config."""
+
+    def stop(self) -> AsyncIterator[Event]:
+        """Stop everything; the result comes when only the supervisor itself is left."""
+
+    def logs(self, target: str | None, lines: int) -> list[LogLine]:
+        """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
+
+    def follow(self, target: str | None) -> AsyncIterator[LogLine]:
+        """Return lines as they come; a reader that is too slow misses some. Raises UnknownTarget."""
