@@ -15,6 +15,7 @@ class Listener(msgspec.Struct, frozen=True):
     fd: int
     address: str  # as in the config: "0.0.0.0:8000", "unix:run/web.sock"
     steered: bool  # True: this slot's own listener, new connections can be kept away from it
+    backlog: int = 2048  # servers listen() again, some with less
 
 
 class Drain(msgspec.Struct, frozen=True):

@@ -1,0 +1,103 @@
+"""``python -m chansup.launch SERVER APPLICATION --slot POOL.N``: one server in this process.
+
+The arguments are for those who read `ps`; the truth stands in the environment.
+"""
+
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+from typing import Protocol, cast
+
+import msgspec
+
+from chansup.launch import application
+from chansup.launch.child import Child, forget_systemd_variables
+from chansup.launch.options import OptionProblem
+from chansup.protocol import launch as protocol
+from chansup.protocol.launch import STACK_DUMP_SIGNAL, Launch
+
+EXIT_APPLICATION = 1  # the app could not be loaded
+EXIT_USAGE = 2  # not started by a supervisor
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: will never work, whatever the app does
+
+
+class ServerModule(Protocol):
+    """What each of the modules named after a server has."""
+
+    PACKAGE: str
+
+    def version(self) -> str:
+        """Return the name and version of the server."""
+
+    def check(self, given: dict[str, object], gateway: str) -> list[OptionProblem]:
+        """Return the options that the server does not take."""
+
+    def serve(self, child: Child) -> int:
+        """Run the server until it was drained. Return the exit code."""
+
+
+def main() -> int:
+    """Receive the orders, run the server, return the exit code."""
+    try:
+        launch = protocol.receive()
+    except KeyError:
+        complain("this is what `chansup run` starts for each process; start that instead")
+        return EXIT_USAGE
+    except msgspec.ValidationError as error:
+        complain(f"the supervisor is of another version of chansup: {error}")
+        return EXIT_USAGE
+    prepare(launch)
+    try:
+        server = import_server(launch.server)
+    except ModuleNotFoundError as error:
+        complain(f'{launch.server}: no module named "{error.name}": {remedy(launch.server)}')
+        return EXIT_CONFIGURATION
+    problems = server.check(launch.options, launch.gateway)
+    for problem in problems:
+        complain(f"interface.options.{problem.name}: {problem.message}")
+    if problems:
+        return EXIT_CONFIGURATION
+    child = Child(launch)
+    try:
+        return server.serve(child)
+    except application.ApplicationError as error:
+        sys.stderr.write(error.details)
+        complain(f"{launch.application}: {error}")
+        return EXIT_APPLICATION
+    except application.GatewayError as error:
+        complain(str(error))
+        return EXIT_CONFIGURATION
+
+
+def prepare(launch: Launch) -> None:
+    """Set up what must work before any code of the app or the server is imported."""
+    faulthandler.enable()
+    faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True, chain=False)
+    # Until it is ready there is nothing to finish: either signal ends the process at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    forget_systemd_variables()
+    os.chdir(launch.directory)
+    sys.path[0] = launch.directory
+
+
+def import_server(name: str) -> ServerModule:
+    """Import the launcher of a server. Raises ModuleNotFoundError when the server is not there."""
+    return cast(ServerModule, importlib.import_module(f"chansup.launch.{name}"))
+
+
+def remedy(server: str) -> str:
+    """Say how to get a server."""
+    extra = "chansup" if server == "uvicorn" else f"chansup[{server}]"
+    return f'install "{extra}"'
+
+
+def complain(message: str) -> None:
+    """Write one line to stderr."""
+    sys.stderr.write(f"chansup: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Loads the app that is to be served."""
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from chansup.errors import ChansupError
+from chansup.protocol.launch import Launch
+
+_OWN_DIRECTORY = str(Path(__file__).parent)
+
+
+class ApplicationError(ChansupError):
+    """The app cannot be loaded. `details` is the traceback of its own frames, if there is one."""
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class GatewayError(ChansupError):
+    """The app speaks a gateway that the server does not, and what would help is not installed."""
+
+
+def load(reference: str) -> Any:
+    """Import ``package.module:attribute`` (the attribute may be dotted) and return what it names.
+
+    Raises ApplicationError, whatever the app's import raised.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise ApplicationError(f'"{reference}": expected "package.module:attribute"')
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ApplicationError(
+                f'no module named "{error.name}" (looked for in {sys.path[0]} and the environment)'
+            ) from error
+        raise _import_failed(module_name, error) from error
+    except SystemExit as error:
+        raise _import_failed(module_name, error) from error
+    except Exception as error:
+        raise _import_failed(module_name, error) from error
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError as error:
+            raise ApplicationError(f'module "{module_name}" has no "{attribute}"') from error
+    if not callable(found):
+        raise ApplicationError(f'"{reference}" is a {type(found).__name__}, not an application')
+    return found
+
+
+def load_asgi(launch: Launch) -> Any:
+    """Return the app as ASGI, adapted where it is WSGI. Raises as `load` and `wsgi_to_asgi` do."""
+    application = load(launch.application)
+    return wsgi_to_asgi(application) if launch.gateway == "wsgi" else application
+
+
+def wsgi_to_asgi(application: Any) -> Any:
+    """Return an ASGI app that runs the WSGI app in threads.
+
+    Raises GatewayError without the optional package a2wsgi.
+    """
+    try:
+        from a2wsgi import WSGIMiddleware
+    except ModuleNotFoundError as error:
+        raise GatewayError(
+            'this server speaks only ASGI: install "chansup[wsgi]" to run a WSGI app on it'
+        ) from error
+    return WSGIMiddleware(application)
+
+
+def _import_failed(module_name: str, error: BaseException) -> ApplicationError:
+    last_line = traceback.format_exception_only(error)[-1].strip()
+    return ApplicationError(f'importing "{module_name}" failed: {last_line}', trimmed(error))
+
+
+def trimmed(error: BaseException) -> str:
+    """Return the traceback of `error` without the frames of chansup and of the import system."""
+    summary = traceback.TracebackException.from_exception(error)
+    _trim(summary)
+    return "".join(summary.format())
+
+
+def _trim(summary: traceback.TracebackException) -> None:
+    for linked in (summary.__cause__, summary.__context__):
+        if linked is not None:
+            _trim(linked)
+    kept = [
+        frame
+        for frame in summary.stack
+        if not frame.filename.startswith((_OWN_DIRECTORY, "<frozen importlib"))
+        and "importlib/__init__" not in frame.filename
+    ]
+    summary.stack = traceback.StackSummary.from_list(kept)

@@ -1,0 +1,70 @@
+"""This process, as every part of a launcher sees it: its orders, its cells, its sockets."""
+
+import os
+import socket
+
+from chansup.launch.listeners import Connections, Listeners
+from chansup.launch.traffic import Traffic
+from chansup.protocol import notify
+from chansup.protocol.launch import Launch
+from chansup.protocol.scoreboard import SIZE, Scoreboard
+
+_SYSTEMD_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+
+class Child:
+    """One launcher's process. `cells` is the scoreboard, or private memory when there is none."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.cells = open_cells(launch.scoreboard_fd)
+        self.listeners = Listeners([listener.fd for listener in launch.listeners])
+        self.traffic = Traffic()
+        self.is_ready = False
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the listening sockets, which stay open as long as the process lives."""
+        return self.listeners.sockets
+
+    @property
+    def backlog(self) -> int:
+        """How many connections may wait on a listener; servers ask for it where they listen()."""
+        return max((listener.backlog for listener in self.launch.listeners), default=2048)
+
+    def ready(self) -> None:
+        """Tell the supervisor that the server accepts."""
+        if not self.is_ready:
+            self.is_ready = True
+            self._restore_backlogs()
+            notify.send({"READY": "1"})
+
+    def stop_accepting(self) -> None:
+        """Accept no new connection any more."""
+        self.listeners.stop_accepting()
+
+    def stopped(self) -> None:
+        """Tell the supervisor that the server accepts no more."""
+        notify.send({"STOPPING": "1"})
+
+    def connections(self) -> Connections:
+        """Return the client connections that are open."""
+        return self.listeners.connections()
+
+    def _restore_backlogs(self) -> None:
+        """Undo what a server's own listen() has done to a queue that others share."""
+        for listener, adopted in zip(self.launch.listeners, self.sockets(), strict=True):
+            adopted.listen(listener.backlog)
+
+
+def open_cells(descriptor: int | None) -> "memoryview[float]":
+    """Map the scoreboard that was inherited as `descriptor`."""
+    if descriptor is None:
+        return memoryview(bytearray(SIZE)).cast("d")
+    os.set_inheritable(descriptor, False)
+    return Scoreboard(descriptor).cells
+
+
+def forget_systemd_variables() -> None:
+    """Remove the socket activation variables, which some servers would read a second time."""
+    for name in _SYSTEMD_VARIABLES:
+        os.environ.pop(name, None)

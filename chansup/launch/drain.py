@@ -1,0 +1,177 @@
+"""How a process retires: the same for every server, from SIGTERM to exit.
+
+The whole course stands in `COURSE`. The drain itself is free of I/O and has no clock of its own:
+`step` looks at the books and tells its host what to do, so tests drive it by hand.
+"""
+
+import random
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from chansup.launch.listeners import Connections
+from chansup.launch.traffic import HeldWebSocket, Traffic
+from chansup.protocol.launch import Drain as Limits
+
+TICK = 0.02  # seconds between two steps
+_QUIET = 0.05  # seconds without unread bytes, for the server to hand over what it has read
+_PATIENCE = 1.0  # seconds past settle that bytes may stay unread: an app may refuse to read them
+_END_SHARE = 0.3  # of the timeout, at most _END_RESERVE, is kept for the server's own ending
+_END_RESERVE = 2.0  # seconds
+_CUT_SHARE = 0.5  # of that reserve may pass between cutting and ending
+
+
+class Phase(Enum):
+    """Where a process stands in its retirement."""
+
+    SERVING = "serving"
+    STOPPING = "stopping"  # says so on the health path, accepts no more
+    SETTLING = "settling"  # what was accepted arrives
+    RELEASING = (
+        "releasing"  # WebSockets are closed, requests and idle connections end by themselves
+    )
+    CUTTING = "cutting"  # time is up: what is left is cancelled
+    ENDING = "ending"  # nothing left: lifespan shutdown, exit
+
+
+class Host(Protocol):
+    """What a drain asks of the process it retires."""
+
+    def stop_accepting(self) -> None:
+        """Accept no new connection any more."""
+
+    def stopped(self) -> None:
+        """No new connection was accepted for a moment: tell the supervisor."""
+
+    def connections(self) -> Connections:
+        """Return the client connections that are open."""
+
+    def end(self) -> None:
+        """Let the server shut down and the process exit."""
+
+
+class Drain:
+    """One retirement. Call `begin` at SIGTERM, then `step` until it returns None."""
+
+    def __init__(
+        self, limits: Limits, traffic: Traffic, host: Host, clock: Callable[[], float]
+    ) -> None:
+        self.phase = Phase.SERVING
+        self.hurried = False
+        self._limits = limits
+        self._traffic = traffic
+        self._host = host
+        self._clock = clock
+        self._began = 0.0
+        self._entered = 0.0  # when the present phase began
+        self._close_at: dict[HeldWebSocket, float] = {}
+        self._inodes: frozenset[int] = frozenset()
+        self._unread_at = 0.0  # when bytes were last seen unread
+        self._moved_at = 0.0  # when an idle connection may last have become idle
+        self._released = 0
+        reserve = min(_END_RESERVE, limits.timeout * _END_SHARE)
+        self._cut_after = limits.timeout - reserve
+        self._end_after = limits.timeout - reserve * _CUT_SHARE
+
+    def begin(self) -> bool:
+        """Retire, or hurry when that has begun already. Say whether it has just begun."""
+        if self.phase is not Phase.SERVING:
+            self.hurried = True
+            return False
+        now = self._clock()
+        self._began = self._moved_at = now
+        self._traffic.draining = True
+        self._enter(Phase.STOPPING, now)
+        return True
+
+    def step(self) -> float | None:
+        """Do what is due. Return the seconds until the next step, or None after the last one."""
+        now = self._clock()
+        if self.phase in _LOOKING:
+            self._look(now)
+        for may_leave, following in COURSE[self.phase]:
+            if may_leave(self, now):
+                self._enter(following, now)
+                break
+        if self.phase is Phase.RELEASING:
+            self._close_websockets(now)
+        if self.phase is Phase.ENDING:
+            return None
+        # Looking costs time in proportion to the connections: never more than a tenth of it.
+        return max(TICK, 10 * (self._clock() - now))
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase = phase
+        self._entered = now
+        if phase is Phase.STOPPING:
+            self._host.stop_accepting()
+        elif phase is Phase.SETTLING:
+            self._host.stopped()
+        elif phase is Phase.CUTTING:
+            for held in [*self._traffic.requests, *self._traffic.websockets]:
+                held.cut()
+        elif phase is Phase.ENDING:
+            self._host.end()
+
+    def _look(self, now: float) -> None:
+        connections = self._host.connections()
+        if connections.unread:
+            self._unread_at = now
+        if connections.inodes - self._inodes or self._traffic.released != self._released:
+            self._moved_at = now
+        self._inodes = connections.inodes
+        self._released = self._traffic.released
+
+    def _close_websockets(self, now: float) -> None:
+        """Close those whose moment has come. Moments are spread evenly, in random order."""
+        accepted = [held for held in self._traffic.websockets if held.accepted]
+        fresh = [held for held in accepted if held not in self._close_at]
+        if fresh:
+            random.shuffle(fresh)
+            # All must have gone, and their apps have said goodbye, before time is up.
+            until = min(self._entered + self._limits.spread, self._began + self._cut_after * 0.8)
+            span = max(0.0, until - now) / len(fresh)
+            for place, held in enumerate(fresh):
+                self._close_at[held] = now + (place + random.random()) * span  # noqa: S311
+        for held in accepted:
+            if self.hurried or self._close_at[held] <= now:
+                held.close()
+        self._close_at = {held: self._close_at[held] for held in accepted}
+
+    # The questions of the course.
+
+    def _accepts_no_more(self, now: float) -> bool:
+        return now - self._entered >= TICK  # what the loop had begun to accept has shown up
+
+    def _is_settled(self, now: float) -> bool:
+        waited = now - self._entered
+        if waited >= self._limits.settle + _PATIENCE:
+            return True
+        return self._is_quiet(now) and (self.hurried or waited >= self._limits.settle)
+
+    def _is_empty(self, now: float) -> bool:
+        if self._traffic.requests or self._traffic.websockets or not self._is_quiet(now):
+            return False
+        return self.hurried or not self._inodes or now - self._moved_at >= self._limits.keep_alive
+
+    def _is_late(self, now: float) -> bool:
+        return now - self._began >= self._cut_after
+
+    def _is_cut(self, now: float) -> bool:
+        nothing_left = not self._traffic.requests and not self._traffic.websockets
+        return nothing_left or now - self._began >= self._end_after
+
+    def _is_quiet(self, now: float) -> bool:
+        return now - self._unread_at >= _QUIET
+
+
+_LOOKING = frozenset({Phase.STOPPING, Phase.SETTLING, Phase.RELEASING})
+
+COURSE: dict[Phase, list[tuple[Callable[[Drain, float], bool], Phase]]] = {
+    Phase.SERVING: [],
+    Phase.STOPPING: [(Drain._accepts_no_more, Phase.SETTLING)],
+    Phase.SETTLING: [(Drain._is_late, Phase.CUTTING), (Drain._is_settled, Phase.RELEASING)],
+    Phase.RELEASING: [(Drain._is_empty, Phase.ENDING), (Drain._is_late, Phase.CUTTING)],
+    Phase.CUTTING: [(Drain._is_cut, Phase.ENDING)],
+    Phase.ENDING: [],
+}

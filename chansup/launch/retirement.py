@@ -1,0 +1,98 @@
+"""Connects a drain to this process: to its signals, and to its event loop or a thread."""
+
+import asyncio
+import faulthandler
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from chansup.launch.child import Child
+from chansup.launch.drain import Drain
+from chansup.launch.listeners import Connections
+
+_LAST_RESORT_SHARE = 0.1  # of the timeout before its end, at most _LAST_RESORT
+_LAST_RESORT = 0.5  # seconds
+
+
+class _Host:
+    """The process, plus this server's way to end."""
+
+    def __init__(self, child: Child, end: Callable[[], None]) -> None:
+        self._child = child
+        self.end = end
+
+    def stop_accepting(self) -> None:
+        self._child.stop_accepting()
+
+    def stopped(self) -> None:
+        self._child.stopped()
+
+    def connections(self) -> Connections:
+        return self._child.connections()
+
+
+def on_loop(
+    child: Child, loop: asyncio.AbstractEventLoop, end: Callable[[], None]
+) -> Callable[[], None]:
+    """Retire by the event loop at SIGTERM or SIGINT; a second one hurries.
+
+    `end` is called in the loop when nothing is left to wait for. Call this in the main thread.
+    Return what a signal calls, for servers that have reasons of their own to end.
+    """
+    drain = Drain(child.launch.drain, child.traffic, _Host(child, end), loop.time)
+
+    def step() -> None:
+        delay = drain.step()
+        if delay is not None:
+            loop.call_later(delay, step)
+
+    def begin() -> None:
+        if drain.begin():
+            _arm_last_resort(child)
+            step()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(begin)
+
+    _listen_to_signals(on_signal)
+    return begin
+
+
+def on_thread(child: Child, end: Callable[[], None]) -> None:
+    """Retire by a thread of its own at SIGTERM or SIGINT: for servers without an event loop.
+
+    `end` is called in that thread. Call this in the main thread.
+    """
+    drain = Drain(child.launch.drain, child.traffic, _Host(child, end), time.monotonic)
+    asked = threading.Event()
+
+    def retire() -> None:
+        asked.wait()
+        drain.begin()
+        _arm_last_resort(child)
+        while (delay := drain.step()) is not None:
+            time.sleep(delay)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            drain.hurried = True
+        asked.set()
+
+    threading.Thread(target=retire, name="chansup-drain", daemon=True).start()
+    _listen_to_signals(on_signal)
+
+
+def _listen_to_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    # Not loop.add_signal_handler: a handler of the interpreter runs even where the loop is blocked.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+        signal.siginterrupt(number, False)
+
+
+def _arm_last_resort(child: Child) -> None:
+    """Have the process show its stacks and exit 1 just before the supervisor would kill it."""
+    timeout = child.launch.drain.timeout
+    reserve = min(_LAST_RESORT, timeout * _LAST_RESORT_SHARE)
+    faulthandler.dump_traceback_later(max(0.1, timeout - reserve), exit=True)

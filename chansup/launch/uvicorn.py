@@ -1,0 +1,124 @@
+"""Runs uvicorn in this process."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import uvicorn
+from uvicorn.config import Config
+
+from chansup.launch import application, heartbeat, options, retirement
+from chansup.launch.child import Child
+from chansup.launch.instrument import instrument
+from chansup.launch.options import OptionProblem
+
+PACKAGE = "uvicorn"
+_DRAIN = "chansup drains: set [rollout] stop_timeout, settle and keep_alive instead"
+_PROCESSES = "chansup runs the processes: set [interface] processes instead"
+_BIND = "chansup binds: set [interface] bind instead"
+_RELOAD = "chansup replaces code: use `chansup reload` instead"
+OWNED = {
+    "app": "chansup loads the app: set [app] asgi instead",
+    "factory": "chansup loads the app: name the application object in [app] asgi",
+    "interface": "chansup knows the gateway: set [app] asgi or [app] wsgi instead",
+    "host": _BIND,
+    "port": _BIND,
+    "uds": _BIND,
+    "fd": _BIND,
+    "backlog": "set [interface] backlog instead",
+    "workers": _PROCESSES,
+    "timeout_worker_healthcheck": "set [interface] liveness_timeout instead",
+    "timeout_graceful_shutdown": _DRAIN,
+    "env_file": "set [app] env_file instead",
+    "reload": _RELOAD,
+    "reload_dirs": _RELOAD,
+    "reload_delay": _RELOAD,
+    "reload_includes": _RELOAD,
+    "reload_excludes": _RELOAD,
+    "callback_notify": "chansup has a heartbeat of its own: remove it",
+    "timeout_notify": "chansup has a heartbeat of its own: remove it",
+}
+
+
+def version() -> str:
+    """Return the name and version of the server."""
+    return f"uvicorn {importlib.metadata.version('uvicorn')}"
+
+
+def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
+    """Return the options that uvicorn does not take."""
+    known = options.parameters(Config.__init__, without=OWNED)
+    return options.check(given, known, OWNED, "uvicorn")
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to chansup and says when it is ready."""
+
+    def __init__(self, config: Config, child: Child) -> None:
+        super().__init__(config)
+        self._child = child
+        self._retire: Callable[[], None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone: uvicorn would raise SIGTERM again after a clean end."""
+        yield
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Start, then beat, listen to SIGTERM and report that it is ready."""
+        loop = asyncio.get_running_loop()
+        heartbeat.start(loop, self._child.cells, self._child.launch.heartbeat_interval)
+        await super().startup(sockets=sockets)
+        self._retire = retirement.on_loop(self._child, loop, self._end)
+        self._child.ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Turn the end that `limit_max_requests` wants into a drain."""
+        wants_to_exit = await super().on_tick(counter)
+        if wants_to_exit and not self.should_exit and self._retire is not None:
+            self._retire()
+            self._retire = None
+        return self.should_exit
+
+    def _end(self) -> None:
+        # Whatever is still connected was told to go; do not wait for it to agree.
+        self.config.timeout_graceful_shutdown = 1
+        self.should_exit = True
+
+
+def serve(child: Child) -> int:
+    """Run the server until it was drained. Return the exit code."""
+    launch = child.launch
+    config = Config(**settings(child))
+    config.app = application.load_asgi(launch)
+    config.load()
+    # Outside of uvicorn's own middleware, so that proxy headers cannot hide a connection.
+    config.loaded_app = instrument(
+        config.loaded_app, child.traffic, child.cells, launch.health_path, config.root_path
+    )
+    server = _Server(config, child)
+    if hasattr(config, "get_loop_factory"):
+        factory = config.get_loop_factory()
+    else:  # before uvicorn 0.36
+        config.setup_event_loop()
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(server.serve(sockets=child.sockets()))
+    return 0
+
+
+def settings(child: Child) -> dict[str, Any]:
+    """Return the arguments of uvicorn.Config."""
+    chosen: dict[str, Any] = dict(child.launch.options)
+    access_log = bool(chosen.setdefault("access_log", False))
+    # At "info" uvicorn writes a line for each WebSocket, and four when it starts.
+    chosen.setdefault("log_level", "info" if access_log else "warning")
+    return {
+        **chosen,
+        "app": child.launch.application,
+        "interface": "asgi3",
+        "workers": 1,
+        "backlog": child.backlog,
+    }
