@@ -32,4 +32,8 @@ def describe(problem: Problem, file: Path) -> str:
     place = problem.file or str(file)
     if problem.line is not None:
         place = f"{place}:{problem.line}"
-    return f"{place}: {problem.key}: {problem.message}" if problem.key else f"{place}: {problem.message}"
+    return (
+        f"{place}: {problem.key}: {problem.message}"
+        if problem.key
+        else f"{place}: {problem.message}"
+    )

@@ -25,7 +25,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     """A table of the file: unknown keys are errors."""
 
 
-class App(Table, kw_only=True):
+class App(Table, frozen=True, kw_only=True):
     """``[app]``: the application and where it lives."""
 
     asgi: str | None = None  # "package.module:attribute"
@@ -36,7 +36,7 @@ class App(Table, kw_only=True):
     environment: dict[str, str] = {}  # wins over env_file, which wins over the inherited one
 
 
-class Pool(Table, kw_only=True):
+class Pool(Table, frozen=True, kw_only=True):
     """What every kind of pool has."""
 
     processes: Processes = 1
@@ -55,7 +55,7 @@ class Pool(Table, kw_only=True):
     on_max_restarts: Literal["retry", "exit"] = "retry"
 
 
-class Interface(Pool, kw_only=True):
+class Interface(Pool, frozen=True, kw_only=True):
     """``[interface]``: the processes that hold client connections."""
 
     bind: str | list[str] = "127.0.0.1:8000"
@@ -70,7 +70,7 @@ class Interface(Pool, kw_only=True):
     steering: Literal["auto", "off"] = "auto"
 
 
-class Workers(Pool, kw_only=True):
+class Workers(Pool, frozen=True, kw_only=True):
     """``[workers.NAME]``: processes that run the app's background work."""
 
     command: str | list[str] | None = None
@@ -79,7 +79,7 @@ class Workers(Pool, kw_only=True):
     on_reload: OnReload = "overlap"
 
 
-class Program(Pool, kw_only=True):
+class Program(Pool, frozen=True, kw_only=True):
     """``[programs.NAME]``: whatever else the site needs."""
 
     command: str | list[str]
@@ -88,7 +88,7 @@ class Program(Pool, kw_only=True):
     on_reload: OnReload = "auto"
 
 
-class Task(Table, kw_only=True):
+class Task(Table, frozen=True, kw_only=True):
     """``[tasks.NAME]``: a command that must succeed before other pools start."""
 
     command: str | list[str]
@@ -103,7 +103,7 @@ class Task(Table, kw_only=True):
     timeout: PositiveSeconds = 600.0
 
 
-class Rollout(Table, kw_only=True):
+class Rollout(Table, frozen=True, kw_only=True):
     """``[rollout]``: how code is replaced and how everything stops."""
 
     start_timeout: PositiveSeconds = 60.0  # from spawned to ready
@@ -115,13 +115,13 @@ class Rollout(Table, kw_only=True):
     shutdown_delay: Seconds = 0.0  # accept on after SIGTERM while the load balancer looks away
 
 
-class Admin(Table, kw_only=True):
+class Admin(Table, frozen=True, kw_only=True):
     """``[admin]``: health, metrics and the status page."""
 
     bind: str | None = "127.0.0.1:9180"  # "" turns it off
 
 
-class Log(Table, kw_only=True):
+class Log(Table, frozen=True, kw_only=True):
     """``[log]``: what goes to stdout."""
 
     format: Literal["auto", "console", "prefix", "json"] = "auto"  # auto: console on a terminal
@@ -129,14 +129,14 @@ class Log(Table, kw_only=True):
     keep_lines: Annotated[int, Meta(ge=1, le=10_000)] = 200  # recent lines held per slot
 
 
-class Supervisor(Table, kw_only=True):
+class Supervisor(Table, frozen=True, kw_only=True):
     """``[supervisor]``: the supervising process itself."""
 
     runtime_directory: str | None = None  # of the control socket; derived from the path if unset
     liveness_timeout: PositiveSeconds = 30.0  # of launchers, where the pool says nothing
 
 
-class Config(Table, kw_only=True):
+class Config(Table, frozen=True, kw_only=True):
     """The whole file."""
 
     app: App = App()

@@ -1,0 +1,69 @@
+"""The user and group that a process runs as."""
+
+import grp
+import os
+import pwd
+
+import msgspec
+
+from chansup.config.keys import quoted
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What a child becomes before it runs its program."""
+
+    user: int
+    group: int
+    groups: tuple[int, ...]  # supplementary
+    home: str | None  # for $HOME; None where the user is not listed
+    name: str | None
+
+
+def find(user: str | None, group: str | None) -> Account | None:
+    """Return the account for a user and a group, each a name or a number; None if neither is given.
+
+    A missing group is the user's own; a missing user is who runs this. Raises ValueError for
+    those that do not exist.
+    """
+    if user is None and group is None:
+        return None
+    record = _record(user)
+    number = record.pw_uid if record else int(user or os.geteuid())
+    main = _group(group) if group is not None else (record.pw_gid if record else None)
+    if main is None:
+        raise ValueError(f"user {number} is not listed on this machine: give its group too")
+    groups = tuple(os.getgrouplist(record.pw_name, main)) if record and user else (main,)
+    return Account(
+        number, main, groups, record.pw_dir if record else None, record.pw_name if record else None
+    )
+
+
+def is_permitted(account: Account) -> bool:
+    """Say whether this process may start others as that account."""
+    if os.geteuid() == 0:
+        return True
+    return account.user == os.geteuid() and account.group == os.getegid()
+
+
+def _record(user: str | None) -> pwd.struct_passwd | None:
+    try:
+        if user is None:
+            return pwd.getpwuid(os.geteuid())
+        return pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(user)
+    except (KeyError, OverflowError):
+        if user is None or _is_number(user):
+            return None
+        raise ValueError(f"there is no user {quoted(user)} on this machine") from None
+
+
+def _group(group: str) -> int:
+    if _is_number(group):
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ValueError(f"there is no group {quoted(group)} on this machine") from None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32 - 1

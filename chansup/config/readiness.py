@@ -1,0 +1,108 @@
+"""When a process counts as ready, as `ready` says it.
+
+======================  ========================================================================
+``notify``              the process says so: ``READY=1`` to ``$NOTIFY_SOCKET``, see sd_notify(3)
+``tcp:6379``            a TCP connection is accepted; also ``tcp:HOST:6379``. Host: 127.0.0.1
+``http:8080/ping``      GET is answered with a status below 400; also ``http://HOST:8080/ping``
+``unix:run/app.sock``   a connection to a Unix socket is accepted; relative to the working
+                        directory of the process
+``after:2s``            it still runs after that time; also ``after:500ms``
+======================  ========================================================================
+
+Without `ready`, a process is ready as soon as it runs.
+"""
+
+import re
+import urllib.parse
+
+import msgspec
+
+from chansup.config import address
+from chansup.config.keys import quoted
+
+_FORMS = 'write "notify", "tcp:6379", "http:8080/ping", "unix:run/app.sock" or "after:2s"'
+_TIME = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(?P<unit>ms|s)?\Z", re.ASCII)
+
+
+class Notify(msgspec.Struct, frozen=True):
+    """The process says that it is ready."""
+
+
+class AcceptsTcp(msgspec.Struct, frozen=True):
+    """A TCP port accepts connections."""
+
+    host: str
+    port: int
+
+
+class AnswersHttp(msgspec.Struct, frozen=True):
+    """A GET is answered with a status below 400."""
+
+    host: str
+    port: int
+    target: str  # path and query: "/ping"
+
+
+class AcceptsUnix(msgspec.Struct, frozen=True):
+    """A Unix socket accepts connections."""
+
+    path: str  # absolute, or relative to the working directory of the process
+
+
+class After(msgspec.Struct, frozen=True):
+    """The process still runs after some time."""
+
+    seconds: float
+
+
+Readiness = Notify | AcceptsTcp | AnswersHttp | AcceptsUnix | After
+
+
+def parse(text: str) -> Readiness:
+    """Return what `text` asks for; ValueError says what is wrong with it."""
+    kind, _, rest = text.partition(":")
+    if text == "notify":
+        return Notify()
+    if kind == "after":
+        return _after(rest)
+    if kind == "unix" and rest:
+        path = "/" + rest.lstrip("/") if rest.startswith("//") else rest
+        return AcceptsUnix(path)
+    if kind == "tcp":
+        host, port = _place(rest.removeprefix("//"))
+        return AcceptsTcp(host, port)
+    if kind == "http":
+        return _http(rest.removeprefix("//"))
+    if kind == "https":
+        raise ValueError('https cannot be asked: use "http:…" or "tcp:…" of the same port')
+    raise ValueError(f"{quoted(text)} says nothing about readiness: {_FORMS}")
+
+
+def _after(text: str) -> After:
+    match = _TIME.match(text)
+    if not match:
+        raise ValueError(f'{quoted(text)} is no time: write "after:2s" or "after:500ms"')
+    return After(float(match["number"]) / (1000 if match["unit"] == "ms" else 1))
+
+
+def _http(text: str) -> AnswersHttp:
+    place, slash, path = text.partition("/")
+    if not slash and "?" in place:
+        raise ValueError(f'{quoted(text)} has no path: write "http:8080/ping"')
+    host, port = _place(place, default_port=80)
+    target = urllib.parse.quote("/" + path, safe="/?&=%:@!$'()*+,;~-._")
+    return AnswersHttp(host, port, target)
+
+
+def _place(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """Return host and port of ``[host:]port``, or of ``host`` where a port has a default."""
+    if default_port is not None and not text.isdigit() and not re.search(r":[0-9]+\Z", text):
+        text = f"{text}:{default_port}"
+    try:
+        place = address.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_FORMS}" if _FORMS not in str(error) else str(error)) from None
+    if not isinstance(place, address.Tcp) or place.port == 0:
+        raise ValueError(f"{quoted(text)} is no port to connect to: {_FORMS}")
+    wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to listen on, not to connect to
+    return wildcards.get(place.host, place.host), place.port

@@ -1,0 +1,49 @@
+"""What must hold between the values of a config, beyond each having its type.
+
+A rule looks at a whole config and yields what is wrong, with the key. It never raises.
+"""
+
+from chansup.config.keys import Finding
+from chansup.config.rules import (
+    addresses,
+    application,
+    interface,
+    names,
+    processes,
+    timing,
+    workers,
+)
+from chansup.config.rules.context import Context, Rule
+
+_ERRORS: tuple[Rule, ...] = (
+    application.something_to_run,
+    application.form,
+    application.directories,
+    interface.rule,
+    addresses.rule,
+    names.valid,
+    names.existing,
+    names.no_circle,
+    workers.rule,
+    processes.commands_and_readiness,
+    processes.counts,
+    processes.attributes,
+    processes.environments,
+    timing.rule,
+)
+_WARNINGS: tuple[Rule, ...] = (
+    application.unused,
+    addresses.public_admin,
+    names.aimless_tasks,
+    timing.cut_clients,
+)
+
+
+def errors(context: Context) -> list[Finding]:
+    """Return everything for which the config cannot be used."""
+    return [finding for rule in _ERRORS for finding in rule(context)]
+
+
+def warnings(context: Context) -> list[Finding]:
+    """Return what works, and is probably not meant."""
+    return [finding for rule in _WARNINGS for finding in rule(context)]

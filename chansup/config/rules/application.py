@@ -1,0 +1,71 @@
+"""Rules of ``[app]``."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from chansup.config.keys import Finding, Key, quoted
+from chansup.config.rules.context import Context
+from chansup.config.schema import Program, Task
+
+_APPLICATION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+
+
+def something_to_run(context: Context) -> Iterator[Finding]:
+    """A config without any pool would run nothing."""
+    config = context.config
+    if config.interface is None and not config.workers and not config.programs:
+        yield (), "there is nothing to run: add [interface], [workers.NAME] or [programs.NAME]"
+
+
+def form(context: Context) -> Iterator[Finding]:
+    """An app is ASGI or WSGI, and written ``module:attribute``."""
+    app = context.config.app
+    if app.asgi is not None and app.wsgi is not None:
+        yield ("app", "wsgi"), "stands beside asgi: an app is one or the other, keep one"
+    for kind, text in (("asgi", app.asgi), ("wsgi", app.wsgi)):
+        if text is not None and not _APPLICATION.match(text):
+            yield ("app", kind), _meant(text, kind)
+
+
+def _meant(text: str, kind: str) -> str:
+    """Return what to say of a name that is none, with the one that was probably meant."""
+    module, _, attribute = text.partition(":")
+    module = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+    attribute = attribute.removesuffix("()") or ("application" if kind in module else "app")
+    meant = f"{module}:{attribute}"
+    if not _APPLICATION.match(meant):
+        meant = f"mysite.{kind}:application"
+    return (
+        f"expected the module and the name of the app in it, found {quoted(text)}: "
+        f"write {quoted(meant)}"
+    )
+
+
+def directories(context: Context) -> Iterator[Finding]:
+    """Every directory that something is to run in exists."""
+    yield from _existing(("app", "directory"), context.config.app.directory, context.directory)
+    for entry in context.entries:
+        own = entry.table.directory if isinstance(entry.table, Program | Task) else None
+        if own is not None:
+            yield from _existing((*entry.key, "directory"), own, context.directory / own)
+
+
+def _existing(key: Key, given: str, place: Path) -> Iterator[Finding]:
+    if given.startswith("~"):
+        yield key, '"~" is not expanded: write "${HOME}/…"'
+    elif not os.path.isdir(place):
+        what = "is not a directory" if os.path.lexists(place) else "does not exist: create it"
+        yield key, f"{quoted(str(place), limit=300)} {what}, or name another"
+
+
+def unused(context: Context) -> Iterator[Finding]:
+    """An app that no pool runs."""
+    config = context.config
+    pools = [config.interface, *config.workers.values()]
+    if any(pool is not None and pool.command is None for pool in pools):
+        return
+    for kind, text in (("asgi", config.app.asgi), ("wsgi", config.app.wsgi)):
+        if text is not None:
+            yield ("app", kind), "nothing runs the app: add [interface]"

@@ -1,0 +1,53 @@
+"""What a rule is given."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from chansup.config import pools
+from chansup.config.keys import Finding, Key
+from chansup.config.pools import Entry
+from chansup.config.schema import Config
+
+
+class Context:
+    """A config, and what it is read in. Nothing here changes."""
+
+    def __init__(
+        self,
+        config: Config,
+        document: dict[str, object],  # what the file says: tells a default from a value
+        config_directory: Path,  # absolute, of the config file
+        directory: Path,  # absolute, of the app; need not exist
+        environment: Mapping[str, str],  # everything that the app would see
+    ) -> None:
+        self.config = config
+        self.document = document
+        self.config_directory = config_directory
+        self.directory = directory
+        self.environment = environment
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Every pool and task."""
+        return pools.entries(self.config)
+
+    def stands(self, *key: str) -> bool:
+        """Say whether the file itself gives a key a value."""
+        value: object = self.document
+        for name in key:
+            if not isinstance(value, dict) or name not in value:
+                return False
+            value = value[name]
+        return True
+
+
+Rule = Callable[[Context], Iterable[Finding]]
+
+
+def attempt(key: Key, parse: Callable[..., object], *arguments: object) -> Iterator[Finding]:
+    """Yield the ValueError of ``parse(*arguments)``, if it raises one, as a finding at `key`."""
+    try:
+        parse(*arguments)
+    except ValueError as error:
+        yield key, str(error)

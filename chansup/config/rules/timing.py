@@ -1,0 +1,48 @@
+"""Rules of durations that are parts of each other."""
+
+from collections.abc import Iterator
+
+from chansup.config.keys import Finding, Key
+from chansup.config.rules.context import Context
+
+
+def rule(context: Context) -> Iterator[Finding]:
+    """What happens before a process is killed ends before that."""
+    rollout = context.config.rollout
+    if rollout.shutdown_delay >= rollout.stop_timeout:
+        message = (
+            f"({rollout.shutdown_delay:g} s) is part of stop_timeout "
+            f"({rollout.stop_timeout:g} s) and must be shorter: lower it, or raise stop_timeout"
+        )
+        yield ("rollout", "shutdown_delay"), message
+    key, stop_timeout = _stop_timeout(context)
+    if rollout.settle >= stop_timeout:
+        message = (
+            f"settle ({rollout.settle:g} s) is part of stop_timeout ({stop_timeout:g} s) and must "
+            "be shorter: lower it, or raise stop_timeout"
+        )
+        yield key, message
+
+
+def cut_clients(context: Context) -> Iterator[Finding]:
+    """WebSockets would be closed over a longer time than there is."""
+    rollout = context.config.rollout
+    interface = context.config.interface
+    if interface is None or interface.command is not None:
+        return
+    needed = rollout.settle + rollout.drain_spread
+    _, stop_timeout = _stop_timeout(context)
+    if needed > stop_timeout:
+        message = (
+            f"settle and drain_spread take {needed:g} s together, and stop_timeout is over after "
+            f"{stop_timeout:g} s: what is open then is cut off"
+        )
+        yield ("rollout", "drain_spread"), message
+
+
+def _stop_timeout(context: Context) -> tuple[Key, float]:
+    """Return what holds for the interface, and where to complain about it."""
+    interface = context.config.interface
+    if interface is not None and interface.stop_timeout is not None:
+        return ("interface", "stop_timeout"), interface.stop_timeout
+    return ("rollout", "settle"), context.config.rollout.stop_timeout
