@@ -1,0 +1,347 @@
+"""The commands of `chansup`, nothing else: what they do is done elsewhere.
+
+Everything is imported by the command that needs it, so that each starts fast and `run` stays small.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from chansup import __version__
+from chansup.errors import ChansupError, ExitCode
+
+if TYPE_CHECKING:
+    from chansup.client import Client
+    from chansup.supervisor.status import Event
+
+DEFAULT_CONFIG = "chansup.toml"
+INTERRUPTED = 130  # 128 + SIGINT
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code. Whatever goes wrong is one message, no traceback."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `chansup logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        return chansup.main(arguments, prog_name="chansup", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except ChansupError as error:
+        _say_error(str(error))
+        for line in getattr(error, "lines", ()):
+            click.echo(f"  {_clean(line)}", err=True)
+        return error.exit_code
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:  # click would exit with 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
+def _remember_config(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        context.find_root().meta["chansup.config"] = value
+
+
+def _config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take -c before the command as well as after it; the later one wins."""
+    return click.option(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        expose_value=False,
+        callback=_remember_config,
+        help=f"Config file.  [default: $CHANSUP_CONFIG, else {DEFAULT_CONFIG}]",
+    )(function)
+
+
+def _config() -> Path:
+    """Return the absolute path of the config file; symlinks stay."""
+    given = click.get_current_context().find_root().meta.get("chansup.config")
+    return Path(os.path.abspath(given or os.environ.get("CHANSUP_CONFIG") or DEFAULT_CONFIG))
+
+
+def _client() -> "Client":
+    from chansup.client import Client
+    from chansup.supervisor.runtime import control_socket_path
+
+    config = _config()
+    return Client(control_socket_path(config, os.environ), config)
+
+
+def _held_addresses() -> list[str]:
+    """Return the addresses that are in use because the supervisor of this config runs."""
+    try:
+        status = _client().status()
+    except ChansupError:
+        return []
+    return [*status.addresses, *([status.admin] if status.admin else [])]
+
+
+def _complete_target(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    try:
+        pools = _client().status().pools
+    except Exception:  # completion never gets in the way
+        return []
+    names = [pool.name for pool in pools] + [slot.name for pool in pools for slot in pool.slots]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+_wait_option = click.option(
+    "--no-wait", is_flag=True, help="Return as soon as the command was taken."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@_config_option
+@click.version_option(__version__, prog_name="chansup", message="%(prog)s %(version)s")
+def chansup() -> None:
+    """Run a real-time Python web deployment from one TOML file, and keep it up."""
+
+
+@chansup.command()
+@_config_option
+def run() -> int:
+    """Start everything in the config file and keep it up.
+
+    SIGTERM or Ctrl-C stops everything in order, a second one hurries; SIGHUP is `chansup reload`.
+    """
+    from chansup.supervisor.run import main
+
+    return main(_config())
+
+
+@chansup.command()
+@_config_option
+@_json_option
+def check(as_json: bool) -> int:
+    """Check the config file, and whether what it names can be used. Starts nothing."""
+    from chansup.config.check import check as check_config
+    from chansup.supervisor.runtime import control_socket_path
+
+    config = _config()
+    directory = control_socket_path(config, os.environ).parent
+    report = check_config(config, os.environ, _held_addresses(), directory)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(report))
+    else:
+        from chansup.display import show_report
+
+        show_report(config, report)
+    return ExitCode.FAILED if report.problems else ExitCode.OK
+
+
+@chansup.command()
+@_config_option
+@_wait_option
+@_json_option
+def reload(no_wait: bool, as_json: bool) -> int:
+    """Deploy: replace every process by one of the present code and config.
+
+    New processes start before old ones end. If the new code does not boot, the old code goes on
+    serving, and the exit code is 1.
+    """
+    return _follow(_client().reload(wait=not no_wait), "The rollout", as_json)
+
+
+@chansup.command()
+@_config_option
+@_wait_option
+@_json_option
+@click.argument("target", metavar="[POOL|SLOT]", required=False, shell_complete=_complete_target)
+def restart(target: str | None, no_wait: bool, as_json: bool) -> int:
+    """Replace the processes of a pool, of a slot, or all, without reading the config anew."""
+    return _follow(_client().restart(target, wait=not no_wait), "The restart", as_json)
+
+
+@chansup.command()
+@_config_option
+@_wait_option
+@_json_option
+@click.argument("change", metavar="POOL=N")
+def scale(change: str, no_wait: bool, as_json: bool) -> int:
+    """Run N processes of a pool, until the config next changes that number."""
+    pool, _, number = change.partition("=")
+    if not pool or not (number.isascii() and number.isdigit()):
+        raise click.UsageError(f"expected POOL=N, as in web=4, not {change!r}")
+    return _follow(_client().scale(pool, int(number), wait=not no_wait), "The change", as_json)
+
+
+@chansup.command()
+@_config_option
+@_wait_option
+@_json_option
+def stop(no_wait: bool, as_json: bool) -> int:
+    """Stop everything and the supervisor, letting processes finish what they hold."""
+    return _follow(_client().stop(wait=not no_wait), "The stop", as_json)
+
+
+@chansup.command()
+@_config_option
+@_json_option
+@click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+def status(as_json: bool, watch: bool) -> int:
+    """Show pools, slots and the rollout under way."""
+    client = _client()
+    if as_json:
+        import msgspec
+
+        for current in _repeated(client) if watch else [client.status()]:
+            click.echo(msgspec.json.encode(current))
+    else:
+        from chansup.display import show_status, watch_status
+
+        if watch and sys.stdout.isatty():
+            watch_status(_repeated(client))
+        else:
+            for current in _repeated(client) if watch else [client.status()]:
+                show_status(current)
+    return ExitCode.OK
+
+
+@chansup.command()
+@_config_option
+@_json_option
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", default=100, metavar="LINES", type=click.IntRange(0), show_default=True,
+    help="How many recent lines.",
+)  # fmt: skip
+@click.argument("target", metavar="[POOL|SLOT]", required=False, shell_complete=_complete_target)
+def logs(target: str | None, lines: int, follow: bool, as_json: bool) -> int:
+    """Show what a pool, a slot or all have printed lately."""
+    stream = _client().logs(target, lines, follow)
+    if as_json:
+        import msgspec
+
+        for line in stream:
+            click.echo(msgspec.json.encode(line))
+    else:
+        from chansup.display import LogPrinter
+
+        printer = LogPrinter(sys.stdout)
+        for line in stream:
+            printer.print(line)
+    return ExitCode.OK
+
+
+@chansup.command()
+@_config_option
+@click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
+@click.option("--stdout", is_flag=True, help="Print the file instead of writing it.")
+def init(force: bool, stdout: bool) -> int:
+    """Write a config file for the project in this directory."""
+    from chansup.project import render
+
+    text = render(Path.cwd())
+    if stdout:
+        click.echo(text, nl=False)
+        return ExitCode.OK
+    config = _config()
+    try:
+        with open(config, "w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ChansupError(f"{config} exists; --force overwrites it.") from None
+    except OSError as error:
+        raise ChansupError(f"{config} cannot be written: {error.strerror}.") from None
+    click.echo(f"Wrote {config}. Look it over, then: chansup check && chansup run")
+    return ExitCode.OK
+
+
+@chansup.command()
+@_config_option
+@_json_option
+def version(as_json: bool) -> int:
+    """Show the version of chansup, and of the supervisor if one runs."""
+    import platform
+
+    document: dict[str, object] = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+    }
+    try:
+        document["supervisor"] = _client().version()
+    except ChansupError:
+        document["supervisor"] = None
+    if as_json:
+        import json
+
+        click.echo(json.dumps(document))
+        return ExitCode.OK
+    click.echo(f"chansup {__version__} (Python {document['python']}, {sys.executable})")
+    if isinstance(running := document["supervisor"], dict):
+        other = "" if running.get("version") == __version__ else ": `chansup run` anew to update it"
+        click.echo(f"supervisor {running.get('version')} (pid {running.get('pid')}){other}")
+    return ExitCode.OK
+
+
+def _follow(events: "Iterator[Event]", what: str, as_json: bool) -> int:
+    """Show the events of a command as they come, and return what it exits with."""
+    code = 0
+    try:
+        if as_json:
+            import msgspec
+
+            for event in events:
+                click.echo(msgspec.json.encode(event))
+                code = event.exit_code if event.type == "result" else code
+            return code
+        from chansup.display import ProgressDisplay
+
+        with ProgressDisplay() as display:
+            for event in events:
+                display.show(event)
+                code = event.exit_code if event.type == "result" else code
+            if not display.finished:
+                click.echo(f"{what} goes on; `chansup status --watch` shows it.")
+        return code
+    except KeyboardInterrupt:
+        click.echo(f"\n{what} goes on; `chansup status --watch` shows it.", err=True)
+        return INTERRUPTED
+
+
+def _repeated(client: "Client") -> "Iterator[Any]":
+    import time
+
+    while True:
+        yield client.status()
+        time.sleep(1)
+
+
+def _clean(line: str) -> str:
+    from chansup.display import clean
+
+    return clean(line)
+
+
+def _say_error(message: str) -> None:
+    click.secho("chansup: ", fg="red", bold=True, err=True, nl=False)
+    click.echo(message, err=True)

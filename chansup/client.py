@@ -1,0 +1,260 @@
+"""Asks a running supervisor, over its control socket."""
+
+import http.client
+import json
+import os
+import pwd
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from chansup import __version__
+from chansup.errors import ChansupError, ExitCode
+from chansup.supervisor.peer import Credentials, credentials
+from chansup.supervisor.status import Event, LogLine, Status
+
+ANSWER_TIMEOUT = 10.0  # seconds for what the supervisor answers from memory
+BEGIN_TIMEOUT = 60.0  # seconds until a command's first event
+EXIT_TIMEOUT = 10.0  # seconds from the result of `stop` to the end of the process
+
+Document = TypeVar("Document", Event, LogLine)
+
+
+class NotRunning(ChansupError):
+    """No supervisor runs for this config file."""
+
+    exit_code = ExitCode.NOT_RUNNING
+
+
+class NotAnswering(ChansupError):
+    """The supervisor is there, but cannot be talked to."""
+
+
+class Refused(ChansupError):
+    """The supervisor refused a command. `lines` is what a process printed, if that is why."""
+
+    def __init__(self, message: str, exit_code: int, lines: list[str]) -> None:
+        super().__init__(message)
+        self.lines = lines
+        # A newer supervisor may know more exit codes.
+        known = exit_code in ExitCode.__members__.values()
+        self.exit_code = ExitCode(exit_code) if known else ExitCode.FAILED
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("chansup", timeout=timeout)
+        self._path = path
+        self.peer = Credentials(0, -1, -1)
+
+    def connect(self) -> None:
+        self.sock = self._stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+        self.peer = credentials(self.sock)
+
+    def wait_for_ever(self) -> None:
+        """Take away the time limit: from here on, silence means that nothing happens."""
+        self._stream.settimeout(None)
+
+
+class Client:
+    """The supervisor of one config file, seen from outside. Every method may raise ChansupError."""
+
+    def __init__(self, socket_path: Path, config: Path) -> None:
+        self._socket_path = socket_path
+        self._config = config
+
+    def version(self) -> dict[str, object]:
+        """Return `version` and `pid` of the supervisor."""
+        document = json.loads(self._get("/version"))
+        return document if isinstance(document, dict) else {}
+
+    def status(self) -> Status:
+        """Return the present state."""
+        body = self._get("/status")
+        with _understood():
+            return msgspec.json.decode(body, type=Status)
+
+    def reload(self, wait: bool = True) -> Iterator[Event]:
+        """Roll a new generation out; without `wait` only the first event comes."""
+        return self._command("/reload", wait)
+
+    def restart(self, target: str | None, wait: bool = True) -> Iterator[Event]:
+        """Replace the processes of a pool, of a slot, or all."""
+        return self._command("/restart", wait, target=target)
+
+    def scale(self, pool: str, processes: int, wait: bool = True) -> Iterator[Event]:
+        """Change the number of processes of a pool."""
+        return self._command("/scale", wait, pool=pool, processes=str(processes))
+
+    def stop(self, wait: bool = True) -> Iterator[Event]:
+        """Stop everything; with `wait` the result comes when the supervisor itself is gone."""
+        with self._connected(BEGIN_TIMEOUT) as connection:
+            supervisor = _open_process(connection)
+            try:
+                for event in self._events(connection, "/stop", wait, {}):
+                    if event.type == "result" and event.exit_code == 0 and wait:
+                        _await_exit(supervisor)
+                    yield event
+            except (OSError, http.client.HTTPException, NotAnswering):
+                if not _await_exit(supervisor):
+                    raise
+                yield Event("result", "The supervisor has ended.", outcome="succeeded")
+            finally:
+                if supervisor is not None:
+                    os.close(supervisor)
+
+    def logs(self, target: str | None, lines: int, follow: bool = False) -> Iterator[LogLine]:
+        """Return recent lines of a pool, a slot or all, and with `follow` those to come."""
+        query = _query(target=target, lines=str(lines), follow="1" if follow else None)
+        with self._connected(ANSWER_TIMEOUT) as connection:
+            response = self._ask(connection, "GET", f"/logs{query}")
+            connection.wait_for_ever()
+            yield from _documents(response, LogLine)
+
+    def _get(self, target: str) -> bytes:
+        with self._connected(ANSWER_TIMEOUT) as connection:
+            return self._ask(connection, "GET", target).read()
+
+    def _command(self, path: str, wait: bool, **parameters: str | None) -> Iterator[Event]:
+        with self._connected(BEGIN_TIMEOUT) as connection:
+            yield from self._events(connection, path, wait, parameters)
+
+    def _events(
+        self, connection: _Connection, path: str, wait: bool, parameters: dict[str, str | None]
+    ) -> Iterator[Event]:
+        query = _query(**parameters, wait=None if wait else "0")
+        response = self._ask(connection, "POST", f"{path}{query}")
+        connection.wait_for_ever()
+        last = None
+        for last in _documents(response, Event):
+            yield last
+        if last is None or (wait and last.type != "result"):
+            raise NotAnswering(
+                "The supervisor ended before the command was done. Its log says why."
+            )
+
+    @contextmanager
+    def _connected(self, timeout: float) -> Iterator[_Connection]:
+        connection = _Connection(self._socket_path, timeout)
+        try:
+            connection.connect()
+            self._check_owner(connection)
+            yield connection
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            missing = "" if self._config.exists() else " (there is no such file)"
+            raise NotRunning(
+                f"No supervisor runs for {self._config}{missing}. "
+                f"Start one with `chansup -c {self._config} run`, "
+                "or name another config file with -c."
+            ) from None
+        except PermissionError:
+            owner = _owner(self._socket_path)
+            raise NotAnswering(
+                f"You may not talk to the supervisor of {self._config}: it belongs to {owner}. "
+                "Run the command as that user or as root."
+            ) from None
+        except TimeoutError:
+            raise NotAnswering(
+                f"The supervisor of {self._config} does not answer. It may be stopped or "
+                f"overloaded; its control socket is {self._socket_path}."
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise NotAnswering(
+                f"The connection to the supervisor of {self._config} broke: "
+                f"{str(error) or type(error).__name__}. It may have ended or refused you."
+            ) from None
+        finally:
+            connection.close()
+
+    def _check_owner(self, connection: _Connection) -> None:
+        """Make sure that no stranger put up a socket in the supervisor's place."""
+        trusted = {os.geteuid(), 0}
+        if os.geteuid() == 0 and self._config.exists():
+            trusted.add(self._config.stat().st_uid)  # root may look after another user's site
+        uid = connection.peer.uid
+        if uid not in trusted:
+            raise NotAnswering(
+                f"The control socket {self._socket_path} belongs to {_user(uid)}, not to you. "
+                "It is not trusted; run the command as that user if it is the right one."
+            )
+
+    def _ask(self, connection: _Connection, method: str, target: str) -> http.client.HTTPResponse:
+        connection.request(method, target)
+        response = connection.getresponse()
+        if response.status < 400:
+            return response
+        body = response.read()
+        try:
+            failure = json.loads(body)
+            message, exit_code = str(failure["error"]), int(failure["exit_code"])
+            lines = [str(line) for line in failure.get("lines", ())]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            message = f"The supervisor answered with status {response.status}. Its log says why."
+            exit_code, lines = ExitCode.FAILED, []
+        raise Refused(message, exit_code, lines)
+
+
+def _documents(response: http.client.HTTPResponse, kind: type[Document]) -> Iterator[Document]:
+    decoder = msgspec.json.Decoder(kind)
+    while line := response.readline():
+        with _understood():
+            document = decoder.decode(line)
+        yield document
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except msgspec.DecodeError as error:
+        raise NotAnswering(
+            f"The supervisor's answer cannot be read ({error}). It may be of another version than "
+            f"this command ({__version__}): stop it, and start it with this one."
+        ) from None
+
+
+def _query(**parameters: str | None) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _open_process(connection: _Connection) -> int | None:
+    try:
+        return os.pidfd_open(connection.peer.pid)
+    except OSError:  # of another PID namespace
+        return None
+
+
+def _await_exit(process: int | None) -> bool:
+    """Wait for the end of a process (a pidfd), and say whether it came."""
+    if process is None:
+        return False
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(EXIT_TIMEOUT * 1000))
+
+
+def _owner(path: Path) -> str:
+    for place in (path, *path.parents):
+        try:
+            return _user(place.stat().st_uid)
+        except OSError:
+            continue
+    return "another user"
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user id {uid}"

@@ -1,0 +1,363 @@
+"""How the commands show things to people: tables, progress, log lines, problems.
+
+rich is imported when something needs it; what goes into a pipe mostly does not. What processes
+print is never trusted: control characters do not reach the terminal.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+import click
+
+from chansup.config.errors import describe
+from chansup.supervisor.status import Event, LogLine, PoolStatus, SlotStatus, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
+
+    from chansup.config.check import Report
+
+PIPE_WIDTH = 400  # columns: wide enough that nothing is cut where there is no terminal
+FAILING = frozenset({"BACKOFF", "FAILED"})
+STATE_STYLES = {
+    "READY": "green",
+    "STARTING": "cyan",
+    "DRAINING": "yellow",
+    "BACKOFF": "bold red",
+    "FAILED": "bold red",
+}
+SLOT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)")
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
+
+
+def clean(text: str) -> str:
+    """Return a line without escape sequences and control characters."""
+    return _CONTROL.sub("", _ESCAPE_SEQUENCE.sub("", text))
+
+
+def clean_but_colours(text: str) -> str:
+    """Return a line whose only escape sequences are those that set colours."""
+    pieces = _COLOUR_SEQUENCE.split(text)
+    if len(pieces) == 1:
+        return clean(text)
+    kept = "".join(piece if place % 2 else clean(piece) for place, piece in enumerate(pieces))
+    return f"{kept}\x1b[0m"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units: "3d 4h", "12s"."""
+    whole = max(0, int(seconds))
+    days, whole = divmod(whole, 86400)
+    hours, whole = divmod(whole, 3600)
+    minutes, whole = divmod(whole, 60)
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    if minutes:
+        return f"{minutes}m {whole}s"
+    return f"{whole}s"
+
+
+def show_report(config: Path, report: "Report") -> None:
+    """Print what a check found, one line each, and a verdict."""
+    for problem in report.problems:
+        place, separator, rest = clean(describe(problem, config)).partition(": ")
+        click.echo(f"{click.style(place, fg='red', bold=True)}{separator}{rest}")
+    for warning in report.warnings:
+        place, separator, rest = clean(describe(warning, config)).partition(": ")
+        label = click.style("warning: ", fg="yellow", bold=True)
+        click.echo(f"{click.style(place, bold=True)}{separator}{label}{rest}")
+    for note in report.notes:
+        click.echo(f"{click.style('note: ', dim=True)}{clean(note)}")
+    if report.problems:
+        count = len(report.problems)
+        found = f"{count} problem{'s' if count > 1 else ''} in {config}"
+        click.secho(f"{found}.", fg="red", err=True)
+    else:
+        click.secho(f"{config} can be used.", fg="green")
+
+
+# --- status
+
+
+def show_status(status: Status) -> None:
+    """Print the status once."""
+    console = _console()
+    if console.is_terminal:
+        console.print(_status_view(status, console))
+        return
+    with console.capture() as captured:
+        console.print(_status_view(status, console))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def watch_status(statuses: Iterable[Status]) -> None:
+    """Show each status in the place of the one before, until the user interrupts."""
+    from rich.live import Live
+
+    console = _console()
+    with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        for status in statuses:
+            live.update(_status_view(status, console), refresh=True)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, emoji=False, markup=False, width=width)
+
+
+def _status_view(status: Status, console: "Console") -> "Group":
+    from rich.console import Group
+
+    now = time.time()
+    parts: list[Text | Table] = [*_headline(status, now)]
+    if status.pools:
+        parts.append(_slot_table(status.pools, now, console))
+    parts.extend(_tasks(status))
+    for pool in status.pools:
+        for slot in pool.slots:
+            if slot.state in FAILING and slot.output:
+                parts.extend(_output(slot.name, slot.output))
+    for task in status.tasks:
+        if task.state == "failed" and task.output:
+            parts.extend(_output(task.name, task.output))
+    return Group(*parts)
+
+
+def _headline(status: Status, now: float) -> "list[Text]":
+    from rich.text import Text
+
+    colour = {"running": "green" if status.ready else "yellow"}.get(status.state, "yellow")
+    state = status.state if status.ready or status.state != "running" else "running, not ready"
+    first = Text.assemble(
+        ("chansup ", "bold"), (state, f"bold {colour}"),
+        (f"  generation {status.generation}", ""),
+        (f"  up {duration(now - status.started)}", ""),
+        (f"  pid {status.pid}", "dim"), (f"  version {clean(status.version)}", "dim"),
+    )  # fmt: skip
+    lines = [first, Text(f"config  {clean(status.config)}", "dim")]
+    if status.addresses:
+        steering = f" ({status.steering})" if status.steering else ""
+        lines.append(Text(f"serving {clean(', '.join(status.addresses))}{steering}"))
+    if status.admin:
+        lines.append(Text(f"admin   {clean(status.admin)}", "dim"))
+    lines.extend(Text(f"waiting {clean(reason)}", "yellow") for reason in status.reasons)
+    if rollout := status.rollout:
+        colours = {"failed": "red", "aborted": "red", "running": "cyan", "succeeded": "green"}
+        text = f"rollout to generation {rollout.generation}: "
+        what = f"{rollout.outcome}, {rollout.done} of {rollout.total} replaced"
+        ended = f" in {duration(rollout.duration)}"
+        message = f": {clean(rollout.message)}" if rollout.message else ""
+        colour = colours.get(rollout.outcome, "")
+        lines.append(Text.assemble(text, (what, colour), ended, message))
+    if status.log_lines_dropped:
+        lines.append(Text(f"{status.log_lines_dropped} log lines dropped", "yellow"))
+    lines.append(Text(""))
+    return lines
+
+
+def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    # Columns in the order in which they are given up on a narrow terminal, the last first.
+    wanted = ["slot", "state", "up", "restarts", "requests", "websockets", "pid", "gen",
+              "last exit", "status"]  # fmt: skip
+    widths = (0, 28, 37, 46, 55, 66, 74, 79, 99, 120)
+    any_status = any(slot.status for pool in pools for slot in pool.slots)
+    names = [name for name, least in zip(wanted, widths, strict=True)
+             if console.width >= least and (name != "status" or any_status)]  # fmt: skip
+    shown = [name for name in ("slot", "state", "pid", "gen", "up", "restarts", "requests",
+                               "websockets", "last exit", "status") if name in names]  # fmt: skip
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name in shown:
+        number = name in ("pid", "gen", "up", "restarts", "requests", "websockets")
+        table.add_column(name, justify="right" if number else "left", no_wrap=True,
+                         overflow="ellipsis")  # fmt: skip
+    for pool in pools:
+        complete = pool.ready >= pool.desired
+        ready = (f"{pool.ready}/{pool.desired} ready", "green" if complete else "bold red")
+        title = [Text(clean(pool.name), "bold"), Text(*ready)]
+        table.add_row(*title[: len(shown)])
+        for slot in pool.slots:
+            cells = _slot_cells(slot, now)
+            table.add_row(*(cells[name] for name in shown))
+            for old in slot.draining:
+                cells = dict.fromkeys(shown, Text(""))
+                cells |= {
+                    "slot": Text("    replaced", "dim"),
+                    "state": Text("draining", "yellow"),
+                    "pid": Text(str(old.pid), "dim"),
+                    "gen": Text(str(old.generation), "dim"),
+                    "up": Text(duration(now - old.since), "dim"),
+                }
+                table.add_row(*(cells[name] for name in shown))
+    return table
+
+
+def _slot_cells(slot: SlotStatus, now: float) -> "dict[str, Text]":
+    from rich.text import Text
+
+    state = clean(slot.state).lower()
+    if slot.retry_in is not None:
+        state += f", retry in {duration(slot.retry_in + 0.999)}"
+    restarts = sum(slot.restarts.values())
+    requests, websockets = slot.requests_in_progress, slot.websockets_open
+    return {
+        "slot": Text(f"  {clean(slot.name)}"),
+        "state": Text(state, STATE_STYLES.get(slot.state, "dim")),
+        "pid": Text("" if slot.pid is None else str(slot.pid), "dim"),
+        "gen": Text("" if slot.generation is None else str(slot.generation)),
+        "up": Text("" if slot.started is None else duration(now - slot.started)),
+        "restarts": Text(str(restarts), "yellow" if restarts else "dim"),
+        "requests": Text(str(requests), "" if requests else "dim"),
+        "websockets": Text(str(websockets), "" if websockets else "dim"),
+        "last exit": Text(clean(slot.last_exit or "")),
+        "status": Text(clean(slot.status or ""), "dim"),
+    }
+
+
+def _tasks(status: Status) -> "list[Text]":
+    from rich.text import Text
+
+    colours = {"failed": "bold red", "succeeded": "green", "running": "cyan"}
+    lines = [Text("")] if status.tasks else []
+    for task in status.tasks:
+        took = f" in {duration(task.duration)}" if task.duration is not None else ""
+        reason = f": {clean(task.last_exit or '')}" if task.state == "failed" else ""
+        colour = colours.get(task.state, "dim")
+        lines.append(
+            Text.assemble(f"task {clean(task.name)}  ", (task.state, colour), took, reason)
+        )
+    return lines
+
+
+def _output(name: str, lines: Sequence[str]) -> "list[Text]":
+    from rich.text import Text
+
+    return [Text(""), Text(f"{clean(name)} printed last:", "bold red"),
+            *(Text(f"  {clean(line)}") for line in lines)]  # fmt: skip
+
+
+# --- progress
+
+
+class ProgressDisplay:
+    """Shows the events of a command: a bar on a terminal, plain lines in a pipe.
+
+    Failures, and what the process that failed printed, go to stderr.
+    """
+
+    def __init__(self) -> None:
+        self.finished = False  # the result was shown
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=_console(),
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=None)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end_bar()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        message = clean(event.message)
+        if event.type == "result":
+            self._end_bar()
+            self.finished = True
+            if event.exit_code == 0:
+                click.secho(message, fg="green")
+            else:
+                click.secho(message, fg="red", bold=True, err=True)
+        elif event.type == "output":
+            self._print_error(message, event.lines)
+        elif self._progress is not None:
+            total = event.total or None
+            self._progress.update(
+                self._task, description=message, completed=event.done, total=total
+            )
+        else:
+            done = f"[{event.done}/{event.total}] " if event.total else ""
+            click.echo(f"{done}{message}")
+            sys.stdout.flush()
+
+    def _print_error(self, message: str, lines: Sequence[str]) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        click.secho(message, fg="red", err=True)
+        for line in lines:
+            click.echo(f"  {clean(line)}", err=True)
+        if self._progress is not None:
+            self._progress.start()
+
+    def _end_bar(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+# --- log lines
+
+
+class LogPrinter:
+    """Prints log lines: with colours on a terminal, with a plain prefix in a pipe."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._colours = stream.isatty()
+        self._width = 0
+
+    def print(self, line: LogLine) -> None:
+        """Print one line, at once."""
+        moment = time.strftime("%H:%M:%S", time.localtime(line.time))
+        slot = clean(line.slot)
+        self._width = max(self._width, len(slot))
+        if self._colours:
+            colour = SLOT_COLOURS[sum(slot.encode()) % len(SLOT_COLOURS)]
+            prefix = (
+                f"{click.style(moment, dim=True)} {click.style(slot.ljust(self._width), fg=colour)}"
+            )
+            self._stream.write(f"{prefix} {clean_but_colours(line.text)}\n")
+        else:
+            day = time.strftime("%Y-%m-%dT", time.localtime(line.time))
+            zone = time.strftime("%z", time.localtime(line.time))
+            self._stream.write(f"{day}{moment}{zone} {slot}[{line.pid}] {clean(line.text)}\n")
+        self._stream.flush()

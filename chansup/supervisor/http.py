@@ -1,0 +1,267 @@
+"""A small HTTP server inside the supervisor: uvicorn's HTTP protocol on sockets already bound.
+
+uvicorn's own `Server` is left out: it installs signal handlers and wakes ten times a second. What
+it does beyond that, for an application without lifespan, is what `Server` here does in its stead.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from chansup.supervisor.peer import credentials
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_CONNECTIONS = 64  # open at a time; more are closed at once
+REQUEST_TIMEOUT = 10.0  # seconds in which a connection must have sent a request
+KEEP_ALIVE_TIMEOUT = 5  # seconds that an idle connection stays open
+MAX_HEAD = 16 * 1024  # bytes of request line and headers
+BACKLOG = 128
+
+
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = b"application/json",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send one whole response."""
+    head = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _State(ServerState):
+    """What the connections of one server share."""
+
+    def __init__(
+        self, peers: frozenset[int] | None, stall_timeout: float | None, max_connections: int
+    ) -> None:
+        super().__init__()
+        self.peers = peers
+        self.stall_timeout = stall_timeout
+        self.max_connections = max_connections
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self._second = 0
+
+    def admits(self, transport: asyncio.BaseTransport) -> bool:
+        """Say whether a new connection may stay."""
+        if len(self.connections) >= self.max_connections:
+            return False
+        if self.peers is None:
+            return True
+        try:
+            return credentials(transport.get_extra_info("socket")).uid in self.peers
+        except OSError:
+            return False
+
+    def refresh_date(self) -> None:
+        """Keep the Date header right without a timer."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self.default_headers = [(b"date", formatdate(second, usegmt=True).encode())]
+
+
+class _Connection(H11Protocol):
+    """One connection, with a time limit for everything a peer can keep us waiting for."""
+
+    server_state: _State
+
+    def __init__(self, config: uvicorn.Config, state: _State, shared: dict[str, Any]) -> None:
+        super().__init__(config, state, shared)
+        self._refused = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if not self.server_state.admits(transport):
+            self._refused = True
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self.server_state.empty.clear()
+        self._abort_after(REQUEST_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._refused:
+            return
+        self._abort_after(None)
+        super().connection_lost(exc)
+        if not self.connections:
+            self.server_state.empty.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self.server_state.refresh_date()
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            # A request has begun and is not whole yet; the limit runs from its first byte.
+            if self._deadline is None:
+                self._abort_after(REQUEST_TIMEOUT)
+        elif not self.flow.write_paused:
+            self._abort_after(None)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._limit_stall()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self._limit_stall()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_stall()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._abort_after(None)
+
+    def _limit_stall(self) -> None:
+        """Give a peer that does not read what was sent a limited time."""
+        if self.server_state.stall_timeout is not None and self.transport.get_write_buffer_size():
+            self._abort_after(self.server_state.stall_timeout)
+
+    def _abort_after(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
+
+
+def _without_body(app: Application) -> Application:
+    """Return `app` behind a check that the request has no body: no endpoint takes one."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        for name, value in scope["headers"]:
+            if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+                body = b'{"error":"This endpoint takes no request body."}'
+                await respond(send, 413, body, headers=[(b"connection", b"close")])
+                return
+        await app(scope, receive, send)
+
+    return checked
+
+
+class Server:
+    """Serves an ASGI application on listening sockets until `stop`, which closes them.
+
+    With `peers`, only Unix peers with one of these user ids are let in. `stall_timeout` is how
+    many seconds a peer may leave a response unread; None: for ever. An application finds in
+    ``scope["state"]["stopping"]`` an event that is set when the server begins to stop.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        listeners: Sequence[socket.socket],
+        *,
+        peers: Iterable[int] | None = None,
+        stall_timeout: float | None = 10.0,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        self._listeners = list(listeners)
+        self._servers: list[asyncio.Server] = []
+        self._stopping = asyncio.Event()
+        allowed = None if peers is None else frozenset(peers)
+        self._state = _State(allowed, stall_timeout, max_connections)
+        self._config = uvicorn.Config(
+            _without_body(app),
+            http=_Connection,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            workers=1,  # or uvicorn would read WEB_CONCURRENCY
+            log_config=None,
+            log_level="error",  # not a line for each scanner that sends garbage
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
+            h11_max_incomplete_event_size=MAX_HEAD,
+        )
+
+    async def start(self) -> None:
+        """Begin to accept connections. Raises OSError when a listener cannot be used."""
+        self._config.load()
+        self._state.refresh_date()
+        shared = {"stopping": self._stopping}
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            self._servers.append(
+                await loop.create_server(
+                    lambda: _Connection(self._config, self._state, shared),
+                    sock=listener,
+                    backlog=BACKLOG,
+                )
+            )
+
+    async def stop(self, grace: float = 1.0) -> None:
+        """Close the listeners, let responses finish for `grace` seconds, then cut the rest."""
+        self._stopping.set()
+        for server in self._servers:
+            server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(grace):
+                await self._state.empty.wait()
+        except TimeoutError:
+            tasks = list(self._state.tasks)
+            for task in tasks:
+                task.cancel()
+            for connection in list(self._state.connections):
+                connection.transport.abort()
+            if tasks:
+                await asyncio.wait(tasks, timeout=grace)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+def control_server(app: Application, listener: socket.socket) -> Server:
+    """Return the server of the control socket: for the supervisor's own user and root alone.
+
+    Its readers may be slow, such as a pager on ``chansup logs -f``.
+    """
+    return Server(app, [listener], peers={os.geteuid(), 0}, stall_timeout=None)
+
+
+def admin_server(app: Application, listener: socket.socket) -> Server:
+    """Return the server of `[admin] bind`: for whoever can reach it, and so with every limit."""
+    return Server(app, [listener])
