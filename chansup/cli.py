@@ -83,11 +83,9 @@ def _config() -> Path:
 
 
 def _client() -> "Client":
-    from chansup.client import Client
-    from chansup.supervisor.runtime import control_socket_path
+    from chansup.client import find
 
-    config = _config()
-    return Client(control_socket_path(config, os.environ), config)
+    return find(_config(), os.environ)
 
 
 def _held_addresses() -> list[str]:
@@ -141,10 +139,9 @@ def run() -> int:
 def check(as_json: bool) -> int:
     """Check the config file, and whether what it names can be used. Starts nothing."""
     from chansup.config.check import check as check_config
-    from chansup.supervisor.runtime import control_socket_path
 
     config = _config()
-    directory = control_socket_path(config, os.environ).parent
+    directory = _client().socket_path.parent
     report = check_config(config, os.environ, _held_addresses(), directory)
     if as_json:
         import msgspec

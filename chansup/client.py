@@ -1,12 +1,13 @@
-"""Asks a running supervisor, over its control socket."""
+"""Finds the supervisor of a config file, and asks it over its control socket."""
 
 import http.client
 import json
 import os
 import pwd
+import re
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +48,44 @@ class Refused(ChansupError):
         self.exit_code = ExitCode(exit_code) if known else ExitCode.FAILED
 
 
+def find(config: Path, environ: Mapping[str, str]) -> "Client":
+    """Return the client for the supervisor of a config file, whether one runs or not.
+
+    The file may be broken or gone by now: that must not keep anybody from asking for the status.
+    """
+    from chansup.supervisor.runtime import control_socket_path
+
+    configured = _runtime_directory(config, environ)
+    path = control_socket_path(config, configured, environ)
+    return Client(path, config, named=configured is not None)
+
+
+def _runtime_directory(config: Path, environ: Mapping[str, str]) -> str | None:
+    """Return ``[supervisor] runtime_directory`` as far as it can be made out."""
+    import tomli
+
+    try:
+        text = config.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return None
+    value: object = None
+    try:
+        table = tomli.loads(text).get("supervisor")
+        value = table.get("runtime_directory") if isinstance(table, dict) else None
+    except (ValueError, RecursionError):  # not TOML at the moment
+        if found := re.search(r"""^\s*runtime_directory\s*=\s*["']([^"']+)["']""", text, re.M):
+            value = found[1]
+    if not isinstance(value, str) or "${" not in value:
+        return value if isinstance(value, str) else None
+    from chansup.config.interpolation import interpolate
+    from chansup.config.load import load
+
+    try:
+        return load(config, environ).config.supervisor.runtime_directory
+    except ChansupError:
+        return interpolate(value, environ)[0]
+
+
 class _Connection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -67,11 +106,15 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Client:
-    """The supervisor of one config file, seen from outside. Every method may raise ChansupError."""
+    """The supervisor of one config file, seen from outside. Every method may raise ChansupError.
 
-    def __init__(self, socket_path: Path, config: Path) -> None:
-        self._socket_path = socket_path
+    `named` says that the config itself names the directory of the socket.
+    """
+
+    def __init__(self, socket_path: Path, config: Path, named: bool = False) -> None:
+        self.socket_path = socket_path
         self._config = config
+        self._named = named
 
     def version(self) -> dict[str, object]:
         """Return `version` and `pid` of the supervisor."""
@@ -145,7 +188,7 @@ class Client:
 
     @contextmanager
     def _connected(self, timeout: float) -> Iterator[_Connection]:
-        connection = _Connection(self._socket_path, timeout)
+        connection = _Connection(self.socket_path, timeout)
         try:
             connection.connect()
             self._check_owner(connection)
@@ -158,7 +201,7 @@ class Client:
                 "or name another config file with -c."
             ) from None
         except PermissionError:
-            owner = _owner(self._socket_path)
+            owner = _owner(self.socket_path)
             raise NotAnswering(
                 f"You may not talk to the supervisor of {self._config}: it belongs to {owner}. "
                 "Run the command as that user or as root."
@@ -166,7 +209,7 @@ class Client:
         except TimeoutError:
             raise NotAnswering(
                 f"The supervisor of {self._config} does not answer. It may be stopped or "
-                f"overloaded; its control socket is {self._socket_path}."
+                f"overloaded; its control socket is {self.socket_path}."
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise NotAnswering(
@@ -178,13 +221,12 @@ class Client:
 
     def _check_owner(self, connection: _Connection) -> None:
         """Make sure that no stranger put up a socket in the supervisor's place."""
-        trusted = {os.geteuid(), 0}
-        if os.geteuid() == 0 and self._config.exists():
-            trusted.add(self._config.stat().st_uid)  # root may look after another user's site
+        if self._named and os.geteuid() == 0:
+            return  # root looks after another user's site, where the config says it is
         uid = connection.peer.uid
-        if uid not in trusted:
+        if uid not in (os.geteuid(), 0):
             raise NotAnswering(
-                f"The control socket {self._socket_path} belongs to {_user(uid)}, not to you. "
+                f"The control socket {self.socket_path} belongs to {_user(uid)}, not to you. "
                 "It is not trusted; run the command as that user if it is the right one."
             )
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from chansup.config.check import Report
 
 PIPE_WIDTH = 400  # columns: wide enough that nothing is cut where there is no terminal
-FAILING = frozenset({"BACKOFF", "FAILED"})
 STATE_STYLES = {
     "READY": "green",
     "STARTING": "cyan",
@@ -131,7 +130,7 @@ def _status_view(status: Status, console: "Console") -> "Group":
     parts.extend(_tasks(status))
     for pool in status.pools:
         for slot in pool.slots:
-            if slot.state in FAILING and slot.output:
+            if slot.output:
                 parts.extend(_output(slot.name, slot.output))
     for task in status.tasks:
         if task.state == "failed" and task.output:
