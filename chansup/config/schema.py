@@ -40,6 +40,7 @@ class Pool(Table, frozen=True, kw_only=True):
     """What every kind of pool has."""
 
     processes: Processes = 1
+    min_ready: Count | None = None  # that make the pool count as ready; half, rounded up, if unset
     after: list[str] = []  # pools and tasks that must be ready before this one starts
     environment: dict[str, str] = {}  # added to the app's
     user: str | None = None  # name or number; needs a supervisor that runs as root

@@ -1,0 +1,137 @@
+"""What ``chansup check`` looks at: the config, and whether this machine can run it.
+
+The supervisor does not import this: it is slow, asks the network, and runs the app's code.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from chansup.config import address, cores, listening, pools, probe
+from chansup.config import commands as command_lines
+from chansup.config.errors import ConfigError, Problem
+from chansup.config.keys import Finding, dotted, quoted
+from chansup.config.lines import Lines
+from chansup.config.load import Loaded, load
+from chansup.config.rules import addresses
+from chansup.config.schema import Program, Task, Workers
+from chansup.config.text import read
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that a check found; the config is usable if there are no problems."""
+
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    notes: list[str] = []
+
+
+def check(
+    path: str | os.PathLike[str],
+    environ: Mapping[str, str],
+    held: Collection[str] = (),
+    runtime_directory: Path | None = None,
+) -> Report:
+    """Check a config file, its addresses, its commands, and that its app can be imported.
+
+    `environ` is what children inherit. `held` are the addresses, as written in the config, that a
+    running supervisor of this very config holds; they are in use rightly. `runtime_directory` is
+    where the control socket will be. Raises nothing for a bad config: the report says it.
+    """
+    try:
+        loaded = load(path, environ)
+    except ConfigError as error:
+        return Report(error.problems)
+    lines = Lines(read(loaded.path))
+    notes = list(_notes(loaded, environ))
+    findings = [
+        *_listening(loaded, held),
+        *_commands(loaded, environ),
+        *_runtime_directory(runtime_directory),
+    ]
+    problems = [Problem(dotted(key), message, lines.of(key)) for key, message in findings]
+    answer = probe.ask(loaded, environ)
+    problems.extend(
+        Problem(found.key, found.message, lines.of(_key(found.key))) for found in answer.problems
+    )
+    problems.sort(key=lambda problem: problem.line or 0)
+    return Report(problems, loaded.warnings, [*notes, *answer.notes])
+
+
+def _key(text: str) -> tuple[str, ...]:
+    """Return the key of a dotted name from the probe, whose names are all bare ones."""
+    return tuple(text.split("."))
+
+
+def _listening(loaded: Loaded, held: Collection[str]) -> Iterator[Finding]:
+    for key, text in addresses.written(loaded.config):
+        place = address.parse(text)
+        if isinstance(place, address.Systemd) or text in held or str(place) in held:
+            continue
+        if reason := listening.obstacle(place, loaded.path.parent):
+            yield key, reason
+
+
+def _commands(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Finding]:
+    for entry in pools.entries(loaded.config):
+        table = entry.table
+        if table.command is None:
+            continue
+        own = table.directory if isinstance(table, Program | Task) else None
+        directory = loaded.directory / (own or "")
+        search_path = loaded.child_environment(environ, table.environment)["PATH"]
+        words = command_lines.parse(table.command)
+        key = (*entry.key, "command")
+        yield from ((key, reason) for reason in _unusable(words, directory, search_path))
+
+
+def _unusable(words: list[str], directory: Path, search_path: str) -> Iterator[str]:
+    program = words[0]
+    if "/" in program:
+        path = os.path.join(directory, program)
+        if not os.path.exists(path):
+            yield f"{quoted(path, limit=300)} does not exist"
+        elif os.path.isdir(path) or not os.access(path, os.X_OK):
+            yield f"{quoted(path, limit=300)} is not executable: chmod +x it, or name what runs it"
+    elif shutil.which(program, path=search_path) is None:
+        yield f"there is no program {quoted(program)} on PATH ({search_path})"
+    script = words[1] if len(words) > 1 else ""
+    if os.path.basename(program).startswith("python") and script.endswith(".py"):
+        path = os.path.join(directory, script)
+        if not os.path.isfile(path):
+            yield f"{quoted(path, limit=300)} does not exist"
+
+
+def _runtime_directory(directory: Path | None) -> Iterable[Finding]:
+    if directory is None:
+        return
+    nearest = directory
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not os.path.isdir(nearest):
+        reason = "is not a directory"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written to"
+    else:
+        return
+    message = f"{quoted(str(nearest), limit=300)} {reason}: name another directory"
+    yield ("supervisor", "runtime_directory"), message
+
+
+def _notes(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[str]:
+    config = loaded.config
+    if loaded.directory != loaded.path.parent:
+        yield f"the app's directory is {loaded.directory}"
+    for entry in pools.entries(config):
+        table = entry.table
+        if not isinstance(table, Task) and isinstance(table.processes, str):
+            count = cores.processes(table.processes)
+            yield f"{dotted(entry.key)}: {table.processes} means {count} processes here"
+        if isinstance(table, Workers) and table.channels:
+            yield f"{dotted(entry.key)}: whether a consumer exists for each channel is not checked"
+    places = [address.parse(text) for _, text in addresses.written(config)]
+    if any(isinstance(place, address.Systemd) for place in places) and "LISTEN_FDS" not in environ:
+        yield "sockets from systemd can only be checked when systemd starts chansup"

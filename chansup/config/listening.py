@@ -1,0 +1,103 @@
+"""Whether an address can be listened on, right now and by this user."""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from chansup.config.address import Tcp, Unix
+from chansup.config.keys import quoted
+
+_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+def obstacle(place: Tcp | Unix, config_directory: Path) -> str | None:
+    """Return why nobody could listen there, or None. Nothing stays open, nothing is left behind."""
+    if isinstance(place, Tcp):
+        return _tcp_obstacle(place)
+    return _unix_obstacle(place.within(config_directory))
+
+
+def _tcp_obstacle(place: Tcp) -> str | None:
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return f"the host {quoted(place.host)} cannot be resolved: write an address of this machine"
+    family, kind, protocol, _, target = found[0]
+    try:
+        with socket.socket(family, kind, protocol) as listener:
+            # As a server does, so that connections of the past are not in the way. Without
+            # SO_REUSEPORT: a socket of another program that allows sharing is still in use.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(target)
+            listener.listen(1)
+    except OSError as error:
+        return _tcp_reason(error, place)
+    return None
+
+
+def _tcp_reason(error: OSError, place: Tcp) -> str:
+    if error.errno == errno.EADDRINUSE:
+        holder = _holder(place.port)
+        who = f"is in use by {holder}" if holder else "is in use by a process of somebody else"
+        return f"{place} {who}: stop it, or choose another port"
+    if error.errno == errno.EACCES:
+        return (
+            f"ports below {_first_unprivileged_port()} need root or CAP_NET_BIND_SERVICE "
+            "(in a systemd unit, AmbientCapabilities=): choose a higher port, or let systemd "
+            "pass the socket"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{place.host} is no address of this machine: write 0.0.0.0 or [::] for all it has"
+    return f"cannot be listened on: {error.strerror}"
+
+
+def _first_unprivileged_port() -> int:
+    try:
+        return int(_UNPRIVILEGED.read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _holder(port: int) -> str | None:
+    """Return who listens on a port, as far as this user may know."""
+    import psutil  # heavy, and only needed for this sentence
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                command = " ".join(process.cmdline()) or process.name()
+                return f"{quoted(command, limit=60)} (pid {connection.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return None
+
+
+def _unix_obstacle(path: Path) -> str | None:
+    parent = path.parent
+    if not os.path.isdir(parent):
+        return f"the directory {quoted(str(parent), limit=300)} does not exist: create it"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return f"the directory {quoted(str(parent), limit=300)} cannot be written to"
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{quoted(str(path), limit=300)} cannot be looked at: {error.strerror}"
+    if not stat.S_ISSOCK(mode):
+        return f"{quoted(str(path), limit=300)} exists and is no socket: remove or rename it"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            pass  # its queue is full, so it has one
+        except OSError:
+            return None  # nobody listens any more: a leftover, which is replaced
+    return f"{quoted(str(path), limit=300)} is in use by another program: stop it"
