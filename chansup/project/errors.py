@@ -1,0 +1,24 @@
+"""Why no config was written."""
+
+from pathlib import Path
+
+from chansup.errors import ChansupError
+
+
+class NothingFoundError(ChansupError):
+    """The directory holds nothing that chansup knows how to run."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"{directory}: no project found. Looked for manage.py, for an asgi.py or wsgi.py that "
+            "assigns `application`, and for a module that assigns an app of FastAPI, Starlette, "
+            "Quart, Litestar or Flask or defines `async def app(scope, receive, send)`. Go to the "
+            "project's directory, or write chansup.toml by hand: chansup.toml.example shows how"
+        )
+
+
+class FileExistsAlreadyError(ChansupError):
+    """A config stands there already, and somebody may have put work into it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already: remove it, or use --force to replace it")

@@ -1,0 +1,76 @@
+"""Apps of other frameworks than Django."""
+
+import ast
+from pathlib import Path
+
+from chansup.project import sources
+
+_ASGI = (
+    "FastAPI",
+    "Starlette",
+    "Quart",
+    "Litestar",
+    "BlackSheep",
+    "Sanic",
+    "ProtocolTypeRouter",
+    "get_asgi_application",
+)
+_WSGI = ("Flask", "Bottle", "get_wsgi_application")
+_USUAL_FILES = ("main.py", "app.py", "asgi.py", "application.py", "server.py", "api.py", "wsgi.py")
+_USUAL_NAMES = ("app", "application", "asgi_app", "api")
+
+
+def find(directory: Path) -> tuple[str, str, str] | None:
+    """Return directory to import from, kind ("asgi" or "wsgi") and "module:attribute", or None.
+
+    The directory is relative to `directory`: "src" in a project of that layout, else ".".
+    """
+    candidates = []
+    for path in sources.python_files(directory):
+        for kind, name in _apps(path):
+            rank = (
+                kind == "wsgi",
+                _place(name, _USUAL_NAMES),
+                _place(path.name, _USUAL_FILES),
+                len(path.parts),
+                path,
+            )
+            candidates.append((rank, kind, name, path))
+    for _, kind, name, path in sorted(candidates):
+        root = _root(path, directory)
+        module = sources.module_name(path, root)
+        if module:
+            return root.relative_to(directory).as_posix(), kind, f"{module}:{name}"
+    return None
+
+
+def _apps(path: Path) -> list[tuple[str, str]]:
+    """Return the apps that a module holds: kind and name."""
+    text = sources.text(path)
+    if not any(word in text for word in (*_ASGI, *_WSGI, "scope")):
+        return []
+    module = sources.tree(path)
+    found = []
+    for name, value in sources.assignments(module):
+        function = sources.called(value)
+        if function in _ASGI:
+            found.append(("asgi", name))
+        elif function in _WSGI:
+            found.append(("wsgi", name))
+    for statement in module.body:
+        if isinstance(statement, ast.AsyncFunctionDef):
+            names = [argument.arg for argument in statement.args.args]
+            if names == ["scope", "receive", "send"]:
+                found.append(("asgi", statement.name))
+    return found
+
+
+def _place(name: str, usual: tuple[str, ...]) -> int:
+    return usual.index(name) if name in usual else len(usual)
+
+
+def _root(path: Path, directory: Path) -> Path:
+    """Return where the module is imported from."""
+    source = directory / "src"
+    is_layout = source in path.parents and not (source / "__init__.py").exists()
+    return source if is_layout else directory

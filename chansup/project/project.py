@@ -1,0 +1,34 @@
+"""What is known about a project."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+ChannelLayer = Literal["redis", "memory", "other"]
+
+
+class Program(msgspec.Struct, frozen=True):
+    """One line of a Procfile."""
+
+    name: str
+    command: str | list[str]
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A project as its files show it."""
+
+    directory: Path  # absolute; where chansup.toml will stand
+    app_directory: str = "."  # where the app is imported from, relative to `directory`
+    asgi: str | None = None  # "mysite.asgi:application"
+    wsgi: str | None = None  # where there is no asgi
+    is_django: bool = False
+    settings: str | None = None  # DJANGO_SETTINGS_MODULE
+    serves_static: bool = False  # the app itself serves its static files
+    channels: list[str] = []  # that consumers are routed to by name
+    channel_layer: ChannelLayer | None = None  # None: the project has none
+    has_env_file: bool = False
+    python: str | None = None  # of a virtual environment, relative to `app_directory`
+    python_has_chansup: bool = False
+    programs: list[Program] = []  # of a Procfile, without web and release
+    release: str | list[str] | None = None  # the Procfile's release command

@@ -1,0 +1,135 @@
+"""From a project to the text of its chansup.toml."""
+
+import json
+import re
+
+from chansup.config.pools import RESERVED
+from chansup.project.project import Program, Project
+
+_NAME_CHARACTERS = re.compile(r"[^a-z0-9_-]+")
+_CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,99}\Z")
+_HEAD = """\
+# How chansup runs this project. Try it: chansup check, then chansup run.
+# Every key is explained in chansup.toml.example."""
+_MIGRATE = """\
+# Migrate before new code starts, on each start and each reload:
+# [tasks.migrate]
+# command = "python manage.py migrate --noinput"
+# before = ["interface", "workers"]"""
+_REDIS = """\
+# The project's channel layer is Redis. chansup can run that as well:
+# [programs.redis]
+# command = ["redis-server", "--port", "6379", "--save", ""]
+# ready = "tcp:6379""""
+_MOST_POOLS = 4  # of channels; more share one
+
+
+def render(project: Project) -> str:
+    """Return a chansup.toml for the project: short, valid, and with the next steps as comments."""
+    names = _Names()
+    sections = [
+        _HEAD,
+        _app(project),
+        _interface(project),
+        *_tasks(project, names),
+        *_workers(project, names),
+        *_programs(project, names),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+class _Names:
+    """Gives out names of pools: valid, and each once."""
+
+    def __init__(self) -> None:
+        self._taken = set(RESERVED)
+
+    def take(self, wanted: str) -> str:
+        name = _NAME_CHARACTERS.sub("-", wanted.lower()).strip("-_")[:50]
+        if not name[:1].isalpha():
+            name = f"pool-{name}".strip("-")
+        free, number = name, 2
+        while free in self._taken:
+            free, number = f"{name}-{number}", number + 1
+        self._taken.add(free)
+        return free
+
+
+def _app(project: Project) -> str:
+    lines = ["[app]"]
+    if project.asgi is not None:
+        lines.append(f"asgi = {_string(project.asgi)}")
+    elif project.wsgi is not None:
+        lines.append(f"wsgi = {_string(project.wsgi)}")
+    if project.app_directory != ".":
+        lines.append(f"directory = {_string(project.app_directory)}")
+    if project.python is not None and project.python_has_chansup:
+        lines.append(f"python = {_string(project.python)}")
+    elif project.python is not None:
+        lines.append("# To run the app in its own environment, install chansup there too:")
+        lines.append(f"# python = {_string(project.python)}")
+    if project.has_env_file:
+        lines.append('env_file = "-.env"  # "-": it may be missing')
+    if project.settings is not None:
+        settings = _string(project.settings)
+        lines.append(f"environment = {{ DJANGO_SETTINGS_MODULE = {settings} }}")
+    return "\n".join(lines)
+
+
+def _interface(project: Project) -> str:
+    lines = [
+        "[interface]",
+        "# Behind a proxy on this machine: 127.0.0.1:8000, or unix:run/web.sock",
+        'bind = ["0.0.0.0:${PORT:-8000}"]',
+    ]
+    if project.channel_layer == "memory":
+        lines.append("# Groups of an in-memory channel layer end at the process, so there is one.")
+        lines.append("processes = 1")
+    else:
+        lines.append('processes = 2  # or "per-core"')
+    if project.is_django and not project.serves_static:
+        lines.append("# No server here serves a Django project's static files: let nginx do it, or")
+        lines.append("# add WhiteNoise to the project's middleware.")
+    return "\n".join(lines)
+
+
+def _tasks(project: Project, names: _Names) -> list[str]:
+    if project.release is not None:
+        header = f"[tasks.{names.take('release')}]"
+        command = f"command = {_command(project.release)}"
+        return [f'{header}\n{command}\nbefore = ["interface", "workers", "programs"]']
+    return [_MIGRATE] if project.is_django else []
+
+
+def _workers(project: Project, names: _Names) -> list[str]:
+    channels = [channel for channel in project.channels if _CHANNEL.match(channel)]
+    if not channels or not project.is_django:
+        return []
+    if len(channels) > _MOST_POOLS:
+        return [f"[workers.{names.take('background')}]\nchannels = {json.dumps(channels)}"]
+    return [
+        f"[workers.{names.take(channel)}]\nchannels = {json.dumps([channel])}"
+        for channel in channels
+    ]
+
+
+def _programs(project: Project, names: _Names) -> list[str]:
+    sections = [_program(program, names) for program in project.programs]
+    if project.channel_layer == "redis":
+        sections.append(_REDIS)
+    return sections
+
+
+def _program(program: Program, names: _Names) -> str:
+    return f"[programs.{names.take(program.name)}]\ncommand = {_command(program.command)}"
+
+
+def _command(command: str | list[str]) -> str:
+    if isinstance(command, str):
+        return _string(command)
+    return f"[{', '.join(_string(word) for word in command)}]"
+
+
+def _string(text: str) -> str:
+    """Return a TOML string that means `text` after chansup filled in its variables."""
+    return json.dumps(text.replace("${", "$${"), ensure_ascii=False).replace("\x7f", "\\u007f")
