@@ -20,7 +20,8 @@ _REDIS = """\
 # The project's channel layer is Redis. chansup can run that as well:
 # [programs.redis]
 # command = ["redis-server", "--port", "6379", "--save", ""]
-# ready = "tcp:6379""""
+# ready = "tcp:6379"
+""".strip()
 _MOST_POOLS = 4  # of channels; more share one
 
 

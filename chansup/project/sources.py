@@ -66,12 +66,14 @@ def assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
     """Yield the names that a module assigns at its top level, with what it assigns."""
     for statement in module.body:
         if isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                if isinstance(target, ast.Name):
-                    yield target.id, statement.value
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if statement.value is not None:
-                yield statement.target.id, statement.value
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        else:
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and statement.value is not None:
+                yield target.id, statement.value
 
 
 def string(module: ast.Module, name: str) -> str | None:
