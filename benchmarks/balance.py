@@ -1,8 +1,8 @@
 """Bursts of 400 connections over 4 processes: how many times the mean does the fullest hold?
 
 Chance alone does not spread evenly: of 400 connections dealt at random to 4 processes, the fullest
-holds 1.10 times the mean on average, and more than 1.2 times in about one burst of forty. The
-simulated line of the table says what dealing at random would have given in as many bursts.
+holds 1.10 times the mean on average, and more than 1.2 times in one burst of 25. The simulated line
+of the table says what dealing at random gives.
 """
 
 import asyncio

@@ -72,11 +72,13 @@ async def measure(servers: list[str], plan: Plan, only: str) -> report.Report:
         for problem in outcome.problems:
             report.progress(f"{outcome.contender}: {problem}")
     result.notes += [
-        f"{plan.rounds} kills each, one per start of the site; medians, with the worst in brackets.",
+        f"{plan.rounds} kills each, one per start of the site; medians, the worst in brackets.",
         "noticed: the first line of output that names the process, or the respawn if earlier.",
-        "over boot: from the kill to the replacement's first answer, minus the median time from "
-        "spawn to first answer of one process of the same server, started by hand on the same "
-        "machine under the same load.",
+        (
+            "over boot: from the kill to the replacement's first answer, minus the median time "
+            "from spawn to first answer of one process of the same server, started by hand on "
+            "the same machine under the same load. gunicorn forks, and so boots faster than that."
+        ),
         "held: failed requests on connections established before the kill. beyond: all others.",
     ]
     return result
