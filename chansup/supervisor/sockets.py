@@ -1,0 +1,457 @@
+"""The sockets that clients connect to: opened once, kept through restarts, shared out to slots.
+
+On TCP every slot has a listener of its own in one SO_REUSEPORT group, and a program says which of
+them get new connections (`steering`). A Unix socket, one that systemd passed, and TCP where the
+kernel refuses the program, cannot be split: all slots share them.
+
+An index in a group is a place in the order in which its listeners began to listen, and closing one
+moves the last into its place; so listeners are only ever closed from the end. Sources: socket(7),
+tcp(7), unix(7), and ``net/core/sock_reuseport.c`` for the order.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import psutil
+
+from chansup.config.address import MAX_UNIX_PATH, Address, Systemd, Tcp, Unix
+from chansup.supervisor import steering
+from chansup.supervisor.errors import AddressError
+from chansup.supervisor.steering import Instruction, SteeringRefused
+from chansup.supervisor.systemd import InheritedSockets
+
+BACKLOG = 2048  # connections that may wait; the kernel takes net.core.somaxconn if that is less
+_ATTEMPTS_AT_ANY_PORT = 8
+
+
+class Listeners(ABC):
+    """What listens on one address, for every slot of a pool."""
+
+    address: Address  # with the real port
+    steered: bool  # whether new connections can be kept away from a slot
+
+    @abstractmethod
+    def ensure(self, slots: int) -> None:
+        """Have a listener for each of so many slots. Closes none. Raises AddressError."""
+
+    @abstractmethod
+    def shrink(self, slots: int) -> None:
+        """Close the listeners of all further slots; only when nothing is left to accept there."""
+
+    @abstractmethod
+    def socket_of(self, slot: int) -> socket.socket:
+        """Return the listening socket that the processes of `slot` inherit."""
+
+    @abstractmethod
+    def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
+        """Send new connections to the slots `ready` only; to all if none is."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening."""
+
+
+class SteeredGroup(Listeners):
+    """One listener per slot on one TCP address, and a program that chooses among them."""
+
+    steered = True
+
+    def __init__(self, first: socket.socket, address: Tcp, backlog: int, dual_stack: bool) -> None:
+        self.address: Tcp = address
+        self._sockets = [first]
+        self._backlog = backlog
+        self._dual_stack = dual_stack
+        self._slots = 1
+        self._program: list[Instruction] | None = None
+
+    @classmethod
+    def open(
+        cls, address: Tcp, backlog: int = BACKLOG, *, dual_stack: bool = False
+    ) -> "SteeredGroup":
+        """Listen on `address`, whose host must be numeric, for one slot.
+
+        Raises AddressError when somebody else listens there, or SteeringRefused.
+        """
+        if not steering.supported():
+            raise SteeringRefused("this kernel takes no program to steer connections with")
+        first = _listen(address, backlog, dual_stack)
+        # SO_REUSEPORT would let a second process of the same user join in silently. So the first
+        # listener claims the port for itself alone, and admits others only then.
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return cls(first, _real(address, first), backlog, dual_stack)
+
+    def ensure(self, slots: int) -> None:
+        """Have a listener for each of so many slots. Closes none. Raises AddressError."""
+        self._slots = max(slots, 1)
+        while len(self._sockets) < self._slots:
+            self._sockets.append(
+                _listen(self.address, self._backlog, self._dual_stack, reuse_port=True)
+            )
+
+    def shrink(self, slots: int) -> None:
+        """Close the listeners of all further slots; only when nothing is left to accept there."""
+        self._slots = max(slots, 1)
+        while len(self._sockets) > self._slots:
+            self._sockets.pop().close()
+
+    def socket_of(self, slot: int) -> socket.socket:
+        """Return the listening socket that the processes of `slot` inherit."""
+        return self._sockets[slot]
+
+    def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
+        """Send new connections to the slots `ready` only; to all if none is.
+
+        Cheap to call: nothing happens unless the choice changes. Raises SteeringRefused.
+        """
+        if len(self._sockets) == 1:  # no group yet, and no choice
+            return
+        program = steering.program(ready, weights) if ready else None
+        if program is None or program[-1].k == steering.NO_CHOICE:
+            program = steering.program(range(self._slots))
+        if program != self._program:
+            steering.attach(self._sockets[0], program)
+            self._program = program
+
+    def close(self) -> None:
+        """Stop listening."""
+        while self._sockets:
+            self._sockets.pop().close()
+
+
+class SharedSocket(Listeners):
+    """One listening socket for all slots."""
+
+    steered = False
+
+    def __init__(
+        self, sock: socket.socket, address: Address, identity: tuple[int, int] | None = None
+    ) -> None:
+        self.address: Address = address
+        self._socket = sock
+        self._identity = identity  # device and inode of our socket file, if there is one
+
+    @classmethod
+    def tcp(
+        cls, address: Tcp, backlog: int = BACKLOG, *, dual_stack: bool = False
+    ) -> "SharedSocket":
+        """Listen on `address`, whose host must be numeric. Raises AddressError."""
+        sock = _listen(address, backlog, dual_stack)
+        return cls(sock, _real(address, sock))
+
+    @classmethod
+    def unix(cls, address: Unix, backlog: int = BACKLOG, mode: int = 0o660) -> "SharedSocket":
+        """Listen on an absolute path. A file that a dead process left is replaced.
+
+        Raises AddressError.
+        """
+        path = Path(address.path)
+        _require_vacant(path)
+        # Listen under another name and rename: clients see either the old file or a socket that
+        # listens and has its mode. And servers that unlink the name they were bound to miss ours.
+        private = path.with_name(f".{secrets.token_hex(3)}")
+        _require_short(private, path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(private))
+            os.chmod(private, mode)
+            sock.listen(backlog)
+            sock.setblocking(False)
+            status = os.stat(private)
+            os.rename(private, path)
+        except OSError as error:
+            sock.close()
+            with contextlib.suppress(OSError):
+                os.unlink(private)
+            raise AddressError(
+                f"cannot listen on {address}: {_explain_path(error, path)}"
+            ) from None
+        return cls(sock, address, (status.st_dev, status.st_ino))
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, address: Address) -> "SharedSocket":
+        """Take a socket that listens already."""
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return cls(sock, address)
+
+    def ensure(self, slots: int) -> None:
+        """Do nothing: one socket is enough for any number of slots."""
+
+    def shrink(self, slots: int) -> None:
+        """Do nothing: the socket is everybody's."""
+
+    def socket_of(self, slot: int) -> socket.socket:
+        """Return the listening socket that the processes of any slot inherit."""
+        return self._socket
+
+    def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
+        """Do nothing: whichever process accepts first gets the connection."""
+
+    def close(self) -> None:
+        """Stop listening; remove the socket file if it is still ours."""
+        self._socket.close()
+        if self._identity is not None and isinstance(self.address, Unix):
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.address.path)
+                if (status.st_dev, status.st_ino) == self._identity:
+                    os.unlink(self.address.path)
+            self._identity = None
+
+
+async def open_listeners(
+    address: Address,
+    *,
+    directory: Path = Path(),
+    backlog: int = BACKLOG,
+    unix_mode: int = 0o660,
+    steer: bool = True,
+    inherited: InheritedSockets | None = None,
+    beside: Collection[Address] = (),
+) -> list[Listeners]:
+    """Listen on `address` and return what listens: several for a name with several addresses.
+
+    Unix paths are relative to `directory`. `inherited` are the sockets that systemd passed.
+    `beside` are the other addresses of the same pool: "[::]:8000" takes IPv4 connections too,
+    unless "0.0.0.0:8000" stands beside it. Raises AddressError; nothing stays open then.
+    """
+    if isinstance(address, Unix):
+        return [SharedSocket.unix(Unix(str(address.within(directory))), backlog, unix_mode)]
+    if isinstance(address, Systemd):
+        passed = inherited.take(address.name) if inherited is not None else []
+        if not passed:
+            raise AddressError(_not_passed(address))
+        return [SharedSocket.adopt(sock, address) for sock in passed]
+    hosts = await _resolve(address)
+    dual_stack = address.host == "::" and Tcp("0.0.0.0", address.port) not in beside
+    try:
+        return _open_tcp(address, hosts, backlog, steer, dual_stack)
+    except _PortTakenError as error:
+        # Looking through every process takes a while; the loop goes on meanwhile.
+        holder = await asyncio.to_thread(_holder, error.address)
+        raise AddressError(error.describe(address, holder)) from None
+
+
+class _PortTakenError(AddressError):
+    """Somebody listens there. Found by `open_listeners`, which then looks for the holder."""
+
+    def __init__(self, address: Tcp) -> None:
+        self.address = address
+        super().__init__(self.describe(address, None))
+
+    def describe(self, asked: Tcp, holder: str | None) -> str:
+        """Return the message, for the address as the config has it."""
+        held = f"{holder} already listens there" if holder else "the port is already in use"
+        return f"cannot listen on {asked}: {held}. Stop it, or choose another port"
+
+
+async def _resolve(address: Tcp) -> list[str]:
+    """Return the numeric hosts of `address`. A literal address costs no thread and no query."""
+    kind, protocol = socket.SOCK_STREAM, socket.IPPROTO_TCP
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=kind, proto=protocol, flags=socket.AI_NUMERICHOST
+        )
+    except OSError:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                address.host, address.port, type=kind, proto=protocol, flags=socket.AI_PASSIVE
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise AddressError(
+                f"cannot listen on {address}: the host name is unknown ({reason})"
+            ) from None
+    hosts = [str(sockaddr[0]) for family, _, _, _, sockaddr in found if family in _FAMILIES]
+    return list(dict.fromkeys(hosts))
+
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def _open_tcp(
+    address: Tcp, hosts: list[str], backlog: int, steer: bool, dual_stack: bool
+) -> list[Listeners]:
+    steer = steer and steering.supported()
+    for attempt in range(_ATTEMPTS_AT_ANY_PORT):
+        opened: list[Listeners] = []
+        port = address.port
+        missing: AddressError | None = None
+        try:
+            for host in hosts:
+                place = Tcp(host, port)
+                try:
+                    one: Listeners = (
+                        SteeredGroup.open(place, backlog, dual_stack=dual_stack)
+                        if steer
+                        else SharedSocket.tcp(place, backlog, dual_stack=dual_stack)
+                    )
+                except _NoSuchInterfaceError as error:
+                    missing = error  # "localhost" is also ::1, even where there is no IPv6
+                    continue
+                opened.append(one)
+                assert isinstance(one.address, Tcp)
+                port = one.address.port  # port 0: the others share what the first one got
+        except AddressError as error:
+            for one in opened:
+                one.close()
+            any_port_taken = address.port == 0 and port != 0 and isinstance(error, _PortTakenError)
+            if any_port_taken and attempt < _ATTEMPTS_AT_ANY_PORT - 1:
+                continue
+            raise
+        if not opened and missing is not None:
+            raise missing
+        return opened
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _NoSuchInterfaceError(AddressError):
+    """The machine does not have this address, or not this family of addresses."""
+
+
+def _listen(
+    address: Tcp, backlog: int, dual_stack: bool, *, reuse_port: bool = False
+) -> socket.socket:
+    """Return a listening, non-blocking TCP socket. Raises AddressError."""
+    try:
+        (family, kind, protocol, _, place), *_ = socket.getaddrinfo(
+            address.host,
+            address.port,
+            type=socket.SOCK_STREAM,
+            proto=socket.IPPROTO_TCP,
+            flags=socket.AI_NUMERICHOST,
+        )
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _refusal(error, address) from None
+    try:
+        # Connections of an earlier run that linger in TIME_WAIT do not hold the port.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setblocking(False)
+        sock.bind(place)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise _refusal(error, address) from None
+    return sock
+
+
+def _refusal(error: OSError, address: Tcp) -> AddressError:
+    if error.errno == errno.EADDRINUSE:
+        return _PortTakenError(address)
+    if error.errno == errno.EACCES:
+        return AddressError(
+            f"cannot listen on {address}: ports below {_first_free_port()} need a privilege. "
+            "Choose a higher port, or grant CAP_NET_BIND_SERVICE (in a systemd unit: "
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+        )
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return _NoSuchInterfaceError(
+            f"cannot listen on {address}: no network interface of this machine has that address. "
+            'Choose one that it has, or "0.0.0.0" for all'
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return AddressError(
+            f"cannot listen on {address}: too many open files. Raise the limit (ulimit -n, or "
+            "LimitNOFILE= in a systemd unit)"
+        )
+    return AddressError(f"cannot listen on {address}: {error.strerror or error}")
+
+
+def _first_free_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _real(address: Tcp, sock: socket.socket) -> Tcp:
+    return Tcp(address.host, sock.getsockname()[1])
+
+
+def _holder(address: Tcp) -> str | None:
+    """Return who listens on the port, as far as this user may see it."""
+    try:
+        connections = psutil.net_connections("tcp")
+        for connection in connections:
+            if connection.status != psutil.CONN_LISTEN or connection.laddr[1:] != (address.port,):
+                continue
+            if connection.pid == os.getpid():
+                return "this supervisor itself"
+            if connection.pid is not None:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except (psutil.Error, OSError):
+        pass
+    return None
+
+
+_OTHER_PATH = "Remove it, or choose another path"
+
+
+def _require_vacant(path: Path) -> None:
+    """Raise AddressError unless `path` is free or a socket that nobody listens on."""
+    name = f"cannot listen on unix:{path}"
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise AddressError(f"{name}: {_explain_path(error, path)}") from None
+    if not stat.S_ISSOCK(kind):
+        raise AddressError(
+            f"{name}: a file that is no socket stands there. Remove it, or choose another path"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except BlockingIOError:  # its queue is full, so it lives
+            pass
+        except OSError as error:
+            raise AddressError(
+                f"{name}: a socket stands there that cannot be tried ({error.strerror}). "
+                f"{_OTHER_PATH}"
+            ) from None
+    raise AddressError(
+        f"{name}: another process already listens there. Stop it, or choose another path"
+    )
+
+
+def _require_short(private: Path, path: Path) -> None:
+    length = max(len(os.fsencode(private)), len(os.fsencode(path)))
+    if length > MAX_UNIX_PATH:
+        raise AddressError(
+            f"cannot listen on unix:{path}: the path is too long, a Unix socket's has at most "
+            f"{MAX_UNIX_PATH} bytes. Choose a shorter one"
+        )
+
+
+def _explain_path(error: OSError, path: Path) -> str:
+    if error.errno == errno.ENOENT:
+        return f"the directory {path.parent} does not exist. Create it"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"the directory {path.parent} is not writable ({error.strerror})"
+    return error.strerror or str(error)
+
+
+def _not_passed(address: Systemd) -> str:
+    which = f"no socket named {address.name}" if address.name else "no socket"
+    remedy = "Start chansup through its .socket unit"
+    if address.name:
+        remedy += f" with FileDescriptorName={address.name}"
+    return f"cannot listen on {address}: systemd passed {which}. {remedy}"
