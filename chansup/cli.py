@@ -253,21 +253,15 @@ def logs(target: str | None, lines: int, follow: bool, as_json: bool) -> int:
 @click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
 @click.option("--stdout", is_flag=True, help="Print the file instead of writing it.")
 def init(force: bool, stdout: bool) -> int:
-    """Write a config file for the project in this directory."""
-    from chansup.project import render
+    """Write a config file for the project in its directory, this one unless -c says otherwise."""
+    from chansup.project import discover, render, write
 
-    text = render(Path.cwd())
-    if stdout:
-        click.echo(text, nl=False)
-        return ExitCode.OK
     config = _config()
-    try:
-        with open(config, "w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise ChansupError(f"{config} exists; --force overwrites it.") from None
-    except OSError as error:
-        raise ChansupError(f"{config} cannot be written: {error.strerror}.") from None
+    project = discover(config.parent)
+    if stdout:
+        click.echo(render(project), nl=False)
+        return ExitCode.OK
+    write(project, config, force)
     click.echo(f"Wrote {config}. Look it over, then: chansup check && chansup run")
     return ExitCode.OK
 

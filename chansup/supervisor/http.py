@@ -262,6 +262,6 @@ def control_server(app: Application, listener: socket.socket) -> Server:
     return Server(app, [listener], peers={os.geteuid(), 0}, stall_timeout=None)
 
 
-def admin_server(app: Application, listener: socket.socket) -> Server:
+def admin_server(app: Application, listeners: Sequence[socket.socket]) -> Server:
     """Return the server of `[admin] bind`: for whoever can reach it, and so with every limit."""
-    return Server(app, [listener])
+    return Server(app, listeners)

@@ -95,7 +95,7 @@ def interesting() -> Status:
                 ],
             ),
             PoolStatus("redis", "programs", "redis-server --requirepass hunter2", 1, 1,
-                       [slot("redis.0")]),
+                       [slot("redis.0", loop_lag=None)]),
         ],
         tasks=[TaskStatus("migrate", "succeeded", 3, now - 3600, 2.5, "exit code 0", [])],
         log_lines_dropped=3,
