@@ -1,6 +1,6 @@
 """What can be asked of a running supervisor. `control` offers it on a socket; the CLI asks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
 from chansup.supervisor.status import Event, LogLine, Measurement, Status
@@ -37,5 +37,5 @@ class Commands(Protocol):
     def logs(self, target: str | None, lines: int) -> list[LogLine]:
         """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
 
-    def follow(self, target: str | None) -> AsyncIterator[LogLine]:
+    def follow(self, target: str | None) -> AsyncIterable[LogLine]:
         """Return lines as they come; a reader that is too slow misses some. Raises UnknownTarget."""

@@ -1,0 +1,76 @@
+"""The first thing that runs in every child: it makes the process what the config says, then execs.
+
+Run by path with ``python -I -S``, so it may import the standard library only. It exists because
+three things can only be done by the new process itself, between fork and exec: to ask the kernel
+for its death with the supervisor's (prctl(2), PR_SET_PDEATHSIG), to place the descriptors where
+sd_listen_fds(3) wants them, and to know its own pid for ``LISTEN_PID``.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
+EXIT_CANNOT_EXECUTE = 126
+
+
+def main() -> None:
+    """Apply the JSON order in ``argv[1]``; never returns."""
+    order = json.loads(sys.argv[1])
+    try:
+        _place(order["descriptors"])
+        for name, value in order["limits"].items():
+            number = getattr(resource, name)
+            resource.setrlimit(number, tuple(value))
+        if order["umask"] is not None:
+            os.umask(order["umask"])
+        if order["groups"] is not None:
+            os.setgroups(order["groups"])
+        if order["gid"] is not None:
+            os.setgid(order["gid"])
+        if order["uid"] is not None:
+            os.setuid(order["uid"])
+        _die_with(order["parent"])
+        environment = dict(os.environ)
+        if order["listeners"]:
+            environment["LISTEN_FDS"] = str(order["listeners"])
+            environment["LISTEN_FDNAMES"] = ":".join(["chansup"] * order["listeners"])
+            environment["LISTEN_PID"] = str(os.getpid())
+        # Python ignores these two for itself; a child expects the default.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        os.execve(order["executable"], order["argv"], environment)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"chansup: cannot run {order['argv'][0]}: {error}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_CANNOT_EXECUTE)
+
+
+def _place(descriptors: list[int]) -> None:
+    """Move the inherited descriptors to 3, 4, … in their order."""
+    high = FIRST_DESCRIPTOR + len(descriptors)
+    # Out of the way first: a source may lie where another one must go.
+    lifted = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, high) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for place, descriptor in enumerate(lifted, FIRST_DESCRIPTOR):
+        os.dup2(descriptor, place, inheritable=True)
+        os.close(descriptor)
+
+
+def _die_with(parent: int) -> None:
+    """End this process when the supervisor ends, however that happens."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(EXIT_CANNOT_EXECUTE)
+
+
+if __name__ == "__main__":
+    main()

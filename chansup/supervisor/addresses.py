@@ -1,0 +1,90 @@
+"""The addresses of the interface: opened before a generation needs them, closed after the last."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chansup.config import address, schema
+from chansup.supervisor import sockets, steering
+from chansup.supervisor.systemd import InheritedSockets
+
+if TYPE_CHECKING:
+    from chansup.supervisor.pool import Pool
+
+
+class Addresses:
+    """The listening sockets behind each `bind` of the config."""
+
+    def __init__(self, directory: Path, systemd: InheritedSockets) -> None:
+        self._directory = directory  # that paths of Unix sockets are relative to
+        self._systemd = systemd
+        self._listeners: dict[str, list[sockets.Listeners]] = {}
+
+    def of(self, bind: str) -> list[sockets.Listeners]:
+        """Return the sockets of an open address: several for a host name with several addresses."""
+        return self._listeners[bind]
+
+    def names(self) -> list[str]:
+        """Return where it listens, with real port numbers."""
+        return [str(one.address) for group in self._listeners.values() for one in group]
+
+    @property
+    def steered(self) -> bool:
+        """Whether any address can be steered."""
+        return any(one.steered for group in self._listeners.values() for one in group)
+
+    async def open(
+        self, interface: schema.Interface, binds: Sequence[str], slots: int
+    ) -> list[str]:
+        """Open those of `binds` that are not open; return them. Raises AddressError, opens none."""
+        opened: list[str] = []
+        try:
+            for bind in binds:
+                if bind in self._listeners:
+                    continue
+                group = await sockets.open_listeners(
+                    address.parse(bind),
+                    directory=self._directory,
+                    backlog=interface.backlog,
+                    unix_mode=int(interface.unix_mode, 8),
+                    steer=interface.steering == "auto",
+                    inherited=self._systemd,
+                    beside=[address.parse(other) for other in binds if other != bind],
+                )
+                self._listeners[bind] = group
+                opened.append(bind)
+                for one in group:
+                    one.ensure(slots)
+        except BaseException:
+            self.close(opened)
+            raise
+        return opened
+
+    def close(self, binds: Iterable[str]) -> None:
+        """Close addresses that no process listens on any more."""
+        for bind in list(binds):
+            for one in self._listeners.pop(bind):
+                one.close()
+
+    def close_all_but(self, binds: Iterable[str]) -> None:
+        """Close what is open and not named."""
+        self.close(set(self._listeners) - set(binds))
+
+    def ensure(self, slots: int) -> None:
+        """See that slots 0 … `slots` - 1 have a listener on every address."""
+        for group in self._listeners.values():
+            for one in group:
+                one.ensure(slots)
+
+    def steer(self, pool: "Pool") -> None:
+        """Send new connections to the ready slots, more to those that hold fewer."""
+        for bind, group in self._listeners.items():
+            listening = [
+                slot
+                for slot in pool.slots
+                if slot.serves and slot.current and bind in slot.current.specification.binds
+            ]
+            chosen = [slot for slot in listening if not slot.avoided] or listening
+            weights = steering.weights([slot.held() for slot in chosen])
+            for one in group:
+                one.steer([slot.number for slot in chosen], weights)

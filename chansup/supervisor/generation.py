@@ -1,0 +1,281 @@
+"""A generation: one snapshot of config, resolved directory and environment, and what it runs."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from chansup.config import schema
+from chansup.config.cores import processes
+from chansup.config.load import Loaded
+from chansup.supervisor.spawn import Command, most_descriptors
+
+Kind = Literal["interface", "workers", "programs"]
+KINDS: tuple[Kind, ...] = ("programs", "workers", "interface")  # the order of start and of rollouts
+
+# What a service manager told the supervisor is not meant for its children.
+NOT_INHERITED = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+)
+
+
+@dataclass(frozen=True)
+class PoolSpecification:
+    """What one pool runs in one generation. Equal specifications run the same thing."""
+
+    name: str
+    kind: Kind
+    label: str  # for people: "uvicorn mysite.asgi:application"
+    command: Command
+    settings: schema.Pool
+    ready: str  # "notify", "tcp:…", …
+    start_timeout: float
+    stop_timeout: float
+    liveness_timeout: float  # 0: off
+    on_reload: Literal["overlap", "restart", "keep"]
+    binds: tuple[str, ...] = ()
+    launcher: bool = False  # runs chansup.launch: has a scoreboard, beats, dumps stacks
+
+    @cached_property
+    def count(self) -> int:
+        """How many processes the file asks for."""
+        return processes(self.settings.processes)
+
+    def runs_the_same_as(self, other: "PoolSpecification") -> bool:
+        """Whether a process of `other` need not be replaced to be one of this."""
+        numberless = replace(self, settings=_without_number(self.settings))
+        return numberless == replace(other, settings=_without_number(other.settings))
+
+
+def _without_number(settings: schema.Pool) -> schema.Pool:
+    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    return type(settings)(**{**fields, "processes": 1})
+
+
+@dataclass(frozen=True)
+class TaskSpecification:
+    """A command that must succeed before pools start."""
+
+    name: str
+    program: PoolSpecification  # how it is run
+    gates: frozenset[str]  # names of pools that wait for it
+    after: tuple[str, ...]
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One snapshot. `pools` stand in the order of start; rollouts go the same way."""
+
+    number: int
+    loaded: Loaded = field(repr=False)
+    pools: dict[str, PoolSpecification] = field(repr=False)
+    tasks: dict[str, TaskSpecification] = field(repr=False)
+
+    @property
+    def config(self) -> schema.Config:
+        """The config file's content."""
+        return self.loaded.config
+
+    @property
+    def directory(self) -> Path:
+        """The application directory, symlinks resolved."""
+        return self.loaded.directory
+
+    def can_start_beside(self, other: "Generation") -> bool:
+        """Whether its code is still there: in a release directory that `other` does not share."""
+        return self.directory != other.directory and self.directory.is_dir()
+
+
+def build(number: int, loaded: Loaded, environ: Mapping[str, str]) -> Generation:
+    """Return the generation that `loaded` describes, in processes that inherit `environ`."""
+    builder = _Builder(loaded, environ)
+    config = loaded.config
+    pools: dict[str, PoolSpecification] = {}
+    for name, program in config.programs.items():
+        pools[name] = builder.program(name, program)
+    for name, workers in config.workers.items():
+        pools[name] = builder.workers(name, workers)
+    if config.interface is not None:
+        pools["interface"] = builder.interface(config.interface)
+    tasks = {name: builder.task(name, task, pools) for name, task in config.tasks.items()}
+    return Generation(number, loaded, _in_order_of_start(pools), tasks)
+
+
+def _in_order_of_start(pools: dict[str, PoolSpecification]) -> dict[str, PoolSpecification]:
+    ordered: dict[str, PoolSpecification] = {}
+
+    def place(name: str) -> None:
+        if name in ordered or name not in pools:
+            return
+        for earlier in pools[name].settings.after:
+            place(earlier)
+        ordered[name] = pools[name]
+
+    for kind in KINDS:
+        for name, pool in pools.items():
+            if pool.kind == kind:
+                place(name)
+    return ordered
+
+
+class _Builder:
+    def __init__(self, loaded: Loaded, environ: Mapping[str, str]) -> None:
+        self.loaded = loaded
+        self.config = loaded.config
+        self.directory = loaded.directory
+        self.python = str(loaded.python or sys.executable)
+        inherited = {key: value for key, value in environ.items() if key not in NOT_INHERITED}
+        self.inherited = {
+            "PYTHONUNBUFFERED": "1",  # lines reach the log when they are printed
+            **inherited,
+            "CHANSUP_CONFIG": str(loaded.path),
+        }
+
+    def program(self, name: str, program: schema.Program) -> PoolSpecification:
+        command = self._command(program, program.command, program.directory)
+        return self._pool(
+            name,
+            "programs",
+            program,
+            command,
+            label=_text(program.command),
+            ready=program.ready or "after:1s",
+            on_reload=self._on_reload(program, command),
+        )
+
+    def workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
+        line = workers.command
+        if line is None:
+            # A message in hand is Channels' own business here: its runworker has no drain.
+            django = ["manage.py"] if (self.directory / "manage.py").exists() else ["-m", "django"]
+            line = [self.python, *django, "runworker", *workers.channels]
+        return self._pool(
+            name,
+            "workers",
+            workers,
+            self._command(workers, line),
+            label=_text(workers.command or ["runworker", *workers.channels]),
+            ready=workers.ready or "after:2s",
+            on_reload="overlap" if workers.on_reload == "auto" else workers.on_reload,
+        )
+
+    def interface(self, interface: schema.Interface) -> PoolSpecification:
+        if interface.command is not None:
+            words = [word.replace("{fd}", "3") for word in _words(interface.command)]
+            command = self._command(interface, words)
+            label = _text(interface.command)
+            ready = interface.ready or "after:2s"
+        else:
+            application = self.config.app.asgi or self.config.app.wsgi or ""
+            words = [self.python, "-m", "chansup.launch", interface.server, application]
+            command = self._command(interface, words)
+            limits = {"nofile": most_descriptors(), **interface.limits}
+            command = replace(command, limits=limits)
+            label = f"{interface.server} {application}"
+            ready = "notify"
+        binds = (interface.bind,) if isinstance(interface.bind, str) else tuple(interface.bind)
+        return self._pool(
+            "interface",
+            "interface",
+            interface,
+            command,
+            label=label,
+            ready=ready,
+            on_reload="overlap",
+            binds=binds,
+            launcher=interface.command is None,
+        )
+
+    def task(
+        self, name: str, task: schema.Task, pools: Mapping[str, PoolSpecification]
+    ) -> TaskSpecification:
+        gates = frozenset(
+            pool.name for pool in pools.values() if {pool.name, pool.kind} & set(task.before)
+        )
+        settings = schema.Pool(processes=1)
+        program = self._pool(
+            name,
+            "programs",
+            settings,
+            self._command(task, task.command, task.directory),
+            label=_text(task.command),
+            ready="after:0s",
+            on_reload="restart",
+        )
+        return TaskSpecification(name, program, gates, tuple(task.after), task.timeout)
+
+    def _pool(
+        self,
+        name: str,
+        kind: Kind,
+        settings: schema.Pool,
+        command: Command,
+        *,
+        label: str,
+        ready: str,
+        on_reload: Literal["overlap", "restart", "keep"],
+        binds: tuple[str, ...] = (),
+        launcher: bool = False,
+    ) -> PoolSpecification:
+        rollout = self.config.rollout
+        liveness = settings.liveness_timeout
+        if liveness is None:
+            liveness = self.config.supervisor.liveness_timeout
+        return PoolSpecification(
+            name=name,
+            kind=kind,
+            label=label,
+            command=command,
+            settings=settings,
+            ready=ready,
+            start_timeout=settings.start_timeout or rollout.start_timeout,
+            stop_timeout=settings.stop_timeout or rollout.stop_timeout,
+            liveness_timeout=liveness,
+            on_reload=on_reload,
+            binds=binds,
+            launcher=launcher,
+        )
+
+    def _command(
+        self,
+        settings: schema.Pool | schema.Task,
+        line: str | list[str],
+        directory: str | None = None,
+    ) -> Command:
+        words = _words(line)
+        if words[0] in ("python", "python3"):
+            words[0] = self.python  # the app's interpreter, whatever PATH holds
+        return Command(
+            argv=tuple(words),
+            environment=self.loaded.child_environment(self.inherited, settings.environment),
+            directory=str(self.directory / (directory or ".")),
+            user=settings.user,
+            group=settings.group,
+            umask=settings.umask,
+            limits=settings.limits,
+        )
+
+    def _on_reload(
+        self, program: schema.Program, command: Command
+    ) -> Literal["overlap", "restart", "keep"]:
+        if program.on_reload != "auto":
+            return program.on_reload
+        program_file = command.argv[0]
+        runs_our_code = os.path.basename(program_file).startswith("python") or (
+            "/" in program_file
+            and (self.directory / program_file).resolve().is_relative_to(self.directory)
+        )
+        return "restart" if runs_our_code else "keep"
+
+
+def _words(line: str | list[str]) -> list[str]:
+    return shlex.split(line) if isinstance(line, str) else list(line)
+
+
+def _text(line: str | list[str]) -> str:
+    return line if isinstance(line, str) else shlex.join(line)

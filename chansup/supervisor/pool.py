@@ -1,0 +1,108 @@
+"""N slots that do the same job, and the listening sockets that they share."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chansup.supervisor import steering
+from chansup.supervisor.generation import Generation, Kind, PoolSpecification
+from chansup.supervisor.processes import Inheritance
+from chansup.supervisor.slot import Slot
+from chansup.supervisor.sockets import Listeners
+
+if TYPE_CHECKING:
+    from chansup.supervisor.site import Site
+
+
+class Pool:
+    """The slots of one ``[interface]``, ``[workers.NAME]`` or ``[programs.NAME]``."""
+
+    def __init__(self, site: "Site", specification: PoolSpecification) -> None:
+        self.site = site
+        self.name = specification.name
+        self.kind: Kind = specification.kind
+        self.specification = specification
+        self.slots: list[Slot] = []
+        self.leaving: list[Slot] = []  # scaled away, still draining
+        self.listeners: dict[str, Listeners] = {}  # by address, as in the config
+        self.available = asyncio.Event()  # it was ready at least once
+        self._steered: tuple[tuple[int, int], ...] = ()
+
+    # Questions
+
+    @property
+    def desired(self) -> int:
+        """How many processes it wants."""
+        return len(self.slots)
+
+    @property
+    def ready(self) -> int:
+        """How many slots are filled by a ready process."""
+        return sum(slot.serves for slot in self.slots)
+
+    @property
+    def enough(self) -> int:
+        """How many ready processes make the pool count as ready: half, rounded up, by default."""
+        minimum = self.specification.settings.min_ready
+        return min(self.desired, (self.desired + 1) // 2 if minimum is None else minimum)
+
+    @property
+    def steers(self) -> bool:
+        """Whether new connections can be kept away from single slots."""
+        return self.desired > 1 and any(one.steered for one in self.listeners.values())
+
+    @property
+    def settle(self) -> float:
+        """Seconds for what was accepted to arrive, before its process is asked to stop."""
+        return self.site.settle
+
+    def slots_not_of(self, generation: Generation) -> list[Slot]:
+        """Return the slots that do not run `generation` yet."""
+        return [slot for slot in self.slots if not slot.runs(generation)]
+
+    def directory_of(self, generation: Generation) -> Path:
+        """Return the directory that its processes of `generation` start in."""
+        return Path(generation.pools[self.name].command.directory)
+
+    def inheritance(self, slot: Slot, specification: PoolSpecification) -> list[Inheritance]:
+        """Return the listening sockets for a process of `slot`."""
+        return [
+            Inheritance(sock.fileno(), str(one.address), one.steered)
+            for bind in specification.binds
+            for one in self.site.addresses.of(bind)
+            for sock in [one.socket_of(slot.number)]
+        ]
+
+    # Size
+
+    def resize(self, desired: int, generation: Generation) -> list[Slot]:
+        """Add or take away slots; return those that leave, still running."""
+        while len(self.slots) < desired:
+            slot = Slot(self, len(self.slots))
+            self.site.addresses.ensure(slot.number + 1)
+            self.slots.append(slot)
+            slot.start(generation)
+        leaving = self.slots[desired:]
+        del self.slots[desired:]
+        self.leaving.extend(leaving)
+        self.changed()
+        return leaving
+
+    async def let_go(self, slots: list[Slot]) -> None:
+        """Stop slots that `resize` took away."""
+        await asyncio.gather(*(slot.stop() for slot in slots))
+        for slot in slots:
+            self.leaving.remove(slot)
+
+    async def stop(self) -> None:
+        """Stop every slot; returns when all processes are gone."""
+        await asyncio.gather(*(slot.stop() for slot in [*self.slots, *self.leaving]))
+
+    # Where new connections go
+
+    def changed(self) -> None:
+        """Look again at which slots are ready, and steer new connections to them."""
+        if self.ready >= self.desired:
+            self.available.set()
+        if self.kind == "interface":
+            self.site.addresses.steer(self)

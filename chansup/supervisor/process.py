@@ -1,0 +1,149 @@
+"""A handle on one child: its state, its end, and the two ways to end it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chansup.protocol.launch import STACK_DUMP_SIGNAL
+from chansup.protocol.scoreboard import BEATS, Scoreboard
+from chansup.supervisor.spawn import Child
+from chansup.supervisor.states import ALIVE, Happening, State, after
+
+if TYPE_CHECKING:
+    from chansup.supervisor.generation import Generation, PoolSpecification
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended. `code` is the exit code, or minus the signal that killed it."""
+
+    code: int
+
+    def __str__(self) -> str:
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        try:
+            return f"killed by {signal.Signals(-self.code).name}"
+        except ValueError:
+            return f"killed by signal {-self.code}"
+
+
+class Process:
+    """One child of one slot, from spawned to gone."""
+
+    def __init__(
+        self,
+        slot: str,
+        specification: "PoolSpecification",
+        generation: "Generation",
+        child: Child,
+        scoreboard: Scoreboard | None,
+        on_exit: Callable[["Process"], None],
+    ) -> None:
+        self.slot = slot
+        self.specification = specification
+        self.generation = generation
+        self.pid = child.pid
+        self.started = time.time()
+        self.started_monotonic = time.monotonic()
+        self.state = after(State.GONE, Happening.SPAWNED)
+        self.scoreboard = scoreboard
+        self.status: str | None = None  # what it says of itself
+        self.exit: Exit | None = None
+        self.late = False  # killed because it was not ready in time
+        self.hung = False  # killed because its loop stood still
+        self.watchdog = False  # it sent WATCHDOG=1 at least once
+        self.signs_of_life = 0
+        self.draining_since: float | None = None
+        self.ready = asyncio.Event()
+        self.accepts_no_more = asyncio.Event()  # set by STOPPING=1, and by its end
+        self.gone = asyncio.Event()
+        self.settled = asyncio.Event()  # ready or gone: the boot is decided
+        self._child = child
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(child.pidfd, self._reap)
+
+    def __repr__(self) -> str:
+        return f"<Process {self.slot} pid={self.pid} {self.state}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child still runs."""
+        return self.state in ALIVE
+
+    def became_ready(self) -> bool:
+        """Take the news that the process does its work; False if that is no news."""
+        if self.state is not State.STARTING:
+            return False
+        self.state = after(self.state, Happening.BECAME_READY)
+        self.ready.set()
+        self.settled.set()
+        return True
+
+    def drain(self) -> None:
+        """Mark it as one that takes nothing new; the signal comes separately."""
+        if self.state in (State.STARTING, State.READY):
+            self.state = after(self.state, Happening.ASKED_TO_STOP)
+            self.draining_since = time.time()
+
+    def beats(self) -> int:
+        """Return a number that changes as long as the event loop turns."""
+        if self.scoreboard is not None:
+            return int(self.scoreboard.cells[BEATS])
+        return self.signs_of_life
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process itself; nothing happens if it has ended."""
+        try:
+            signal.pidfd_send_signal(self._child.pidfd, number)
+        except OSError:  # ended, or its pidfd closed after that
+            pass
+
+    def dump_stacks(self) -> None:
+        """Ask a launcher to print the stack of every thread."""
+        self.signal(STACK_DUMP_SIGNAL)
+
+    def kill(self) -> None:
+        """Kill the process and its process group at once."""
+        if self.alive:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self.signal(signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Look whether it has ended. Called when the pidfd or SIGCHLD says so."""
+        self._reap()
+
+    def _reap(self) -> None:
+        if self.exit is not None:
+            return
+        # WNOWAIT: while the zombie holds the pid, the group's number cannot be anybody else's.
+        options = os.WEXITED | os.WNOHANG
+        result = os.waitid(os.P_PIDFD, self._child.pidfd, options | os.WNOWAIT)
+        if result is None:
+            return
+        self._kill_group()
+        os.waitid(os.P_PIDFD, self._child.pidfd, options)
+        code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        self.exit = Exit(code)
+        self._child.popen.returncode = code  # subprocess must not wait for it again
+        self._loop.remove_reader(self._child.pidfd)
+        os.close(self._child.pidfd)
+        self.state = after(self.state, Happening.EXITED)
+        for event in (self.accepts_no_more, self.settled, self.gone):
+            event.set()
+        self._on_exit(self)
+
+    @property
+    def output(self) -> int:
+        """The descriptor that its stdout and stderr can be read from."""
+        return self._child.output

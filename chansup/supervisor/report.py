@@ -1,0 +1,120 @@
+"""Putting what the site knows into the documents of `status`."""
+
+import os
+import time
+from typing import Literal
+
+from chansup import __version__
+from chansup.protocol.scoreboard import IN_PROGRESS, LOOP_LAG, WEBSOCKETS_OPEN
+from chansup.supervisor.pool import Pool
+from chansup.supervisor.site import Site
+from chansup.supervisor.slot import Slot
+from chansup.supervisor.states import State
+from chansup.supervisor.status import (
+    DrainingStatus,
+    Measurement,
+    PoolStatus,
+    SlotStatus,
+    Status,
+)
+
+LINES_OF_COMPLAINT = 15  # that status shows of a process that crashed
+
+
+def reasons_not_ready(site: Site) -> list[str]:
+    """Return why the site cannot do its work; empty when it can."""
+    if site.stopping:
+        return ["the supervisor is stopping"]
+    reasons = [
+        f"task {task.name}: {task.status.state}"
+        for task in site.tasks.values()
+        if not task.done.is_set()
+    ]
+    for name, specification in site.generation.pools.items():
+        pool = site.pools.get(name)
+        if pool is None or (not pool.slots and site.desired_in(specification)):
+            reasons.append(f"{name}: not started yet")
+        elif pool.ready < pool.enough:
+            reasons.append(f"{name}: {pool.ready} of {pool.desired} processes ready")
+    return reasons
+
+
+def status(site: Site, started: float, admin: str | None, dropped: int) -> Status:
+    """Return the whole state."""
+    reasons = reasons_not_ready(site)
+    available = all(pool.available.is_set() for pool in site.pools.values())
+    state: Literal["starting", "running", "stopping"] = "running" if available else "starting"
+    interface = "interface" in site.pools
+    return Status(
+        version=__version__,
+        pid=os.getpid(),
+        config=str(site.generation.loaded.path),
+        directory=str(site.generation.directory),
+        generation=site.generation.number,
+        state="stopping" if site.stopping else state,
+        ready=not reasons,
+        reasons=reasons,
+        started=started,
+        addresses=site.addresses.names(),
+        steering=("steered" if site.addresses.steered else "shared") if interface else "",
+        admin=admin,
+        rollout=site.rollout.status() if site.rollout else None,
+        pools=[_pool(pool) for pool in site.pools.values()],
+        tasks=[task.status for task in site.tasks.values()],
+        log_lines_dropped=dropped,
+    )
+
+
+def measurements(site: Site) -> list[Measurement]:
+    """Return the numbers of every slot."""
+    return [
+        Measurement(
+            pool=pool.name,
+            slot=slot.name,
+            state=slot.state,
+            pid=slot.current.pid if slot.current else None,
+            started=slot.current.started if slot.current else None,
+            restarts=dict(slot.restarts),
+            last_exit_code=slot.last_exit.code if slot.last_exit else None,
+            cells=slot.cells(),
+        )
+        for pool in site.pools.values()
+        for slot in pool.slots
+    ]
+
+
+def _pool(pool: Pool) -> PoolStatus:
+    return PoolStatus(
+        name=pool.name,
+        kind=pool.kind,
+        command=pool.specification.label,
+        desired=pool.desired,
+        ready=pool.ready,
+        slots=[_slot(slot) for slot in pool.slots],
+    )
+
+
+def _slot(slot: Slot) -> SlotStatus:
+    process = slot.current
+    cells = slot.cells()
+    troubled = slot.state in (State.BACKOFF, State.FAILED, State.STARTING)
+    return SlotStatus(
+        name=slot.name,
+        state=slot.state,
+        pid=process.pid if process else None,
+        generation=process.generation.number if process else None,
+        started=process.started if process else None,
+        restarts=dict(slot.restarts),
+        last_exit=str(slot.last_exit) if slot.last_exit else None,
+        last_exit_code=slot.last_exit.code if slot.last_exit else None,
+        status=process.status if process else None,
+        retry_in=max(0.0, slot.retry_at - time.time()) if slot.retry_at else None,
+        output=slot.complaint[-LINES_OF_COMPLAINT:] if troubled else [],
+        requests_in_progress=int(cells[IN_PROGRESS]),
+        websockets_open=int(cells[WEBSOCKETS_OPEN]),
+        loop_lag=cells[LOOP_LAG] if process and process.scoreboard else None,
+        draining=[
+            DrainingStatus(one.pid, one.generation.number, one.draining_since or one.started)
+            for one in slot.draining
+        ],
+    )

@@ -1,0 +1,319 @@
+"""Bringing every slot to a new generation, or back.
+
+Declarative: a slot whose process is of another generation wants a replacement. So a crash, a
+`scale` or a second reload in between needs no special case: whoever looks next sees what is left.
+
+1. Open addresses that are new, run the tasks. Nothing that serves was touched.
+2. Prove the code: in each pool one new process becomes ready, beside the old ones.
+3. Replace, pool by pool in the order of start, `surge` slots of a pool at a time.
+4. Stop pools and slots, and close addresses, that the new config does not have.
+
+A failure in 1 or 2 leaves everything as it was. A failure in 3 takes the slots that were replaced
+back to what they ran, if that code is still there.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Literal
+
+from chansup.errors import ChansupError
+from chansup.supervisor.errors import BootFailed
+from chansup.supervisor.generation import Generation, PoolSpecification
+from chansup.supervisor.logs import Level
+from chansup.supervisor.pool import Pool
+from chansup.supervisor.slot import Slot
+from chansup.supervisor.status import Event, RolloutStatus
+
+if TYPE_CHECKING:
+    from chansup.supervisor.site import Site
+
+Outcome = Literal["running", "succeeded", "failed", "superseded", "aborted"]
+
+
+class Rollout:
+    """One rollout, from the first check to its outcome."""
+
+    def __init__(self, site: "Site", generation: Generation, tell: Callable[[Event], None]) -> None:
+        self.site = site
+        self.generation = generation
+        self.outcome: Outcome = "running"
+        self.message = ""
+        self.started = time.time()
+        self.duration = 0.0
+        self._former = site.generation
+        self._tell = tell
+        self._replaced: list[tuple[Slot, Generation]] = []  # with what each ran before
+        self._begun = time.monotonic()
+
+    # Questions
+
+    def total(self) -> int:
+        """How many slots the new generation wants."""
+        return sum(self.site.desired_in(pool) for pool in self.generation.pools.values())
+
+    def done(self) -> int:
+        """How many slots run the new generation."""
+        return sum(
+            slot.serves and slot.runs(self.generation)
+            for pool in self.site.pools.values()
+            for slot in pool.slots
+        )
+
+    def status(self) -> RolloutStatus:
+        """Return where it stands."""
+        running = self.outcome == "running"
+        return RolloutStatus(
+            generation=self.generation.number,
+            outcome=self.outcome,
+            done=self.done() if running else self.total() * (self.outcome == "succeeded"),
+            total=self.total(),
+            started=self.started,
+            duration=time.monotonic() - self._begun if running else self.duration,
+            message=self.message,
+        )
+
+    # Running it
+
+    async def run(self) -> None:
+        """Carry it out; never raises but CancelledError. `outcome` and `message` tell."""
+        try:
+            await self._advance()
+        except BootFailed as failure:
+            await self._go_back(failure, failure.lines)
+        except ChansupError as failure:
+            await self._go_back(failure, [])
+        except asyncio.CancelledError:
+            self._dismiss_successors()
+            self.supersede()
+            raise
+        else:
+            self._end("succeeded", f"generation {self.generation.number} runs everywhere")
+
+    def supersede(self) -> None:
+        """End it where it stands: something else goes on from there."""
+        self._end("aborted" if self.site.stopping else "superseded", "")
+
+    async def _advance(self) -> None:
+        interface = self.generation.config.interface
+        opened: list[str] = []
+        if interface is not None:
+            slots = self.site.desired_in(self.generation.pools["interface"])
+            opened = await self.site.addresses.open(interface, self._binds(), slots)
+        try:
+            for name in self.site.tasks_in_order(self.generation):
+                self._progress(f"task {name} runs", step="task")
+                await self.site.task(name).run(self.generation)
+            self._keep_what_is_the_same()
+            await self._prove()
+        except BaseException:
+            self._dismiss_successors()
+            self.site.addresses.close(opened)
+            raise
+        for name, specification in self.generation.pools.items():
+            if name in self.site.pools:
+                await self._replace(self.site.pools[name])
+            else:
+                await self._add(specification)
+        self.site.generation = self.generation
+        await self._stop_what_is_gone()
+
+    def _binds(self) -> tuple[str, ...]:
+        pool = self.generation.pools.get("interface")
+        return pool.binds if pool is not None else ()
+
+    def _pools_in_order(self) -> list[Pool]:
+        return [self.site.pools[name] for name in self.generation.pools if name in self.site.pools]
+
+    def _keep_what_is_the_same(self) -> None:
+        for pool in self._pools_in_order():
+            new = self.generation.pools[pool.name]
+            for slot in pool.slots:
+                process = slot.current
+                if (
+                    new.on_reload == "keep"
+                    and process is not None
+                    and new.runs_the_same_as(process.specification)
+                ):
+                    slot.adopt(self.generation)
+                    self._progress(f"{slot.name} is the same, it stays", slot=slot, step="kept")
+
+    async def _prove(self) -> None:
+        """Boot one new process in each pool before anything old is touched."""
+        for pool in self._pools_in_order():
+            if self.generation.pools[pool.name].on_reload != "overlap":
+                continue
+            stale = pool.slots_not_of(self.generation)
+            if stale and self.site.desired_in(self.generation.pools[pool.name]):
+                slot = stale[0]
+                self._progress(f"{slot.name}: starting", slot=slot, step="starting")
+                async with slot.changing:
+                    await slot.prepare(self.generation)
+                self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+
+    async def _add(self, specification: PoolSpecification) -> None:
+        self._progress(f"{specification.name}: new pool", step="starting")
+        pool = self.site.add_pool(specification, self.generation)
+        for slot in pool.slots:
+            await self._booted(slot)
+
+    async def _replace(self, pool: Pool) -> None:
+        specification = self.generation.pools[pool.name]
+        pool.specification = specification
+        leaving = pool.resize(self.site.desired_in(specification), self.generation)
+        surge = asyncio.Semaphore(self.generation.config.rollout.surge)
+        failed = asyncio.Event()
+
+        async def replace(slot: Slot) -> None:
+            async with surge:
+                if not failed.is_set() and not slot.runs(self.generation):
+                    try:
+                        await self._replace_slot(slot)
+                    except BootFailed:
+                        failed.set()
+                        raise
+
+        # All of those under way come to their end, then the first failure counts.
+        results = await _all(replace(slot) for slot in pool.slots)
+        for slot in pool.slots:
+            if slot.runs(self.generation) and not slot.serves:
+                await self._booted(slot)
+        await pool.let_go(leaving)
+        for failure in results:
+            if failure is not None:
+                raise failure
+
+    async def _replace_slot(self, slot: Slot) -> None:
+        before = slot.generation
+        self._progress(f"{slot.name}: starting", slot=slot, step="starting")
+        await slot.replace(self.generation, "reload")
+        if before is not None:
+            self._replaced.append((slot, before))
+        self._progress(f"{slot.name}: replaced", slot=slot, step="replaced")
+
+    async def _booted(self, slot: Slot) -> None:
+        """Wait for a slot that was added: its first process is ready, or it failed to boot."""
+        while slot.wanted and not slot.serves:
+            process = slot.current
+            if process is None:
+                raise BootFailed(f"{slot.name}: did not become ready", slot.complaint)
+            await process.settled.wait()
+        self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+
+    async def _stop_what_is_gone(self) -> None:
+        gone = [name for name in self.site.pools if name not in self.generation.pools]
+        for name in reversed(gone):
+            self._progress(f"{name}: stopping, the config has it no more", step="retiring")
+            await self.site.remove_pool(name)
+        self.site.addresses.close_all_but(self._binds())
+
+    # Going back
+
+    async def _go_back(self, failure: ChansupError, lines: list[str]) -> None:
+        if lines:
+            self._tell(Event(type="output", message=str(failure), lines=lines))
+        self._dismiss_successors()
+        back = [
+            (slot, before)
+            for slot, before in self._replaced
+            if before.can_start_beside(self.generation) and slot.wanted
+        ]
+        message = str(failure)
+        try:
+            for slot, before in back:
+                self._progress(
+                    f"{slot.name}: back to generation {before.number}", slot=slot, step="back"
+                )
+                await slot.replace(before, "reload")
+        except BootFailed as second:
+            message += f"; and the way back failed: {second}"
+        else:
+            message += self._where_that_leaves(len(back))
+        await self._undo_pools()
+        self._end("failed", message)
+
+    def _where_that_leaves(self, back: int) -> str:
+        if not self._replaced:
+            return f"; generation {self._former.number} goes on serving"
+        if back:
+            return f"; {back} slots went back to generation {self._former.number}"
+        return (
+            f"; {len(self._replaced)} slots run generation {self.generation.number}, whose directory"
+            " is the same as before, so there is no old code to go back to"
+        )
+
+    async def _undo_pools(self) -> None:
+        """Bring sizes, new pools and addresses back to the former config."""
+        for name in [name for name in self.site.pools if name not in self._former.pools]:
+            await self.site.remove_pool(name)
+        for name, pool in self.site.pools.items():
+            if not any(slot.runs(self.generation) for slot in pool.slots):
+                pool.specification = self._former.pools[name]
+                if pool.slots:
+                    desired = self.site.desired_in(pool.specification)
+                    await pool.let_go(pool.resize(desired, self._former))
+        in_use = {
+            bind
+            for pool in self.site.pools.values()
+            for slot in pool.slots
+            for process in slot.processes()
+            for bind in process.specification.binds
+        }
+        former = self._former.pools.get("interface")
+        self.site.addresses.close_all_but(in_use.union(former.binds if former else ()))
+
+    def _dismiss_successors(self) -> None:
+        for pool in self.site.pools.values():
+            for slot in pool.slots:
+                if slot.successor is not None and slot.successor.generation is self.generation:
+                    slot.dismiss()
+
+    # Telling
+
+    def _progress(self, message: str, *, step: str, slot: Slot | None = None) -> None:
+        self.message = message
+        self.site.say(f"rollout {self.generation.number}: {message}")
+        self._tell(
+            Event(
+                type="progress",
+                message=message,
+                pool=slot.pool.name if slot else "",
+                slot=slot.name if slot else "",
+                step=step,
+                done=self.done(),
+                total=self.total(),
+                generation=self.generation.number,
+            )
+        )
+
+    def _end(self, outcome: Outcome, message: str) -> None:
+        self.outcome = outcome
+        self.duration = time.monotonic() - self._begun
+        self.message = message or {
+            "superseded": "another reload took its place",
+            "aborted": "the supervisor is stopping",
+        }.get(outcome, outcome)
+        level: Level = "info" if outcome == "succeeded" else "warning"
+        self.site.say(f"rollout {self.generation.number}: {outcome}: {self.message}", level)
+        self._tell(
+            Event(
+                type="result",
+                message=self.message,
+                generation=self.generation.number,
+                outcome=outcome,
+                exit_code=0 if outcome == "succeeded" else 1,
+                done=self.done(),
+                total=self.total(),
+            )
+        )
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
+    """Run everything to its end; return the failures, in order. Cancelling cancels all."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    failures: list[BootFailed | None] = []
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, BootFailed):
+            raise result
+        failures.append(result)
+    return failures

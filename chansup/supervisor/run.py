@@ -1,0 +1,84 @@
+"""``chansup run``: from the config file to a running supervisor, and its exit code."""
+
+import asyncio
+import faulthandler
+import os
+from pathlib import Path
+
+from chansup.config import load
+from chansup.protocol.launch import STACK_DUMP_SIGNAL
+from chansup.supervisor.addresses import Addresses
+from chansup.supervisor.generation import build
+from chansup.supervisor.guard import Guard, new_run_id
+from chansup.supervisor.logs import LogWriter
+from chansup.supervisor.notify import NotifySocket
+from chansup.supervisor.processes import Processes
+from chansup.supervisor.reaper import Reaper, become_subreaper
+from chansup.supervisor.runtime import RuntimeDirectory, directory_for
+from chansup.supervisor.site import Site
+from chansup.supervisor.spawn import raise_descriptor_limit
+from chansup.supervisor.supervisor import Supervisor
+from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
+
+
+def main(config_path: Path) -> int:
+    """Run the site that `config_path` describes until it is stopped. Raises ChansupError."""
+    faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True)
+    service = ServiceNotifier.receive()
+    inherited = InheritedSockets.receive()
+    loaded = load.load(config_path, os.environ)
+    configured = loaded.config.supervisor.runtime_directory
+    runtime = RuntimeDirectory(directory_for(config_path, configured))
+    runtime.open()
+    try:
+        return asyncio.run(_supervise(loaded, runtime, service, inherited))
+    finally:
+        runtime.close()
+
+
+async def _supervise(
+    loaded: load.Loaded,
+    runtime: RuntimeDirectory,
+    service: ServiceNotifier,
+    inherited: InheritedSockets,
+) -> int:
+    raise_descriptor_limit()
+    become_subreaper()
+    loop = asyncio.get_running_loop()
+    environ = dict(os.environ)
+    log_settings = loaded.config.log
+    log = LogWriter(format=log_settings.format, level=log_settings.level)
+    log.start()
+    run = new_run_id()
+    notify = NotifySocket()
+    guard = Guard(run)
+    processes = Processes(log, run, guard, notify)
+    reaper = Reaper(
+        known=lambda pid: processes.knows(pid) or pid == guard.pid,
+        on_known=processes.reap,
+        spare=lambda: [] if guard.pid is None else [guard.pid],
+    )
+    supervisor: Supervisor | None = None
+
+    def fail(reason: str) -> None:
+        assert supervisor is not None
+        supervisor.fail(reason)
+
+    site = Site(
+        build(1, loaded, environ),
+        environ,
+        processes,
+        Addresses(loaded.path.parent, inherited),
+        log,
+        fail,
+    )
+    supervisor = Supervisor(site, log, runtime, service, reaper, guard)
+    notify.start(loop, processes.take_notice)
+    reaper.start(loop)
+    try:
+        return await supervisor.run()
+    finally:
+        reaper.stop()
+        notify.close()
+        inherited.close()
+        log.close()

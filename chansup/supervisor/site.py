@@ -1,0 +1,314 @@
+"""What is run: the pools, tasks and addresses of the newest generation, and how they change."""
+
+import asyncio
+import signal
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Coroutine, Mapping
+
+from chansup.config import load
+from chansup.config.errors import ConfigError
+from chansup.supervisor.addresses import Addresses
+from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
+from chansup.supervisor.logs import Level, LogWriter, RecentLines
+from chansup.supervisor.pool import Pool
+from chansup.supervisor.process import Process
+from chansup.supervisor.processes import Processes
+from chansup.supervisor.rollout import Rollout
+from chansup.supervisor.slot import Slot
+from chansup.supervisor.status import Event
+from chansup.supervisor.tasks import Task
+from chansup.supervisor.waiting import within
+
+STOP_SHARES = {"interface": 0.6, "workers": 0.85, "programs": 1.0}  # of the time, cumulated
+HURRY_BEFORE = 2.0  # seconds before the end of its share, a launcher is asked to hurry
+
+
+class Site:
+    """Everything that the config describes, while it runs."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        environ: Mapping[str, str],
+        processes: Processes,
+        addresses: Addresses,
+        log: LogWriter,
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        self.generation = generation  # the newest one that was rolled out whole
+        self.processes = processes
+        self.addresses = addresses
+        self.log = log
+        self.pools: dict[str, Pool] = {}
+        self.tasks: dict[str, Task] = {}
+        self.rollout: Rollout | None = None
+        self.rollouts: Counter[str] = Counter()
+        self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
+        self.stopping = False
+        self._environ = environ
+        self._on_fatal = on_fatal
+        self._last_number = generation.number
+        self._scaled: dict[str, tuple[int, int]] = {}  # pool: (number in the file, wanted number)
+        self._crashes: dict[str, deque[float]] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._rolling: asyncio.Task[None] | None = None
+
+    # What pools, slots and tasks ask of it
+
+    @property
+    def settle(self) -> float:
+        """Seconds for what was accepted to arrive."""
+        return self.generation.config.rollout.settle
+
+    def say(self, text: str, level: Level = "info") -> None:
+        """Write a line of chansup's own to the log."""
+        self.log.say(text, level)
+
+    def recent_lines(self) -> RecentLines:
+        """Return a new store of recent lines, of the configured size."""
+        return RecentLines(self.generation.config.log.keep_lines)
+
+    def spawn(
+        self, slot: Slot, specification: PoolSpecification, generation: Generation
+    ) -> Process:
+        """Start a process for `slot`. Raises SpawnError."""
+        process = self.processes.spawn(
+            slot.name,
+            slot.number,
+            specification,
+            generation,
+            slot.pool.inheritance(slot, specification),
+            slot.recent,
+            slot.process_ended,
+        )
+        self.say(f"{slot.name}[{process.pid}]: started, generation {generation.number}", "debug")
+        return process
+
+    def spawn_task(
+        self, task: Task, specification: TaskSpecification, generation: Generation
+    ) -> Process:
+        """Start the process of a task. Raises SpawnError."""
+        return self.processes.spawn(
+            task.name, 0, specification.program, generation, [], task.recent, lambda _: None
+        )
+
+    def crashed(self, slot: Slot) -> None:
+        """Take notice of a crash: too many may end the supervisor."""
+        settings = slot.pool.specification.settings
+        if settings.max_restarts is None:
+            return
+        crashes = self._crashes.setdefault(slot.pool.name, deque())
+        now = time.monotonic()
+        crashes.append(now)
+        while crashes and now - crashes[0] > settings.restart_window:
+            crashes.popleft()
+        if len(crashes) > settings.max_restarts:
+            excess = (
+                f"{slot.pool.name}: {len(crashes)} crashes within {settings.restart_window:g} s,"
+                f" more than max_restarts = {settings.max_restarts}"
+            )
+            if settings.on_max_restarts == "exit":
+                self._on_fatal(excess)
+            else:
+                self.say(f"{excess}; trying on", "error")
+
+    def task(self, name: str) -> Task:
+        """Return the task of that name."""
+        if name not in self.tasks:
+            self.tasks[name] = Task(self, name)
+        return self.tasks[name]
+
+    def tasks_in_order(self, generation: Generation) -> list[str]:
+        """Return the tasks of `generation` so that each comes after those it waits for."""
+        ordered: list[str] = []
+
+        def place(name: str) -> None:
+            if name in generation.tasks and name not in ordered:
+                for earlier in generation.tasks[name].after:
+                    place(earlier)
+                ordered.append(name)
+
+        for name in generation.tasks:
+            place(name)
+        return ordered
+
+    def desired_in(self, specification: PoolSpecification) -> int:
+        """Return how many slots a pool gets: the number in the file, unless it was scaled since."""
+        in_file, wanted = self._scaled.get(specification.name, (None, 0))
+        return wanted if in_file == specification.count else specification.count
+
+    # Starting
+
+    async def open_addresses(self) -> None:
+        """Listen. Raises AddressError."""
+        interface = self.generation.config.interface
+        if interface is not None:
+            pool = self.generation.pools["interface"]
+            await self.addresses.open(interface, pool.binds, self.desired_in(pool))
+
+    def start(self) -> None:
+        """Start every task and pool that is not started, each as soon as what it waits for is there."""
+        for name in self.generation.tasks:
+            if not self.task(name).done.is_set():
+                self._begin(self._start_task(self.task(name)))
+        for name, specification in self.generation.pools.items():
+            if name not in self.pools:
+                self.pools[name] = Pool(self, specification)
+            if not self.pools[name].slots:
+                self._begin(self._start_pool(self.pools[name]))
+
+    def _begin(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _start_task(self, task: Task) -> None:
+        for name in self.generation.tasks[task.name].after:
+            await self._available(name)
+        await task.run_until_it_succeeds(lambda: self.generation)
+
+    async def _start_pool(self, pool: Pool) -> None:
+        for task in self.generation.tasks.values():
+            if pool.name in task.gates:
+                await self.task(task.name).done.wait()
+        for name in pool.specification.settings.after:
+            await self._available(name)
+        if pool.name in self.pools:
+            pool.resize(self.desired_in(pool.specification), self.generation)
+
+    async def _available(self, name: str) -> None:
+        if name in self.pools or name in self.generation.pools:
+            await self.pools[name].available.wait()
+        else:
+            await self.task(name).done.wait()
+
+    def add_pool(self, specification: PoolSpecification, generation: Generation) -> Pool:
+        """Start a pool that a rollout brings."""
+        pool = self.pools[specification.name] = Pool(self, specification)
+        pool.resize(self.desired_in(specification), generation)
+        return pool
+
+    async def remove_pool(self, name: str) -> None:
+        """Stop a pool that the config has no more."""
+        await self.pools.pop(name).stop()
+
+    # Changing
+
+    def begin_rollout(self, tell: Callable[[Event], None]) -> "asyncio.Task[None]":
+        """Begin to roll a new generation out; one under way is superseded.
+
+        Raises ConfigError before anything is touched.
+        """
+        try:
+            loaded = load.load(self.generation.loaded.path, self._environ)
+        except ConfigError:
+            self.rollouts["failed"] += 1
+            raise
+        self._last_number += 1
+        generation = build(self._last_number, loaded, self._environ)
+        return self._roll(generation, tell)
+
+    def _roll(self, generation: Generation, tell: Callable[[Event], None]) -> "asyncio.Task[None]":
+        former = self._rolling
+        if former is not None:
+            former.cancel()
+        rollout = self.rollout = Rollout(self, generation, tell)
+
+        async def roll() -> None:
+            for task in list(self._starting):  # the rollout starts what is missing by itself
+                task.cancel()
+            try:
+                if former is not None:
+                    await asyncio.wait([former])
+                await rollout.run()
+            except asyncio.CancelledError:
+                if rollout.outcome == "running":
+                    rollout.supersede()
+                raise
+            finally:
+                self.rollouts[rollout.outcome] += 1
+                self.rollout_seconds[rollout.outcome] += rollout.duration
+            if rollout.outcome == "failed":
+                self.start()  # what had not been started yet, with the former generation
+
+        self._rolling = asyncio.create_task(roll())
+        return self._rolling
+
+    async def scale(self, pool: Pool, number: int) -> None:
+        """Change the number of slots of a pool. Returns when what leaves is gone."""
+        specification = pool.specification
+        self._scaled[pool.name] = (specification.count, number)
+        await pool.let_go(pool.resize(number, self.generation))
+
+    # Stopping
+
+    async def stop(self, deadline: float, hurried: asyncio.Event) -> None:
+        """Stop interface, workers, and programs, in this order, by `deadline` (loop time).
+
+        `hurried` takes the patience away.
+        """
+        self.stopping = True
+        for work in [*self._starting, *([self._rolling] if self._rolling else [])]:
+            work.cancel()
+        for task in self.tasks.values():
+            if task.process is not None:
+                task.process.signal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        order = [name for name in self.generation.pools if name in self.pools]
+        order += [name for name in self.pools if name not in order]
+        for kind, share in STOP_SHARES.items():
+            stage = [self.pools[name] for name in reversed(order) if self.pools[name].kind == kind]
+            until = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
+            if kind == "programs":
+                for pool in stage:
+                    await self._stop_by([pool], until, hurried)
+            else:
+                await self._stop_by(stage, until, hurried)
+
+    def _is_last(self, kind: str) -> bool:
+        kinds = list(STOP_SHARES)
+        later = kinds[kinds.index(kind) + 1 :]
+        return not any(pool.kind in later for pool in self.pools.values())
+
+    async def _stop_by(self, pools: list[Pool], until: float, hurried: asyncio.Event) -> None:
+        if not pools:
+            return
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+
+        async def stop() -> None:
+            await asyncio.gather(*(pool.stop() for pool in pools))
+            stopped.set()
+
+        stopping = asyncio.create_task(stop())
+        patience = asyncio.create_task(within(until - HURRY_BEFORE - loop.time(), stopped))
+        impatience = asyncio.create_task(hurried.wait())
+        await asyncio.wait([patience, impatience], return_when=asyncio.FIRST_COMPLETED)
+        impatience.cancel()
+        patience.cancel()
+        if not stopped.is_set():
+            self._hurry(pools)
+            await within(min(HURRY_BEFORE, max(until - loop.time(), 0.5)), stopped)
+        if not stopped.is_set():
+            for process in _processes_of(pools):
+                self.say(
+                    f"{process.slot}[{process.pid}]: did not end in time, killing it", "warning"
+                )
+                process.kill()
+        await stopping
+
+    def _hurry(self, pools: list[Pool]) -> None:
+        for process in _processes_of(pools):
+            if process.specification.launcher:
+                process.signal(signal.SIGTERM)
+
+
+def _processes_of(pools: list[Pool]) -> list[Process]:
+    return [
+        process
+        for pool in pools
+        for slot in [*pool.slots, *pool.leaving]
+        for process in slot.processes()
+    ]

@@ -1,0 +1,390 @@
+"""One numbered place in a pool: it keeps a process in it, and replaces it when asked."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from chansup.config import readiness, signals
+from chansup.protocol import scoreboard
+from chansup.supervisor import probe
+from chansup.supervisor.backoff import Backoff
+from chansup.supervisor.errors import BootFailed, SpawnError
+from chansup.supervisor.generation import Generation
+from chansup.supervisor.logs import Level
+from chansup.supervisor.process import Exit, Process
+from chansup.supervisor.states import Happening, State, after
+from chansup.supervisor.waiting import within
+
+if TYPE_CHECKING:
+    from chansup.supervisor.pool import Pool
+
+LINES_OF_FAILURE = 60  # that a failed boot shows to the caller of a reload
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: a launcher says that its options are wrong
+LAST_WORDS = 0.5  # seconds for the stack dump of a process that is late, before it is killed
+UNDEAD = 5.0  # seconds after SIGKILL until a process counts as stuck in the kernel
+
+
+class Slot:
+    """A place that outlives the processes that fill it."""
+
+    def __init__(self, pool: "Pool", number: int) -> None:
+        self.pool = pool
+        self.number = number
+        self.name = f"{pool.name}.{number}"
+        self.current: Process | None = None  # the one that fills the slot
+        self.successor: Process | None = None  # boots, to replace it
+        self.draining: set[Process] = set()  # replaced, they finish what they hold
+        self.generation: Generation | None = None  # that a crashed process comes back from
+        self.wanted = False
+        self.stopped = False
+        self.avoided = False  # no new connections while one of its processes retires
+        self.restarts: Counter[str] = Counter()
+        self.last_exit: Exit | None = None
+        self.complaint: list[str] = []  # the last words of a process that crashed
+        self.retry_at: float | None = None  # time.time()
+        self.recent = pool.site.recent_lines()
+        self.changing = asyncio.Lock()  # one replacement at a time
+        self._idle_state = State.GONE
+        self._backoff = Backoff()
+        self._retry: asyncio.TimerHandle | None = None
+        self._totals = [0.0] * scoreboard.CELLS  # of processes that are gone
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Questions
+
+    @property
+    def state(self) -> State:
+        """The state of the process in the slot, or why there is none."""
+        return self.current.state if self.current is not None else self._idle_state
+
+    @property
+    def serves(self) -> bool:
+        """Whether a ready process fills it."""
+        return self.state is State.READY
+
+    def processes(self) -> list[Process]:
+        """Return every process that belongs to it now."""
+        filling = [process for process in (self.current, self.successor) if process is not None]
+        return [*filling, *self.draining]
+
+    def runs(self, generation: Generation) -> bool:
+        """Whether nothing has to be replaced for it to run `generation`."""
+        return self.current is not None and self.current.generation is generation
+
+    def held(self) -> int:
+        """Return how many requests and WebSockets its processes hold."""
+        cells = self.cells()
+        return int(cells[scoreboard.IN_PROGRESS] + cells[scoreboard.WEBSOCKETS_OPEN])
+
+    def cells(self) -> list[float]:
+        """Return the scoreboard of the slot: counters of all processes it ever had.
+
+        Gauges are those of the processes that live; loop lag is that of the current one.
+        """
+        cells = list(self._totals)
+        boards = [process.scoreboard for process in self.processes()]
+        for board in boards:
+            if board is not None:
+                _add(cells, board.cells)
+        current = self.current
+        lag = (
+            current.scoreboard.cells[scoreboard.LOOP_LAG] if current and current.scoreboard else 0.0
+        )
+        cells[scoreboard.LOOP_LAG] = lag
+        return cells
+
+    # Keeping a process in the slot
+
+    def start(self, generation: Generation) -> None:
+        """Fill the slot, and keep it filled."""
+        self.wanted = True
+        self.generation = generation
+        if self.current is None and self._retry is None:
+            self._fill()
+
+    def _fill(self) -> None:
+        assert self.generation is not None
+        self._retry = self.retry_at = None
+        try:
+            process = self._spawn(self.generation)
+        except SpawnError as error:
+            self._say(str(error))
+            self.complaint = [str(error)]
+            self._idle_state = after(after(self._idle_state, Happening.SPAWNED), Happening.EXITED)
+            self._pause("boot", healthy_for=0.0)
+            return
+        self._idle_state = State.GONE
+        self.current = process
+        self._background(self._watch_boot(process))
+
+    async def _watch_boot(self, process: Process) -> None:
+        if await self._boot(process) and self.current is process:
+            self.pool.changed()
+
+    def _spawn(self, generation: Generation) -> Process:
+        specification = generation.pools[self.pool.name]
+        return self.pool.site.spawn(self, specification, generation)
+
+    async def _boot(self, process: Process) -> bool:
+        """Wait until `process` is ready; False when it ended or was too late."""
+        specification = process.specification
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(process.settled.wait())]
+        asked = readiness.parse(specification.ready)
+        if not isinstance(asked, readiness.Notify):
+            waiting.append(
+                asyncio.create_task(probe.wait(asked, self.pool.directory_of(process.generation)))
+            )
+        try:
+            done, _ = await asyncio.wait(
+                waiting,
+                timeout=specification.start_timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for task in waiting:
+                task.cancel()
+        if not done:
+            await self._end_late(process)
+        elif process.alive:
+            process.became_ready()
+        if process.ready.is_set() and process.alive:
+            self._say(f"ready after {time.monotonic() - process.started_monotonic:.1f} s", process)
+            return True
+        return False
+
+    async def _end_late(self, process: Process) -> None:
+        limit = process.specification.start_timeout
+        self._say(f"not ready within start_timeout = {limit:g} s, killing it", process)
+        process.late = True
+        if process.specification.launcher:
+            process.dump_stacks()
+        await within(LAST_WORDS, process.gone)
+        process.kill()
+        await within(UNDEAD, process.gone)
+
+    def process_ended(self, process: Process) -> None:
+        """Take the end of one of the slot's processes."""
+        assert process.exit is not None
+        if process.scoreboard is not None:
+            _add(self._totals, process.scoreboard.cells, scoreboard.COUNTERS)
+            process.scoreboard.close()
+            process.scoreboard = None
+        if process is self.successor:
+            self.successor = None
+        elif process in self.draining:
+            self.draining.discard(process)
+            self._say(f"gone, {process.exit}", process)
+        elif process is self.current:
+            self.current = None
+            self.last_exit = process.exit
+            if self.wanted:
+                self._crashed(process)
+        self.pool.changed()
+
+    def _crashed(self, process: Process) -> None:
+        reason = _reason(process)
+        self.complaint = self.last_lines(process)
+        if (
+            process.specification.launcher
+            and process.exit
+            and process.exit.code == EXIT_CONFIGURATION
+        ):
+            self.restarts["boot"] += 1
+            self._idle_state = after(self._idle_state, Happening.GAVE_UP)
+            self._say("cannot work with this config: change it and reload", process, "error")
+            return
+        healthy_for = (
+            time.monotonic() - process.started_monotonic if process.ready.is_set() else 0.0
+        )
+        self._pause(reason, healthy_for)
+        assert self.retry_at is not None
+        pause = max(0.0, self.retry_at - time.time())
+        described = {
+            "boot": "did not become ready",
+            "hang": "hung and was killed",
+            "exit": "ended by itself",
+        }.get(reason, "crashed")
+        self._say(
+            f"{described} ({process.exit}), next attempt in {pause:.1f} s", process, "warning"
+        )
+        self.pool.site.crashed(self)
+
+    def _pause(self, reason: str, healthy_for: float) -> None:
+        self.restarts[reason] += 1
+        delay = self._backoff.next_delay(healthy_for)
+        self._idle_state = after(self._idle_state, Happening.PAUSED)
+        self.retry_at = time.time() + delay
+        self._retry = asyncio.get_running_loop().call_later(delay, self._fill)
+
+    def _stop_retrying(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = self.retry_at = None
+        if self._idle_state is not State.GONE:
+            self._idle_state = after(self._idle_state, Happening.ASKED_TO_STOP)
+
+    # Replacing it
+
+    async def prepare(self, generation: Generation) -> None:
+        """Start a successor and wait until it is ready beside the current process.
+
+        Raises BootFailed; the current process is not touched.
+        """
+        if self.successor is not None and self.successor.generation is generation:
+            return
+        self.dismiss()
+        try:
+            process = self._spawn(generation)
+        except SpawnError as error:
+            raise BootFailed(f"{self.name}: {error}", [str(error)]) from None
+        self.successor = process
+        try:
+            ready = await self._boot(process)
+        except asyncio.CancelledError:
+            self.dismiss()
+            raise
+        if not ready:
+            raise BootFailed(
+                f"{self.name}: {self._why_not_ready(process)}", self.last_lines(process)
+            )
+
+    def dismiss(self) -> None:
+        """End the successor; the current process stays."""
+        if (process := self.successor) is not None:
+            self.successor = None
+            self._background(self.retire(process))
+
+    async def promote(self, reason: str) -> None:
+        """Put the ready successor in the slot and retire its predecessor; returns when that is gone.
+
+        Raises BootFailed if the successor ended meanwhile.
+        """
+        if self.successor is None:
+            raise BootFailed(f"{self.name}: the new process ended right after it was ready", [])
+        predecessor, self.current, self.successor = self.current, self.successor, None
+        self._settle_with(self.current.generation, reason)
+        self.pool.changed()
+        if predecessor is not None:
+            await self._background(self.retire(predecessor))
+
+    async def replace(self, generation: Generation, reason: str) -> None:
+        """Replace the process in the way the pool wants it. Raises BootFailed."""
+        async with self.changing:
+            how = generation.pools[self.pool.name].on_reload
+            if how == "overlap":
+                await self.prepare(generation)
+                await self.promote(reason)
+            else:
+                await self._exchange(generation, reason)
+
+    async def _exchange(self, generation: Generation, reason: str) -> None:
+        """Old first, then new: for a program that cannot run twice at a time."""
+        former = self.generation
+        self.wanted = False
+        self._stop_retrying()
+        if (process := self.current) is not None:
+            self.current = None
+            await self._background(self.retire(process))
+        try:
+            await self.prepare(generation)
+        except (BootFailed, asyncio.CancelledError):
+            if former is not None and not self.stopped:
+                self.start(former)
+            raise
+        self.wanted = True
+        await self.promote(reason)
+
+    def adopt(self, generation: Generation) -> None:
+        """Count the process as one of `generation`: it runs the same thing there."""
+        self.generation = generation
+        for process in (self.current, self.successor):
+            if process is not None:
+                process.generation = generation
+                process.specification = generation.pools[self.pool.name]
+
+    def _settle_with(self, generation: Generation, reason: str) -> None:
+        self._stop_retrying()
+        self.generation = generation
+        self._backoff.reset()
+        self.complaint = []
+        self.restarts[reason] += 1
+
+    # Ending it
+
+    async def retire(self, process: Process) -> None:
+        """End `process` gracefully, within the stop timeout of its pool."""
+        specification = process.specification
+        self.draining.add(process)
+        process.drain()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + specification.stop_timeout
+        if self.pool.steers:
+            # New connections go elsewhere first, so that none waits in the hands of one that ends.
+            self.avoided = True
+            self.pool.changed()
+            await within(self.pool.settle, process.gone)
+        process.signal(signals.parse(specification.settings.stop_signal))
+        if self.pool.steers:
+            # A foreign server does not say when it stopped accepting; it does so on its signal.
+            patience = specification.stop_timeout if specification.launcher else self.pool.settle
+            await within(patience, process.accepts_no_more)
+            self.avoided = False
+            self.pool.changed()
+        if not await within(deadline - loop.time(), process.gone):
+            self._say(
+                f"still there after stop_timeout = {specification.stop_timeout:g} s, killing it",
+                process,
+            )
+            process.kill()
+            await within(UNDEAD, process.gone)
+
+    async def stop(self) -> None:
+        """Empty the slot, gracefully; returns when its processes are gone."""
+        self.wanted = False
+        self.stopped = True
+        self._stop_retrying()
+        ending = [process for process in (self.current, self.successor) if process is not None]
+        for process in ending:
+            self.draining.add(process)
+        self.current = self.successor = None
+        retiring = [self._background(self.retire(process)) for process in ending]
+        await asyncio.gather(*retiring)
+        for process in list(self.draining):
+            await process.gone.wait()
+
+    # Helpers
+
+    def last_lines(self, process: Process) -> list[str]:
+        """Return the end of what `process` printed."""
+        return [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
+
+    def _why_not_ready(self, process: Process) -> str:
+        if process.late:
+            return f"not ready within {process.specification.start_timeout:g} s"
+        return f"ended before it was ready ({process.exit})"
+
+    def _say(self, text: str, process: Process | None = None, level: Level = "info") -> None:
+        of = f"{self.name}[{process.pid}]" if process is not None else self.name
+        self.pool.site.say(f"{of}: {text}", level)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+        """Run `work` to its end even when the caller is cancelled; awaiting it is optional."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return asyncio.shield(task)
+
+
+def _reason(process: Process) -> str:
+    if process.hung:
+        return "hang"
+    if not process.ready.is_set():
+        return "boot"
+    return "exit" if process.exit is not None and process.exit.code == 0 else "crash"
+
+
+def _add(totals: list[float], cells: "memoryview[float]", which: range | None = None) -> None:
+    for cell in which or range(scoreboard.CELLS):
+        totals[cell] += cells[cell]

@@ -1,0 +1,58 @@
+"""The states of a process and of a slot, and every transition between them."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What a slot is in: the state of the process that fills it, or why none does."""
+
+    STARTING = "STARTING"  # spawned, not ready yet
+    READY = "READY"  # it does its work
+    DRAINING = "DRAINING"  # takes nothing new, finishes what it holds
+    GONE = "GONE"  # ended, or not started yet
+    BACKOFF = "BACKOFF"  # the last one crashed; the next is due after a pause
+    FAILED = (
+        "FAILED"  # cannot work until something outside changes: no retry before the next reload
+    )
+
+
+class Happening(StrEnum):
+    """What can happen to a slot."""
+
+    SPAWNED = "spawned"
+    BECAME_READY = "became ready"
+    ASKED_TO_STOP = "asked to stop"
+    EXITED = "exited"
+    PAUSED = "paused before the next attempt"
+    GAVE_UP = "gave up"
+
+
+TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (State.GONE, Happening.SPAWNED): State.STARTING,
+    (State.BACKOFF, Happening.SPAWNED): State.STARTING,
+    (State.FAILED, Happening.SPAWNED): State.STARTING,
+    (State.STARTING, Happening.BECAME_READY): State.READY,
+    (State.STARTING, Happening.ASKED_TO_STOP): State.DRAINING,
+    (State.READY, Happening.ASKED_TO_STOP): State.DRAINING,
+    (State.BACKOFF, Happening.ASKED_TO_STOP): State.GONE,
+    (State.FAILED, Happening.ASKED_TO_STOP): State.GONE,
+    (State.STARTING, Happening.EXITED): State.GONE,
+    (State.READY, Happening.EXITED): State.GONE,
+    (State.DRAINING, Happening.EXITED): State.GONE,
+    (State.GONE, Happening.PAUSED): State.BACKOFF,
+    (State.GONE, Happening.GAVE_UP): State.FAILED,
+}
+
+ALIVE = frozenset({State.STARTING, State.READY, State.DRAINING})
+
+
+class IllegalTransition(Exception):
+    """A defect in chansup: something happened that the table does not know."""
+
+
+def after(state: State, happening: Happening) -> State:
+    """Return the state that follows. Raises IllegalTransition."""
+    try:
+        return TRANSITIONS[state, happening]
+    except KeyError:
+        raise IllegalTransition(f"{happening.value} while {state.value}") from None
