@@ -24,6 +24,7 @@ from tests.load import RequestError, get
 REPOSITORY = Path(__file__).resolve().parent.parent
 SERVERS = ("uvicorn", "granian", "hypercorn", "daphne", "gunicorn")
 APPLICATION = "site_asgi:application"
+WSGI_APPLICATION = "site_wsgi:application"
 RELOAD_TIMEOUT = 120.0  # seconds; a rollout that takes longer has failed
 
 
@@ -40,6 +41,11 @@ class Site:
     def __post_init__(self) -> None:
         self.releases = Releases(self.root)
         (self.root / "work").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def gateway(self) -> str:
+        """Which interface the application has."""
+        return "wsgi" if self.application == WSGI_APPLICATION else "asgi"
 
     @property
     def directory(self) -> Path:
@@ -145,7 +151,7 @@ class Chansup(Contender):
 
     def __init__(self, server: str, site: Site, extra: str = "", admin: str = "") -> None:
         super().__init__(server, site)
-        self.label = f"chansup, {server}"
+        self.label = f"chansup, {server}{' (WSGI)' if site.gateway == 'wsgi' else ''}"
         self.extra = extra  # further tables of the config file
         self.admin = admin
         self.config = site.root / "chansup.toml"
@@ -157,7 +163,7 @@ class Chansup(Contender):
     def write_config(self) -> None:
         """Write the config file."""
         quoted = {
-            "asgi": self.site.application,
+            "application": self.site.application,
             "directory": str(self.site.releases.current),
             "seconds": str(self.site.import_seconds),
             "bind": self.address,
@@ -169,7 +175,7 @@ class Chansup(Contender):
         self.config.write_text(
             f"""\
 [app]
-asgi = {value["asgi"]}
+{self.site.gateway} = {value["application"]}
 directory = {value["directory"]}
 environment = {{ SITE_IMPORT_SECONDS = {value["seconds"]} }}
 
@@ -217,22 +223,24 @@ class OwnReload(Contender):
         super().__init__(server, site)
         count = str(site.processes)
         port = str(self.port)
+        gateway = site.gateway
+        worker_class = ["-k", "asgi"] if gateway == "asgi" else []
         self._arguments, self.label = {
             "uvicorn": (
                 ["--host", "127.0.0.1", "--port", port, "--workers", count, "--no-access-log"],
                 f"uvicorn --workers {count}",
             ),
             "granian": (
-                ["--interface", "asgi", "--host", "127.0.0.1", "--port", port, "--workers", count],
-                f"granian --workers {count}",
+                ["--interface", gateway, "--host", "127.0.0.1", "--port", port, "--workers", count],
+                f"granian --interface {gateway} --workers {count}",
             ),
             "hypercorn": (
                 ["--bind", self.address, "--workers", count],
                 f"hypercorn --workers {count}",
             ),
             "gunicorn": (
-                ["-k", "asgi", "--bind", self.address, "--workers", count],
-                f"gunicorn -k asgi -w {count}",
+                [*worker_class, "--bind", self.address, "--workers", count],
+                " ".join(["gunicorn", *worker_class, "-w", count]),
             ),
         }[server]
         self._arguments = [*self._arguments, *options]
@@ -330,7 +338,9 @@ class ByHand(Contender):
 
 
 def own_reload_of(server: str, site: Site) -> Contender | None:
-    """Return what people use to reload this server today, if it is installed."""
+    """Return what people use to reload this server today, if there is such a thing here."""
+    if site.gateway == "wsgi" and server not in ("gunicorn", "granian"):
+        return None
     if server != "daphne":
         return OwnReload(server, site)
     return Supervisord(server, site) if importlib.util.find_spec("supervisor") else None

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +338,9 @@ def main() -> int:
     if arguments.quick:
         plan = Plan(rounds=2, seconds=2.0, idle_seconds=5.0, idle_children=20, many_children=20)
     if arguments.rounds:
-        plan = Plan(**{**vars(plan), "rounds": arguments.rounds})
+        plan = replace(plan, rounds=arguments.rounds)
     if arguments.children:
-        plan = Plan(**{**vars(plan), "many_children": arguments.children})
+        plan = replace(plan, many_children=arguments.children)
     return report.run(MODULE, arguments, lambda: measure(arguments.servers, plan, arguments.parts))
 
 

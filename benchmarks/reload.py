@@ -10,13 +10,15 @@ import collections
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import report
 from benchmarks.apps.releases import BROKEN, read_body
 from benchmarks.contenders import (
+    APPLICATION,
     SERVERS,
+    WSGI_APPLICATION,
     Chansup,
     Contender,
     Site,
@@ -43,6 +45,7 @@ class Plan:
     watch_broken: float = 12.0  # after a reload to broken code that nobody reports on
     rounds: int = 3
     in_place: bool = False
+    application: str = APPLICATION
 
 
 @dataclass
@@ -99,10 +102,10 @@ async def _run(server: str, under_chansup: bool, plan: Plan) -> Outcome | None:
     outcome: Outcome | None = None
     for number in range(plan.rounds):
         with tempfile.TemporaryDirectory(prefix="reload-") as root:
-            site = Site(Path(root))
+            site = Site(Path(root), application=plan.application)
             contender = Chansup(server, site) if under_chansup else own_reload_of(server, site)
             if contender is None:
-                report.progress(f"{server}: no reload of its own, and supervisord is not installed")
+                report.progress(f"{server}: has no reload of its own; is supervisor installed?")
                 return None
             outcome = outcome or Outcome(contender.label)
             report.progress(f"{contender.label}: round {number + 1} of {plan.rounds}")
@@ -296,13 +299,16 @@ def main() -> int:
     options.add_argument("--only", choices=["chansup", "peers", "all"], default="all")
     options.add_argument("--rounds", type=int, choices=range(1, 21), metavar="1-20")
     options.add_argument("--in-place", action="store_true", help="overwrite the code, no symlink")
+    options.add_argument("--wsgi", action="store_true", help="a WSGI application, no WebSockets")
     arguments = options.parse_args()
     rounds = arguments.rounds or (1 if arguments.quick else Plan.rounds)
     if arguments.quick:
         plan = Plan(before=1.0, after=1.0, watch_broken=9.0, rounds=rounds)
     else:
         plan = Plan(rounds=rounds)
-    plan = Plan(**{**vars(plan), "in_place": arguments.in_place})
+    if arguments.wsgi:
+        plan = replace(plan, application=WSGI_APPLICATION, websockets=0)
+    plan = replace(plan, in_place=arguments.in_place)
     return report.run(MODULE, arguments, lambda: measure(arguments.servers, plan, arguments.only))
 
 

@@ -31,6 +31,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Generic, Self, TypeVar, cast
 
 import httptools
@@ -44,7 +45,7 @@ RETRY_DELAY = 0.05  # seconds before a client that was not let in tries again
 
 # websockets 15 and later would ask the environment for a proxy, even for loopback.
 _NO_PROXY: dict[str, Any] = (
-    {"proxy": None} if int(websockets.__version__.partition(".")[0]) >= 15 else {}
+    {"proxy": None} if int(version("websockets").partition(".")[0]) >= 15 else {}
 )
 
 
@@ -172,7 +173,7 @@ class Load(Generic[Result]):
 
     def __init__(self, address: str, result: Result, timeout: float) -> None:
         self.address = address  # "127.0.0.1:8000", "[::1]:8000" or "unix:/path"
-        self.result = result
+        self.result: Result = result
         self.timeout = timeout  # seconds for one request or one echo
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -425,6 +426,7 @@ class WebSockets(Load[WebSocketResult]):
         self.path = path
         self.interval = interval  # mean seconds between two messages of one client
         self._open: set[ClientConnection] = set()
+        self._given_up: set[ClientConnection] = set()  # stalled
         self._served: set[int] = set()
 
     def clients(self) -> Sequence[Coroutine[Any, Any, None]]:
@@ -491,8 +493,8 @@ class WebSockets(Load[WebSocketResult]):
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
         self.result.unanswered += len(due)
-        stalled = not sender.cancelled() and sender.exception() is None
-        if stalled or self._stopping.is_set():
+        if connection in self._given_up or self._stopping.is_set():
+            self._given_up.discard(connection)
             return  # this side closed it
         self.result.closes[connection.close_code or 1006] += 1
         self.result.close_times.append(time.monotonic())
@@ -505,6 +507,7 @@ class WebSockets(Load[WebSocketResult]):
         while True:
             if due and time.monotonic() - due[0][1] > self.timeout:
                 self.result.stalled += 1
+                self._given_up.add(connection)
                 await connection.close()
                 return
             message = f"{number}:{sequence}"
@@ -657,6 +660,7 @@ class _HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._status < 200:  # 100 Continue, 103 Early Hints: the response is yet to come
+            self._headers.clear()
             return
         if self._answer is not None and not self._answer.done():
             keep_alive = not self._ends_with_connection and self._parser.should_keep_alive()
