@@ -1,0 +1,77 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; they see to everything else themselves.
+
+# The first usable interpreter (scripts/pythons), unless you name one: make PYTHON=/path/to/python3 ...
+PYTHON ?= $(shell scripts/pythons | sed -n "1s/^[^ ]* //p")
+# The other versions to test on: PYTHONS="3.12 3.13"; PYTHONS= for none.
+PYTHONS ?= $(filter 3.%,$(shell scripts/pythons))
+PORT ?= 8000
+# More than cores: tests of a supervisor mostly wait for processes.
+JOBS ?= 4
+PYTEST ?= -n $(JOBS) --dist worksteal
+
+VENV := .venv
+BIN := $(VENV)/bin
+export PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format pytest other-pythons bench clean venv system
+
+help:
+	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000)'
+	@echo 'make test    everything that CI runs: check, the tests, the tests on the other Pythons here (PYTHONS="3.12")'
+	@echo 'make check   lint, formatting, types'
+	@echo 'make format  put the formatting right'
+	@echo 'make pytest  the tests on one Python (PYTEST="-n 4 -k reload")'
+	@echo 'make bench   the benchmarks'
+	@echo 'make clean   remove what these made'
+
+demo:
+	@scripts/venv $(VENV) demo "$(PYTHON)"
+	@scripts/need redis-server redis-server || { echo 'The chat needs a Redis until then.' >&2; exit 1; }
+	@echo 'chat: http://127.0.0.1:$(PORT)/   (Ctrl-C stops it)'
+	@cd examples/chat && exec ../../$(BIN)/chansup run
+
+test: check pytest other-pythons
+
+venv:
+	@scripts/venv $(VENV) dev "$(PYTHON)"
+
+# Under CI what is missing is a failure; elsewhere the tests that need it are skipped and say so.
+system:
+	@scripts/need redis-server redis-server || [ "$${CI:-}" != true ]
+	@scripts/need chromium chromium chromium-driver || [ "$${CI:-}" != true ]
+	@scripts/need chromedriver chromium-driver || [ "$${CI:-}" != true ]
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict chansup
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators \
+		--allow-any-generics --no-warn-return-any --ignore-missing-imports --explicit-package-bases tests
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pytest: venv system
+	$(BIN)/python -m pytest $(PYTEST)
+
+# One after the other: they share the cores with what they start.
+other-pythons: venv system
+	@mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	scripts/pythons | while read -r version python; do \
+		case " $(PYTHONS) " in *" $$version "*) ;; *) continue ;; esac; \
+		if [ "$$version" = "$$mine" ]; then continue; fi; \
+		echo "== Python $$version"; \
+		scripts/venv ".venvs/$$version" dev "$$python" </dev/null || exit 1; \
+		".venvs/$$version/bin/python" -m pytest $(PYTEST) -m 'not slow' </dev/null || exit 1; \
+	done
+
+bench: venv system
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .venvs build dist chansup.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	rm -rf examples/chat/data
+	find examples/chat/run -type f -not -name .gitkeep -delete
