@@ -6,6 +6,7 @@ of the table says what dealing at random gives.
 """
 
 import asyncio
+import itertools
 import random
 import statistics
 import sys
@@ -38,6 +39,7 @@ class Plan:
 class Outcome:
     """The bursts of one contender."""
 
+    server: str
     contender: str
     fullest: list[float] = field(default_factory=list)  # over the mean, one per burst
     example: list[int] = field(default_factory=list)  # connections per process in the worst burst
@@ -51,6 +53,7 @@ async def measure(servers: list[str], plan: Plan, only: str) -> report.Report:
         f"Balance of {plan.connections} connections in a burst over {plan.processes} processes"
     )
     chance = simulate(plan)
+    outcomes: list[Outcome] = []
     for server in servers:
         for under_chansup in (True, False):
             if only in ("chansup", "peers") and under_chansup != (only == "chansup"):
@@ -58,6 +61,7 @@ async def measure(servers: list[str], plan: Plan, only: str) -> report.Report:
             if server == "daphne" and not under_chansup:
                 continue
             outcome = await _run(server, under_chansup, plan)
+            outcomes.append(outcome)
             result.rows.append(_row(outcome))
             result.details[outcome.contender] = vars(outcome)
             if under_chansup:
@@ -65,6 +69,13 @@ async def measure(servers: list[str], plan: Plan, only: str) -> report.Report:
             if outcome.problem:
                 report.progress(f"{outcome.contender}: {outcome.problem}")
     result.rows.append(_row(chance))
+    for ours, theirs in itertools.pairwise(outcomes):
+        if ours.server == theirs.server and ours.fullest and theirs.fullest:
+            result.compare(
+                f"{ours.server}, fullest over the mean, beside {theirs.contender}",
+                statistics.fmean(ours.fullest),
+                statistics.fmean(theirs.fullest),
+            )
     result.notes.append(
         f"{plan.trials} bursts each. Ratios of the fullest process to the mean of "
         f"{plan.connections / plan.processes:.0f}."
@@ -76,7 +87,7 @@ def simulate(plan: Plan) -> Outcome:
     """Deal connections at random, with a fixed seed."""
     dealer = random.Random(400)
     mean = plan.connections / plan.processes
-    outcome = Outcome("simulated: dealt at random")
+    outcome = Outcome("", "simulated: dealt at random")
     for _ in range(SIMULATED_BURSTS):
         counts = Counter(dealer.choices(range(plan.processes), k=plan.connections))
         _count(outcome, list(counts.values()), mean)
@@ -88,7 +99,7 @@ async def _run(server: str, under_chansup: bool, plan: Plan) -> Outcome:
         site = Site(Path(root), processes=plan.processes, import_seconds=0)
         site.releases.deploy("1")
         contender: Contender = Chansup(server, site) if under_chansup else OwnReload(server, site)
-        outcome = Outcome(contender.label)
+        outcome = Outcome(server, contender.label)
         report.progress(contender.label)
         try:
             await contender.start()

@@ -6,6 +6,7 @@ subtract is measured beside it: the same server started by hand under the same l
 """
 
 import asyncio
+import itertools
 import statistics
 import sys
 import tempfile
@@ -71,6 +72,9 @@ async def measure(servers: list[str], plan: Plan, only: str) -> report.Report:
             _claim(result, outcome)
         for problem in outcome.problems:
             report.progress(f"{outcome.contender}: {problem}")
+    for (ours, is_chansup), (theirs, is_too) in itertools.pairwise(outcomes):
+        if is_chansup and not is_too and ours.answered and theirs.answered:
+            _compare(result, ours, theirs)
     result.notes += [
         f"{plan.rounds} kills each, one per start of the site; medians, the worst in brackets.",
         "noticed: the first line of output that names the process, or the respawn if earlier.",
@@ -211,6 +215,15 @@ def _row(outcome: Outcome, plan: Plan) -> report.Row:
         "slowest answer, s": outcome.slowest,
         "WebSockets dropped": f"{outcome.websockets_dropped} of {plan.websockets * outcome.kills}",
     }
+
+
+def _compare(result: report.Report, ours: Outcome, theirs: Outcome) -> None:
+    for what in ("noticed", "respawned", "answered"):
+        result.compare(
+            f"{ours.contender}, {what}, s, beside {theirs.contender}",
+            statistics.median(getattr(ours, what)),
+            statistics.median(getattr(theirs, what)),
+        )
 
 
 def _spread(values: list[float], factor: float = 1.0) -> str:

@@ -7,6 +7,7 @@ of 100 WebSockets are closed.
 
 import asyncio
 import collections
+import itertools
 import sys
 import tempfile
 import time
@@ -52,6 +53,7 @@ class Plan:
 class Outcome:
     """What one contender did, over all rounds."""
 
+    server: str
     contender: str
     requests: int = 0
     failed: int = 0
@@ -107,7 +109,7 @@ async def _run(server: str, under_chansup: bool, plan: Plan) -> Outcome | None:
             if contender is None:
                 report.progress(f"{server}: has no reload of its own; is supervisor installed?")
                 return None
-            outcome = outcome or Outcome(contender.label)
+            outcome = outcome or Outcome(server, contender.label)
             report.progress(f"{contender.label}: round {number + 1} of {plan.rounds}")
             site.releases.deploy("1")
             try:
@@ -215,8 +217,11 @@ def _most_within(moments: list[float], seconds: float) -> int:
 
 
 def _fill(result: report.Report, outcomes: list[tuple[Outcome, bool]], plan: Plan) -> None:
+    result.rows += [_row(outcome, plan) for outcome, _ in outcomes]
+    for (ours, is_chansup), (theirs, _) in itertools.pairwise(outcomes):
+        if is_chansup and ours.server == theirs.server:
+            _compare(result, ours, theirs)
     for outcome, under_chansup in outcomes:
-        result.rows.append(_row(outcome, plan))
         if under_chansup:
             _claim(result, outcome)
     deployed = "code overwritten in place" if plan.in_place else "release symlink switched"
@@ -264,6 +269,21 @@ def _row(outcome: Outcome, plan: Plan) -> report.Row:
         "exit": ", ".join(str(code) for code in outcome.broken_exit_codes) or None,
         "serves after": serves,
     }
+
+
+def _compare(result: report.Report, ours: Outcome, theirs: Outcome) -> None:
+    beside = f"{ours.server}, {{}}, beside {theirs.contender}"
+    result.compare(beside.format("failed"), ours.failed, theirs.failed)
+    result.compare(beside.format("idle cuts"), ours.cut_while_idle, theirs.cut_while_idle)
+    result.compare(
+        beside.format("WebSockets dropped"), ours.websockets_dropped, theirs.websockets_dropped
+    )
+    result.compare(
+        beside.format("WebSockets dropped within 1 s"),
+        ours.closes_within_second,
+        theirs.closes_within_second,
+    )
+    result.compare(beside.format("failed, broken code"), ours.broken_failed, theirs.broken_failed)
 
 
 def _claim(result: report.Report, outcome: Outcome) -> None:

@@ -40,6 +40,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)  # only in the JSON
 
+    def compare(self, what: str, ours: float, theirs: float) -> None:
+        """Add a figure of chansup's beside a peer's, with their ratio."""
+        ratio = f"{ours / theirs:.3g}" if theirs else None
+        self.rows.append({"beside": what, "chansup": ours, "peer": theirs, "ratio": ratio})
+
     def claim(self, text: str, measured: str, holds: bool) -> None:
         """Add one claim."""
         self.claims.append(Claim(text, measured, holds))
