@@ -145,7 +145,8 @@ def progress(text: str) -> None:
 async def _until_terminated(measure: Callable[[], Awaitable[Report]]) -> Report:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await measure()
 
 
