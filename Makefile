@@ -27,7 +27,7 @@ help:
 
 demo:
 	@scripts/venv $(VENV) demo "$(PYTHON)"
-	@scripts/need redis-server redis-server || { echo 'The chat needs a Redis until then.' >&2; exit 1; }
+	@scripts/need redis-server redis-server || { echo 'The chat needs Redis. Then, once more: make demo' >&2; exit 1; }
 	@echo 'chat: http://127.0.0.1:$(PORT)/   (Ctrl-C stops it)'
 	@cd examples/chat && exec ../../$(BIN)/chansup run
 
