@@ -15,7 +15,7 @@ import psutil
 
 PATIENCE = 30.0  # seconds for whatever a test waits for
 
-APP = '''
+APP = """
 import asyncio, os, sys
 
 VERSION = {version!r}
@@ -46,7 +46,7 @@ async def app(scope, receive, send):
     body = f"{{VERSION}} {{os.getpid()}} {{os.environ.get('COLOUR', '')}}".encode()
     await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]}})
     await send({{"type": "http.response.body", "body": body}})
-'''
+"""
 
 
 def write_app(directory: Path, version: str = "1", before: str = "", after: str = "") -> None:
@@ -74,7 +74,9 @@ class Running:
     def output(self) -> str:
         return self.output_file.read_text(errors="replace")
 
-    def command(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
         return command(*arguments, "-c", str(self.config), timeout=timeout)
 
     def status(self) -> dict[str, Any]:
@@ -130,7 +132,10 @@ class Running:
 
 
 def wait_for(
-    happened: Callable[[], Any], what: str = "", tell: Callable[[], str] = str, patience: float = PATIENCE
+    happened: Callable[[], Any],
+    what: str = "",
+    tell: Callable[[], str] = str,
+    patience: float = PATIENCE,
 ) -> Any:
     """Look again and again, with short pauses: for what gives no sign when it happens."""
     deadline = time.monotonic() + patience
@@ -146,7 +151,9 @@ def wait_for(
     raise AssertionError(f"waited in vain for {what or happened}: {last!r}\n{tell()}")
 
 
-def command(*arguments: str, timeout: float = PATIENCE, **more: Any) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, timeout: float = PATIENCE, **more: Any
+) -> subprocess.CompletedProcess[str]:
     """Run one `chansup` command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "chansup", *arguments],

@@ -96,7 +96,7 @@ class Supervisor:
                 address.parse(bind), directory=directory, steer=False
             )
             self._admin_address = str(listeners[0].address)
-            admin = admin_server(Admin(self), *(one.socket_of(0) for one in listeners))
+            admin = admin_server(Admin(self), [one.socket_of(0) for one in listeners])
             self._servers.append(admin)
             await admin.start()
 
@@ -229,10 +229,8 @@ class Supervisor:
                 progress.tell(Event("result", str(failure), outcome="failed", exit_code=1))
                 return
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
-        message = (
-            f"{len(slots)} processes were replaced" if len(slots) != 1 else "1 process was replaced"
-        )
-        progress.tell(Event("result", message, outcome="succeeded"))
+        count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
+        progress.tell(Event("result", f"{count} replaced", outcome="succeeded"))
 
     def _progress(self, slot: Slot, step: str, done: int, total: int) -> Event:
         return Event(
@@ -288,18 +286,17 @@ class Supervisor:
         """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
         if target == "chansup":
             return self._log.own.tail(lines)
-        stores = (
-            [slot.recent for slot in self._slots(target)] if target not in self.site.tasks else []
-        )
+        tasks = self.site.tasks
+        if target in tasks:
+            return tasks[target].recent.tail(lines)
+        stores = [slot.recent for slot in self._slots(target)]
         if target is None:
-            stores += [self._log.own, *(task.recent for task in self.site.tasks.values())]
-        elif target in self.site.tasks:
-            stores = [self.site.tasks[target].recent]
+            stores += [self._log.own, *(task.recent for task in tasks.values())]
         found = [line for store in stores for line in store.tail(lines)]
         return sorted(found, key=lambda line: line.time)[-lines:]
 
     def follow(self, target: str | None) -> AsyncIterable[LogLine]:
-        """Return lines as they come; a reader that is too slow misses some. Raises UnknownTarget."""
+        """Return lines as they come; a slow reader misses some. Raises UnknownTarget."""
         if target is None:
             return self._log.follow()
         if target in ("chansup", *self.site.tasks):
