@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
@@ -51,6 +51,7 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
         self._used_first = False
+        self._console: list[str] = []
 
     def tab(self, url: str) -> str:
         """Open an address in a new tab, which becomes the current one, and return its handle."""
@@ -76,7 +77,11 @@ class Browser:
             poll_frequency=0.05,
             ignored_exceptions=[StaleElementReferenceException],
         )
-        value: T = wait.until(lambda _: condition(), f"{what}; the console says {self.console()}")
+        try:
+            value: T = wait.until(lambda _: condition())
+        except TimeoutException:
+            said = "\n".join(self.console()) or "nothing"
+            pytest.fail(f"in vain for {timeout:g} s: {what}\nThe console says: {said}")
         return value
 
     def wait_js(self, expression: str, timeout: float = 20) -> Any:
@@ -92,8 +97,10 @@ class Browser:
         self.driver.find_element("css selector", selector).click()
 
     def console(self) -> list[str]:
-        """Return what the pages wrote to the console since the last call, errors first of all."""
-        return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
+        """Return what the pages have written to the console so far."""
+        new = self.driver.get_log("browser")  # which forgets what it has told
+        self._console.extend(f"{entry['level']}: {entry['message']}" for entry in new)
+        return list(self._console)
 
     def screenshot(self, path: Path) -> None:
         """Save the current tab as a PNG."""
