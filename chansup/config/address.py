@@ -1,7 +1,8 @@
 """Addresses to listen on, as `bind` names them.
 
 ========================  ======================================================================
-``0.0.0.0:8000``          one IPv4 interface; also ``[::]:8000``, ``localhost:8000``
+``127.0.0.1:8000``        one interface; also ``[::1]:8000``, ``localhost:8000``
+``[::]:8000``             all interfaces, IPv6 and IPv4
 ``:8000``                 all IPv4 interfaces
 ``8000``                  loopback only
 ``unix:run/web.sock``     a Unix socket, relative to the directory of the config file: it outlives
@@ -108,7 +109,7 @@ def _unix(path: str) -> Unix:
 
 def _tcp(text: str) -> Tcp:
     host, separator, port = text.rpartition(":")
-    if not separator:
+    if not separator or text.endswith("]"):
         if not text.isascii() or not text.isdigit():
             raise ValueError(f"{quoted(text)} has no port: {_FORMS}")
         return Tcp("127.0.0.1", _port(text))

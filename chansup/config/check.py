@@ -67,11 +67,12 @@ def _key(text: str) -> tuple[str, ...]:
 
 
 def _listening(loaded: Loaded, held: Collection[str]) -> Iterator[Finding]:
-    for key, text in addresses.written(loaded.config):
-        place = address.parse(text)
+    places = [(key, text, address.parse(text)) for key, text in addresses.written(loaded.config)]
+    beside = [place for _, _, place in places]
+    for key, text, place in places:
         if isinstance(place, address.Systemd) or text in held or str(place) in held:
             continue
-        if reason := listening.obstacle(place, loaded.path.parent):
+        if reason := listening.obstacle(place, loaded.path.parent, beside):
             yield key, reason
 
 

@@ -4,39 +4,51 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
-from chansup.config.address import Tcp, Unix
+from chansup.config.address import Address, Tcp, Unix
 from chansup.config.keys import quoted
 
 _UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
-def obstacle(place: Tcp | Unix, config_directory: Path) -> str | None:
-    """Return why nobody could listen there, or None. Nothing stays open, nothing is left behind."""
-    if isinstance(place, Tcp):
-        return _tcp_obstacle(place)
-    return _unix_obstacle(place.within(config_directory))
+def obstacle(
+    place: Tcp | Unix, config_directory: Path, beside: Collection[Address] = ()
+) -> str | None:
+    """Return why nobody could listen there, or None. Nothing stays open, nothing is left behind.
+
+    `beside` are the other addresses of the same config: "[::]" takes IPv4 connections too, unless
+    "0.0.0.0" with the same port is among them.
+    """
+    if isinstance(place, Unix):
+        return _unix_obstacle(place.within(config_directory))
+    return _tcp_obstacle(place, place.host == "::" and Tcp("0.0.0.0", place.port) not in beside)
 
 
-def _tcp_obstacle(place: Tcp) -> str | None:
+def _tcp_obstacle(place: Tcp, dual_stack: bool) -> str | None:
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return f"the host {quoted(place.host)} cannot be resolved: write an address of this machine"
-    family, kind, protocol, _, target = found[0]
-    try:
-        with socket.socket(family, kind, protocol) as listener:
-            # As a server does, so that connections of the past are not in the way. Without
-            # SO_REUSEPORT: a socket of another program that allows sharing is still in use.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(target)
-            listener.listen(1)
-    except OSError as error:
-        return _tcp_reason(error, place)
-    return None
+    missing = None
+    usable = False
+    for family, kind, protocol, _, target in found:
+        try:
+            with socket.socket(family, kind, protocol) as listener:
+                # As a server does, so that connections of the past are not in the way. Without
+                # SO_REUSEPORT: what another program shares is still in use. No listen(): nobody
+                # is to connect to this.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+                listener.bind(target)
+            usable = True
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return _tcp_reason(error, place)
+            missing = error  # "localhost" is also ::1, even where there is no IPv6
+    return None if usable or missing is None else _tcp_reason(missing, place)
 
 
 def _tcp_reason(error: OSError, place: Tcp) -> str:
@@ -50,7 +62,7 @@ def _tcp_reason(error: OSError, place: Tcp) -> str:
             "(in a systemd unit, AmbientCapabilities=): choose a higher port, or let systemd "
             "pass the socket"
         )
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return f"{place.host} is no address of this machine: write 0.0.0.0 or [::] for all it has"
     return f"cannot be listened on: {error.strerror}"
 

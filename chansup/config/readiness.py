@@ -9,7 +9,7 @@
 ``after:2s``            it still runs after that time; also ``after:500ms``
 ======================  ========================================================================
 
-Without `ready`, a process is ready as soon as it runs.
+Where `ready` is not given, the supervisor chooses: a program counts as ready after a moment.
 """
 
 import re
@@ -87,8 +87,8 @@ def _after(text: str) -> After:
 
 def _http(text: str) -> AnswersHttp:
     place, slash, path = text.partition("/")
-    if not slash and "?" in place:
-        raise ValueError(f'{quoted(text)} has no path: write "http:8080/ping"')
+    if not place or (not slash and "?" in place):
+        raise ValueError(f'{quoted(text)} names no place: write "http:8080/ping"')
     host, port = _place(place, default_port=80)
     target = urllib.parse.quote("/" + path, safe="/?&=%:@!$'()*+,;~-._")
     return AnswersHttp(host, port, target)

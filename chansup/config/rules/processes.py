@@ -29,9 +29,17 @@ def counts(context: Context) -> Iterator[Finding]:
         if isinstance(table, Task):
             continue
         yield from attempt((*entry.key, "processes"), cores.processes, table.processes, 1)
+        if table.min_ready is not None and isinstance(table.processes, int):
+            yield from _min_ready(entry.key, table.min_ready, table.processes)
         if table.on_max_restarts == "exit" and table.max_restarts is None:
             message = "has no effect without max_restarts: set how many crashes are too many"
             yield (*entry.key, "on_max_restarts"), message
+
+
+def _min_ready(key: Key, wanted: int, processes: int) -> Iterator[Finding]:
+    if wanted > processes:
+        message = f"({wanted}) is above processes ({processes}): the pool would never be ready"
+        yield (*key, "min_ready"), message
 
 
 def attributes(context: Context) -> Iterator[Finding]:

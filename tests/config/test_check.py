@@ -1,0 +1,207 @@
+import os
+import socket
+import stat
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from chansup.config import probe
+from chansup.config.check import check
+from chansup.config.load import load
+
+ENVIRON = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+def site(tmp_path: Path):
+    """Write a config for an app whose probe finds nothing wrong; return its path."""
+
+    def write(text: str, answer: str = "{}") -> Path:
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\ncat >{tmp_path}/question\ncat <<'END'\n{answer}\nEND\n")
+        python.chmod(0o755)
+        (tmp_path / "chansup.toml").write_text(
+            '[app]\nasgi = "mysite.asgi:application"\npython = "./python"\n'
+            '[admin]\nbind = ""\n[interface]\n' + text
+        )
+        return tmp_path / "chansup.toml"
+
+    return write
+
+
+def keys(report) -> list[str]:
+    return [problem.key for problem in report.problems]
+
+
+def test_a_config_that_is_fine(site):
+    report = check(
+        site('bind = ["127.0.0.1:0", "unix:web.sock", "[::]:0", "localhost:0"]'), ENVIRON
+    )
+    assert report.problems == []
+
+
+def test_a_config_that_does_not_load(site):
+    report = check(site("bnid = 3"), ENVIRON)
+    assert keys(report) == ["interface.bnid"]
+
+
+def test_a_port_in_use_is_named_with_its_holder(site):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        path = site(f'bind = ["127.0.0.1:{port}", "0.0.0.0:{port}"]')
+        report = check(path, ENVIRON)
+        assert keys(report) == ["interface.bind[0]", "interface.bind[1]"]
+        assert f"127.0.0.1:{port} is in use by" in report.problems[0].message
+        assert f"(pid {os.getpid()})" in report.problems[0].message
+        assert {problem.line for problem in report.problems} == {7}
+        held = {f"127.0.0.1:{port}", f"0.0.0.0:{port}"}
+        assert check(path, ENVIRON, held=held).problems == []
+
+
+def test_a_port_that_another_program_would_share_is_in_use(site):
+    with socket.socket() as shared:
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind(("127.0.0.1", 0))
+        shared.listen()
+        report = check(site(f'bind = "127.0.0.1:{shared.getsockname()[1]}"'), ENVIRON)
+    assert "is in use" in report.problems[0].message
+
+
+def test_connections_of_the_past_are_no_obstacle(site):
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        accepted.close()  # this side closes first, and keeps the port in TIME_WAIT
+        client.close()
+    assert check(site(f'bind = "127.0.0.1:{port}"'), ENVIRON).problems == []
+
+
+def test_an_address_of_no_interface(site):
+    report = check(site('bind = ["203.0.113.7:8000", "no-such-host.invalid:1"]'), ENVIRON)
+    assert "is no address of this machine" in report.problems[0].message
+    assert "cannot be resolved" in report.problems[1].message
+
+
+def test_unix_sockets(site, tmp_path):
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "stale"))
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(tmp_path / "live"))
+        live.listen()
+        report = check(
+            site('bind = ["unix:no/x", "unix:file", "unix:stale", "unix:live"]'), ENVIRON
+        )
+    assert [problem.message.split('" ')[1].split(":")[0] for problem in report.problems] == [
+        "does not exist",
+        "exists and is no socket",
+        "is in use by another program",
+    ]
+    assert keys(report) == ["interface.bind[0]", "interface.bind[1]", "interface.bind[3]"]
+    assert stat.S_ISSOCK(os.lstat(tmp_path / "stale").st_mode)
+
+
+def test_systemd_s_sockets_are_a_note(site):
+    report = check(site('bind = "systemd"'), ENVIRON)
+    assert any("systemd" in note for note in report.notes)
+    assert check(site('bind = "systemd"'), {**ENVIRON, "LISTEN_FDS": "1"}).notes == []
+
+
+def test_commands_that_cannot_run(site, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/tool").touch()
+    path = site(
+        'bind = "127.0.0.1:0"\n'
+        '[programs.a]\ncommand = "no-such-program -x"\n'
+        '[programs.b]\ncommand = ["./tool"]\ndirectory = "sub"\n'
+        '[programs.c]\ncommand = "./sub/nothing"\n'
+        '[programs.d]\ncommand = "python manage.py clock"\n'
+        '[programs.e]\ncommand = "sh -c true"\n'
+    )
+    report = check(path, ENVIRON)
+    assert keys(report) == [f"programs.{name}.command" for name in "abcd"]
+    words = ["on PATH", "chmod +x", "does not exist", "manage.py"]
+    for word, problem in zip(words, report.problems, strict=True):
+        assert word in problem.message
+
+
+def test_what_per_core_means_here_is_a_note(site):
+    (note,) = check(site('processes = "2-per-core"\nbind = "127.0.0.1:0"'), ENVIRON).notes
+    assert "2-per-core means" in note
+
+
+def test_the_runtime_directory(site, tmp_path):
+    path = site('bind = "127.0.0.1:0"')
+    assert check(path, ENVIRON, runtime_directory=tmp_path / "a/b").problems == []
+    (tmp_path / "file").touch()
+    report = check(path, ENVIRON, runtime_directory=tmp_path / "file/b")
+    assert keys(report) == ["supervisor.runtime_directory"]
+
+
+def test_what_the_probe_is_asked_and_answers(site, tmp_path):
+    answer = (
+        '{"problems": [{"key": "interface.options.foo", "message": "no such option"}],'
+        ' "notes": ["uvicorn 1.0"]}'
+    )
+    path = site(
+        'bind = "127.0.0.1:0"\n[interface.options]\nfoo = 1', f"hello from the app\n{answer}"
+    )
+    report = check(path, ENVIRON)
+    assert [(problem.key, problem.line) for problem in report.problems] == [
+        ("interface.options.foo", 9)
+    ]
+    assert report.notes == ["uvicorn 1.0"]
+    assert (tmp_path / "question").read_text() == (
+        '{"server":"uvicorn","gateway":"asgi","application":"mysite.asgi:application",'
+        f'"options":{{"foo":1}},"directory":"{tmp_path}"}}'
+    )
+
+
+def _ask(site, script: str, timeout: float = 10.0) -> probe.Finding:
+    path = site('bind = "127.0.0.1:0"')
+    loaded = load(path, ENVIRON)
+    python = Path(loaded.python)
+    python.write_text(script)
+    (finding,) = probe.ask(loaded, ENVIRON, timeout).problems
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("script", "key", "words"),
+    [
+        ("#!/bin/sh\nexit 3", "app.asgi", "exit code 3"),
+        ("#!/bin/sh\nkill -SEGV $$", "app.asgi", "SIGSEGV"),
+        ("#!/bin/sh\necho '[1]'", "app.asgi", "exit code 0"),
+        ("#!/bin/sh\necho Traceback >&2; echo 'Oops: x' >&2; exit 1", "app.asgi", "\n    Oops: x"),
+        ("#!/no/such/interpreter", "app.python", "cannot be run"),
+        ("\x7fELF", "app.python", "cannot be run"),
+        (f'#!/bin/sh\nexec {sys.executable} -IS "$@"', "app.python", "-m pip install chansup"),
+    ],
+)
+def test_a_probe_that_cannot_answer(site, script, key, words):
+    finding = _ask(site, script)
+    assert finding.key == key
+    assert words in finding.message
+
+
+def test_a_probe_that_never_ends_is_killed_with_its_children(site, tmp_path):
+    finding = _ask(site, f"#!/bin/sh\nsleep 1000 & echo $! >{tmp_path}/pid\nwait", timeout=0.5)
+    assert "longer than 0.5 s" in finding.message
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(1000):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        os.sched_yield()
+    pytest.fail("the probe's child lives on")
+
+
+def test_no_probe_without_an_app(tmp_path):
+    (tmp_path / "chansup.toml").write_text('[programs.x]\ncommand = "x"')
+    assert probe.ask(load(tmp_path / "chansup.toml", ENVIRON), ENVIRON) == probe.Answer()

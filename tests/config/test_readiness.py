@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chansup.config.readiness import AcceptsTcp, AcceptsUnix, After, AnswersHttp, Notify, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "readiness"),
+    [
+        ("notify", Notify()),
+        ("tcp:6379", AcceptsTcp("127.0.0.1", 6379)),
+        ("tcp://db:5432", AcceptsTcp("db", 5432)),
+        ("tcp:[::1]:6379", AcceptsTcp("::1", 6379)),
+        ("tcp:0.0.0.0:6379", AcceptsTcp("127.0.0.1", 6379)),
+        ("http:8080", AnswersHttp("127.0.0.1", 8080, "/")),
+        ("http:8080/ping?deep=1", AnswersHttp("127.0.0.1", 8080, "/ping?deep=1")),
+        ("http://localhost:8080/ä b", AnswersHttp("localhost", 8080, "/%C3%A4%20b")),
+        ("http://example.org/", AnswersHttp("example.org", 80, "/")),
+        ("http://[::1]/x", AnswersHttp("::1", 80, "/x")),
+        ("unix:run/app.sock", AcceptsUnix("run/app.sock")),
+        ("unix:///run/app.sock", AcceptsUnix("/run/app.sock")),
+        ("after:2s", After(2)),
+        ("after:2", After(2)),
+        ("after:0.5s", After(0.5)),
+        ("after:250ms", After(0.25)),
+    ],
+)
+def test_what_each_form_means(text, readiness):
+    assert parse(text) == readiness
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Notify", "tcp:", "tcp:0", "tcp:x", "http:", "http:8080?x", "https:443/", "unix:",
+     "after:", "after:-1s", "after:1m", "after:infs", "tpc:1", "notify:1"],
+)  # fmt: skip
+def test_what_is_none(text):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse(text)
+
+
+def _clear(error):
+    assert str(error)
+
+
+@given(st.sampled_from(["tcp:", "http:", "http://", "unix:", "after:", ""]), st.text())
+def test_anything_is_understood_or_a_clear_error(kind, rest):
+    try:
+        parse(kind + rest)
+    except ValueError as error:
+        _clear(error)
