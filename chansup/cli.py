@@ -43,7 +43,10 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except ChansupError as error:
-        _say_error(str(error))
+        if hasattr(error, "problems"):  # of a config: each names its file and line
+            click.echo(str(error), err=True)
+        else:
+            _say_error(str(error))
         for line in getattr(error, "lines", ()):
             click.echo(f"  {_clean(line)}", err=True)
         return error.exit_code
@@ -78,7 +81,8 @@ def _config_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _config() -> Path:
     """Return the absolute path of the config file; symlinks stay."""
-    given = click.get_current_context().find_root().meta.get("chansup.config")
+    context = click.get_current_context().find_root()
+    given = context.meta.get("chansup.config")
     return Path(os.path.abspath(given or os.environ.get("CHANSUP_CONFIG") or DEFAULT_CONFIG))
 
 
@@ -101,7 +105,8 @@ def _complete_target(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[str]:
     try:
-        pools = _client().status().pools
+        with context:
+            pools = _client().status().pools
     except Exception:  # completion never gets in the way
         return []
     names = [pool.name for pool in pools] + [slot.name for pool in pools for slot in pool.slots]

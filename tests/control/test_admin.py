@@ -1,0 +1,195 @@
+import base64
+import hashlib
+import html.parser
+import json
+import re
+import threading
+
+import httpx
+import pytest
+
+from chansup.supervisor.admin import Admin, is_host_trusted
+from chansup.supervisor.http import admin_server
+
+from .fake import FakeCommands
+from .serving import serving, tcp_listener
+
+
+@pytest.fixture
+def fake():
+    return FakeCommands()
+
+
+@pytest.fixture
+def server(fake):
+    with serving(lambda one: admin_server(Admin(fake), [one]), tcp_listener()) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as one:
+        yield one
+
+
+def test_it_lives(client):
+    assert (client.get("/livez").status_code, client.get("/livez").text) == (200, "ok\n")
+
+
+def test_readiness_has_reasons(client, fake):
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["thumbnails: 0 of 2 processes ready"]
+    fake.current = replaced(fake.current, ready=True, reasons=[])
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+
+
+def test_health_is_told_per_pool_and_slot(client):
+    document = client.get("/healthz").json()
+    pools = {pool["name"]: pool for pool in document["pools"]}
+    assert pools["thumbnails"]["ready"] == 0
+    slot = pools["thumbnails"]["slots"][0]
+    assert (slot["name"], slot["state"], slot["last_exit"]) == (
+        "thumbnails.0", "BACKOFF", "exit code 1",
+    )  # fmt: skip
+    assert document["rollout"]["outcome"] == "running"
+    assert document["tasks"][0]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/livez"])
+def test_nothing_that_could_be_a_secret_is_told(client, path):
+    text = client.get(path).text
+    for secret in ("hunter2", "nothere", "/srv/site", "redis-server"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/livez", "/nope"])
+def test_every_answer_is_guarded(client, path):
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"])
+def test_it_takes_no_commands(client, fake, method):
+    answer = client.request(method, "/")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert client.post("/reload").status_code == 404
+    assert fake.called == []
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/livez"])
+def test_head_is_get_without_a_body(client, path):
+    answer = client.head(path)
+    assert answer.content == b""
+    assert int(answer.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted"),
+    [
+        (b"127.0.0.1:9180", True), (b"localhost", True), (b"LOCALHOST:1", True),
+        (b"[::1]:9180", True), (b"10.0.0.7", True), (b"app.localhost:1", True),
+        (b"evil.example", False), (b"127.0.0.1.evil.example", False), (b"", False),
+        (b"localhost.evil.example:9180", False), (b"[::1", True), (b"[evil.example]", False),
+    ],
+)  # fmt: skip
+def test_over_loopback_the_host_must_be_one_that_rebinding_cannot_use(host, trusted):
+    scope = {"server": ("127.0.0.1", 9180), "headers": [(b"host", host)]}
+    assert is_host_trusted(scope) is trusted
+    assert is_host_trusted({**scope, "server": ("10.0.0.7", 9180)})
+    assert is_host_trusted({**scope, "server": None})
+
+
+def test_an_untrusted_host_is_told_what_to_use(client):
+    answer = client.get("/", headers={"host": "evil.example"})
+    assert answer.status_code == 421
+    assert "localhost" in answer.text
+
+
+def test_the_page_shows_everything_and_escapes_it(client):
+    page = client.get("/").text
+    for word in ("interface.0", "killed by SIGKILL", "backoff", "under way", "migrate",
+                 "0.0.0.0:8000", "thumbnails: 0 of 2 processes ready"):  # fmt: skip
+        assert word in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;loading&lt;/b&gt;" in page
+    assert "\x1b" not in page
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    answer = client.get("/")
+    assert "http-equiv" in answer.text
+    assert "http-equiv" not in client.get("/?refresh=0").text
+    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+    assert "<script" not in answer.text
+    assert "style=" not in answer.text
+    assert re.findall(r'(?:src|href)="([^"]*)"', answer.text) == [
+        "/healthz", "/metrics", "/?refresh=0",
+    ]  # fmt: skip
+
+
+def test_the_page_is_well_formed(client):
+    class Balance(html.parser.HTMLParser):
+        optional = frozenset({"meta", "th", "td", "tr", "progress"})
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+
+        def handle_starttag(self, tag, attributes):
+            if tag not in self.optional:
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in self.optional:
+                assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(client.get("/").text)
+    assert parser.open == []
+
+
+def test_a_site_with_nothing_in_it_has_a_page_too(client, fake):
+    fake.current = replaced(
+        fake.current, pools=[], tasks=[], rollout=None, addresses=[], reasons=[], ready=True
+    )
+    for path in ("/", "/healthz", "/metrics", "/readyz"):
+        assert client.get(path).status_code == 200
+
+
+def test_many_at_once(server):
+    answers: list[int] = []
+
+    def ask() -> None:
+        with server.client() as client:
+            for path in ("/metrics", "/", "/readyz", "/healthz"):
+                answers.append(client.get(path).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(set(answers)) == [200, 503]
+    assert len(answers) == 80
+
+
+def replaced(status, **changes):
+    import msgspec
+
+    return msgspec.structs.replace(status, **changes)
+
+
+def test_it_listens_on_several_sockets(fake):
+    second = tcp_listener()
+    port = second.getsockname()[1]
+    with serving(lambda one: admin_server(Admin(fake), [one, second]), tcp_listener()):
+        assert json.loads(httpx.get(f"http://127.0.0.1:{port}/healthz").text)["generation"] == 3

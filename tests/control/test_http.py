@@ -1,0 +1,237 @@
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chansup.supervisor import http
+from chansup.supervisor.http import Server
+
+from .serving import Serving, answering, received, serving, tcp_listener, unix_listener
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def server():
+    with serving(lambda listener: Server(answering(b"hello"), [listener]), tcp_listener()) as one:
+        yield one
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(http, "REQUEST_TIMEOUT", 0.3)
+
+
+def still_answers(server: Serving) -> bool:
+    with server.client() as client:
+        return client.get("/").content == b"hello"
+
+
+def test_answers_with_the_present_date_and_without_naming_itself(server):
+    with server.client() as client:
+        answer = client.get("/")
+    assert answer.content == b"hello"
+    assert abs(parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()) < 5
+    assert "server" not in answer.headers
+
+
+def test_several_requests_share_a_connection(server):
+    with server.connect() as connection:
+        connection.sendall(REQUEST * 3)
+        data = b""
+        while data.count(b"hello") < 3:
+            data += connection.recv(65536)
+        assert server.call(lambda: server.server.connections) == 1
+
+
+def test_a_stranger_is_cut():
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        cut_a_stranger(Path(directory) / "socket")
+
+
+def cut_a_stranger(path: Path) -> None:
+    build = lambda listener: http.control_server(answering(b"secret"), listener)  # noqa: E731
+    with serving(build, unix_listener(path)) as server:
+        path.chmod(0o777)
+        ask = (
+            "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"
+            "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+            "try: s.sendall(b'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(s.recv(999))\n"
+            "except OSError: print(b'')\n"
+        )
+        command = [sys.executable, "-I", "-c", ask, str(path)]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert (answer.stdout, answer.stderr) == ("b''\n", "")
+        with server.client() as client:
+            assert client.get("/").content == b"secret"
+
+
+def test_a_silent_connection_is_cut(server, impatient):
+    with server.connect() as connection:
+        assert received(connection) == b""
+    assert still_answers(server)
+
+
+def test_a_request_that_comes_in_drops_is_cut(server, impatient):
+    with server.connect() as connection:
+        begun = time.monotonic()
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        connection.settimeout(0.05)
+        cut = False
+        while not cut and time.monotonic() - begun < 5:
+            try:
+                connection.sendall(b"X-Slow: 1\r\n")
+                cut = connection.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                cut = True
+        assert cut
+        assert time.monotonic() - begun < 2
+    assert still_answers(server)
+
+
+def test_a_second_request_that_stays_unfinished_is_cut(server, impatient):
+    with server.connect() as connection:
+        connection.sendall(REQUEST)
+        assert is_answered(connection)
+        connection.sendall(b"GET / HT")
+        begun = time.monotonic()
+        assert b"hello" not in received(connection)
+        assert time.monotonic() - begun < 3
+
+
+def test_an_idle_connection_is_closed(monkeypatch):
+    monkeypatch.setattr(http, "KEEP_ALIVE_TIMEOUT", 0.2)
+    with (
+        serving(lambda one: Server(answering(b"hello"), [one]), tcp_listener()) as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(REQUEST)
+        assert received(connection).endswith(b"hello\r\n0\r\n\r\n")
+
+
+def test_a_head_that_is_too_long_is_refused(server):
+    with server.connect() as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 100_000)
+        assert b"hello" not in received(connection)
+    assert still_answers(server)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100000000", b"Transfer-Encoding: chunked"])
+def test_a_body_is_refused(server, framing):
+    with server.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n\r\n")
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert still_answers(server)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.one_of(
+        st.binary(min_size=1, max_size=400),
+        st.builds(
+            lambda method, target, rest: b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, rest),
+            st.sampled_from([b"GET", b"POST", b"BREW"]),
+            st.binary(min_size=1, max_size=40),
+            st.binary(max_size=100),
+        ),
+    )
+)
+def test_garbage_harms_nobody(server, garbage):
+    with server.connect() as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+        received(connection)
+    assert still_answers(server)
+
+
+def test_more_connections_than_allowed_are_closed_at_once(server):
+    connections = [server.connect() for _ in range(100)]
+    for connection in connections:
+        with contextlib.suppress(OSError):
+            connection.sendall(REQUEST)
+    answered = sum(map(is_answered, connections))
+    assert answered == http.MAX_CONNECTIONS
+    for connection in connections:
+        connection.close()
+    wait_for(lambda: server.call(lambda: server.server.connections) == 0)
+    assert still_answers(server)
+
+
+def test_a_response_that_nobody_reads_is_given_up():
+    def build(listener: socket.socket) -> Server:
+        return Server(answering(b"x" * 20_000_000), [listener], stall_timeout=0.3)
+
+    with serving(build, tcp_listener()) as server, server.connect() as connection:
+        connection.sendall(REQUEST)
+        connection.recv(10)
+        wait_for(lambda: server.call(lambda: server.server.connections) == 0)
+
+
+def test_stopping_lets_a_response_finish_and_cuts_what_takes_longer():
+    begun, go_on = threading.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await (go_on.wait() if scope["path"] == "/soon" else asyncio.Event().wait())
+        await http.respond(send, 200, b"done")
+
+    with serving(lambda listener: Server(app, [listener]), tcp_listener()) as server:
+        for path in ("soon", "never"):
+            connection = server.connect()
+            connection.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert begun.wait(10)
+            begun.clear()
+            if path == "soon":
+                first = connection
+        stopping = threading.Thread(target=server.stop, args=(1.0,))
+        stopping.start()
+        server.call(go_on.set)
+        assert received(first).endswith(b"done")
+        assert b"done" not in received(connection)
+        stopping.join()
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+
+
+def test_the_environment_of_uvicorn_is_none_of_its_business(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    with serving(lambda one: Server(answering(b"hello"), [one]), tcp_listener()) as server:
+        assert still_answers(server)
+
+
+def is_answered(connection: socket.socket) -> bool:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while not data.endswith(b"0\r\n\r\n") and (piece := connection.recv(65536)):
+            data += piece
+    return b"hello" in data
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

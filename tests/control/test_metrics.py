@@ -1,0 +1,237 @@
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_plain
+
+from chansup.protocol import scoreboard
+from chansup.supervisor import metrics
+from chansup.supervisor.metrics import CpuClock, Metrics, Reading
+from chansup.supervisor.status import Measurement
+
+from .fake import FakeCommands, cells
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def measurement(slot: str = "interface.0", **changes: object) -> Measurement:
+    fields: dict[str, object] = {
+        "pool": slot.partition(".")[0], "slot": slot, "state": "READY", "pid": os.getpid(),
+        "started": 1_790_000_000.5, "restarts": {}, "last_exit_code": None, "cells": cells(),
+    }  # fmt: skip
+    return Measurement(**(fields | changes))  # type: ignore[arg-type]
+
+
+def busy() -> Measurement:
+    values = cells(BEATS=9, LOOP_LAG=0.002, IN_PROGRESS=2, WEBSOCKETS_OPEN=5, WEBSOCKETS_OPENED=7,
+                   DURATION_SUM=4.5)  # fmt: skip
+    values[scoreboard.request_cell("GET", 200)] = 10
+    values[scoreboard.request_cell("BREW", 418)] = 1
+    values[scoreboard.close_cell(1012)] = 2
+    values[scoreboard.close_cell(4000)] = 1
+    for place, count in ((0, 3), (4, 5), (14, 3)):
+        values[scoreboard.DURATIONS + place] = count
+    return measurement(cells=values, restarts={"crash": 2}, last_exit_code=-9)
+
+
+def page(fake: FakeCommands, accept: str = "") -> str:
+    async def made() -> str:
+        return (await Metrics(fake).page(accept))[0].decode()
+
+    return asyncio.run(made())
+
+
+def samples(text: str, parse=parse_plain) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found = {}
+    for family in parse(text):
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def value(found, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+@pytest.fixture
+def fake():
+    one = FakeCommands()
+    one.measured = [busy(), measurement("interface.1"), measurement("redis.0")]
+    one.ended = {"succeeded": (3, 12.5), "failed": (1, 2.0)}
+    return one
+
+
+@pytest.mark.parametrize(("accept", "parse"), [("", parse_plain), (OPENMETRICS, parse_openmetrics)])
+def test_both_formats_say_the_same(fake, accept, parse):
+    found = samples(page(fake, accept), parse)
+    slot = {"pool": "interface", "slot": "interface.0"}
+    assert value(found, "chansup_process_up", **slot) == 1
+    assert value(found, "chansup_process_state", **slot, state="ready") == 1
+    assert value(found, "chansup_process_state", **slot, state="backoff") == 0
+    assert value(found, "chansup_process_start_time_seconds", **slot) == 1_790_000_000.5
+    assert value(found, "chansup_process_restarts_total", **slot, reason="crash") == 2
+    assert value(found, "chansup_process_restarts_total", **slot, reason="hang") == 0
+    assert value(found, "chansup_process_last_exit_code", **slot) == -9
+    assert value(found, "chansup_process_resident_memory_bytes", **slot) > 1_000_000
+    assert value(found, "chansup_process_cpu_seconds_total", **slot) > 0
+    assert value(found, "chansup_process_open_fds", **slot) > 3
+    assert value(found, "chansup_process_event_loop_lag_seconds", **slot) == 0.002
+    assert value(found, "chansup_requests_total", **slot, method="GET", status="2xx") == 10
+    assert value(found, "chansup_requests_total", **slot, method="GET", status="5xx") == 0
+    assert value(found, "chansup_requests_total", **slot, method="OTHER", status="4xx") == 1
+    assert value(found, "chansup_requests_in_progress", **slot) == 2
+    assert value(found, "chansup_websockets_open", **slot) == 5
+    assert value(found, "chansup_websockets_opened_total", **slot) == 7
+    assert value(found, "chansup_websockets_closed_total", **slot, code="1012") == 2
+    assert value(found, "chansup_websockets_closed_total", **slot, code="4xxx") == 1
+    duration = "chansup_request_duration_seconds"
+    assert value(found, f"{duration}_bucket", **slot, le="0.001") == 3
+    assert value(found, f"{duration}_bucket", **slot, le="0.025") == 8
+    assert value(found, f"{duration}_bucket", **slot, le="30.0") == 8
+    assert value(found, f"{duration}_bucket", **slot, le="+Inf") == 11
+    assert value(found, f"{duration}_count", **slot) == 11
+    assert value(found, f"{duration}_sum", **slot) == 4.5
+    assert value(found, "chansup_pool_desired_processes", pool="thumbnails") == 2
+    assert value(found, "chansup_pool_ready_processes", pool="thumbnails") == 0
+    assert value(found, "chansup_rollouts_total", result="failed") == 1
+    assert value(found, "chansup_rollouts_total", result="aborted") == 0
+    assert value(found, "chansup_rollout_duration_seconds_sum", result="succeeded") == 12.5
+    assert value(found, "chansup_log_lines_dropped_total") == 3
+    assert value(found, "chansup_build_info", version="0.1.0") == 1
+    assert value(found, "chansup_supervisor_resident_memory_bytes") > 1_000_000
+    assert value(found, "chansup_ready") == 0
+
+
+def test_rows_do_not_depend_on_which_processes_came_and_went(fake):
+    before = set(samples(page(fake)))
+    fake.measured = [
+        msgspec.structs.replace(one, pid=os.getppid(), restarts={"crash": 50})
+        for one in fake.measured
+    ]
+    assert set(samples(page(fake))) == before
+
+
+def test_rows_that_can_be_expected_are_there_before_they_are_needed(fake):
+    found = samples(page(fake))
+    idle = {"pool": "interface", "slot": "interface.1"}
+    for status in scoreboard.STATUS_CLASSES:
+        assert value(found, "chansup_requests_total", **idle, method="POST", status=status) == 0
+    assert value(found, "chansup_websockets_closed_total", **idle, code="1006") == 0
+    # Seen in one slot: there for the whole pool.
+    assert value(found, "chansup_requests_total", **idle, method="OTHER", status="2xx") == 0
+    assert not [key for key in found if ("method", "DELETE") in key[1]]
+
+
+def test_a_pool_that_counts_nothing_has_no_rows_of_requests(fake):
+    names = {name for name, labels in samples(page(fake)) if ("pool", "redis") in labels}
+    assert "chansup_process_up" in names
+    assert not [name for name in names if "request" in name or "websocket" in name]
+
+
+def test_a_slot_without_a_process(fake):
+    fake.measured = [measurement(state="BACKOFF", pid=None, started=None)]
+    found = samples(page(fake))
+    slot = {"pool": "interface", "slot": "interface.0"}
+    assert value(found, "chansup_process_up", **slot) == 0
+    assert value(found, "chansup_process_state", **slot, state="backoff") == 1
+    assert not [name for name, _ in found if name.startswith("chansup_process_resident")]
+
+
+def test_a_process_that_is_gone_meanwhile_is_left_out(fake):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    fake.measured = [measurement(pid=gone.pid)]
+    assert "chansup_process_resident_memory_bytes{" not in page(fake)
+
+
+def test_names_with_quotes_survive(fake):
+    fake.measured = [measurement('a"b\\c\nd.0')]
+    found = samples(page(fake))
+    assert value(found, "chansup_process_up", pool='a"b\\c\nd', slot='a"b\\c\nd.0') == 1
+
+
+def test_cpu_time_goes_on_over_restarts():
+    clock = CpuClock()
+    first, second = measurement(pid=1), measurement(pid=2)
+    assert clock.add(measurement(pid=None), None) is None
+    assert clock.add(first, Reading(5.0, 1, 1)) == 5
+    assert clock.add(first, Reading(7.0, 1, 1)) == 7
+    assert clock.add(measurement(pid=None), None) == 7
+    assert clock.add(second, Reading(0.5, 1, 1)) == 7.5
+    assert clock.add(second, None) == 7.5
+    assert clock.add(second, Reading(1.5, 1, 1)) == 8.5
+    clock.forget_others([measurement("other.0")])
+    assert clock.add(second, Reading(1.5, 1, 1)) == 1.5
+
+
+def test_those_who_ask_at_once_share_one_page(fake, monkeypatch):
+    rendered = []
+
+    def render(self: Metrics, snapshot: object, openmetrics: bool) -> bytes:
+        rendered.append(openmetrics)
+        time.sleep(0.05)
+        return b"page"
+
+    monkeypatch.setattr(Metrics, "_render", render)
+
+    async def ask() -> None:
+        made = Metrics(fake)
+        impatient = asyncio.create_task(made.page(""))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(made.page("")) for _ in range(20)]
+        impatient.cancel()
+        assert {(await other)[0] for other in others} == {b"page"}
+        await made.page("")
+        assert len(rendered) == 1
+        monkeypatch.setattr(metrics, "MAX_AGE", -1.0)
+        await made.page("")
+        assert len(rendered) == 2
+
+    asyncio.run(ask())
+
+
+def test_a_page_that_failed_is_made_anew(fake):
+    async def ask() -> None:
+        made = Metrics(fake)
+        good, fake.measured = fake.measured, [measurement(cells=[1.0])]
+        with pytest.raises(IndexError):
+            await made.page("")
+        fake.measured = good
+        assert b"chansup_ready" in (await made.page(""))[0]
+
+    asyncio.run(ask())
+
+
+def test_the_loop_is_not_held_while_a_page_is_made(fake):
+    fake.measured = [msgspec.structs.replace(busy(), slot=f"interface.{n}") for n in range(200)]
+
+    async def ask() -> float:
+        made = Metrics(fake)
+        await made.page("application/openmetrics-text")  # the imports
+        asked = asyncio.create_task(made.page(""))
+        loop, worst = asyncio.get_running_loop(), 0.0
+        while not asked.done():
+            before = loop.time()
+            await asyncio.sleep(0)
+            worst = max(worst, loop.time() - before)
+        return worst
+
+    assert asyncio.run(ask()) < 0.1
+
+
+def test_the_documentation_names_every_metric(fake):
+    exported = {
+        family.name for family in parse_openmetrics(page(fake, "application/openmetrics-text"))
+    }
+    documented = set(re.findall(r"^\| `(chansup_\w+)`", DOCUMENTATION.read_text(), re.MULTILINE))
+    assert {name.removesuffix("_total").removesuffix("_info") for name in documented} == exported
