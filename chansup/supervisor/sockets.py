@@ -55,6 +55,14 @@ class Listeners(ABC):
         """Send new connections to the slots `ready` only; to all if none is."""
 
     @abstractmethod
+    def refuse(self) -> None:
+        """Refuse new connections from now on, in every process that shares the sockets.
+
+        Those in the queue are reset. Sockets that systemd passed are left alone: it queues for the
+        next start.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Stop listening."""
 
@@ -119,6 +127,11 @@ class SteeredGroup(Listeners):
         if program != self._program:
             steering.attach(self._sockets[0], program)
             self._program = program
+
+    def refuse(self) -> None:
+        """Refuse new connections from now on, in every process that shares the sockets."""
+        for sock in self._sockets:
+            _shut(sock)
 
     def close(self) -> None:
         """Stop listening."""
@@ -196,6 +209,11 @@ class SharedSocket(Listeners):
     def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
         """Do nothing: whichever process accepts first gets the connection."""
 
+    def refuse(self) -> None:
+        """Refuse new connections from now on, unless systemd goes on listening."""
+        if not isinstance(self.address, Systemd):
+            _shut(self._socket)
+
     def close(self) -> None:
         """Stop listening; remove the socket file if it is still ours."""
         self._socket.close()
@@ -205,6 +223,12 @@ class SharedSocket(Listeners):
                 if (status.st_dev, status.st_ino) == self._identity:
                     os.unlink(self.address.path)
             self._identity = None
+
+
+def _shut(sock: socket.socket) -> None:
+    # shutdown(2) on a listening socket ends listening for all who share it; Linux, TCP and Unix.
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RD)
 
 
 async def open_listeners(
@@ -260,13 +284,13 @@ async def _resolve(address: Tcp) -> list[str]:
         found = socket.getaddrinfo(
             address.host, address.port, type=kind, proto=protocol, flags=socket.AI_NUMERICHOST
         )
-    except OSError:
+    except (OSError, UnicodeError):
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
                 address.host, address.port, type=kind, proto=protocol, flags=socket.AI_PASSIVE
             )
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise AddressError(
                 f"cannot listen on {address}: the host name is unknown ({reason})"
             ) from None
