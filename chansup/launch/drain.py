@@ -46,6 +46,9 @@ class Host(Protocol):
     def connections(self) -> Connections:
         """Return the client connections that are open."""
 
+    def cut(self) -> None:
+        """Cancel what the app still does."""
+
     def end(self) -> None:
         """Let the server shut down and the process exit."""
 
@@ -108,8 +111,7 @@ class Drain:
         elif phase is Phase.SETTLING:
             self._host.stopped()
         elif phase is Phase.CUTTING:
-            for held in [*self._traffic.requests, *self._traffic.websockets]:
-                held.cut()
+            self._host.cut()
         elif phase is Phase.ENDING:
             self._host.end()
 

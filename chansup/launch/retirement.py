@@ -19,8 +19,9 @@ _LAST_RESORT = 0.5  # seconds
 class _Host:
     """The process, plus this server's way to end."""
 
-    def __init__(self, child: Child, end: Callable[[], None]) -> None:
+    def __init__(self, child: Child, cut: Callable[[], None], end: Callable[[], None]) -> None:
         self._child = child
+        self.cut = cut
         self.end = end
 
     def stop_accepting(self) -> None:
@@ -41,7 +42,8 @@ def on_loop(
     `end` is called in the loop when nothing is left to wait for. Call this in the main thread.
     Return what a signal calls, for servers that have reasons of their own to end.
     """
-    drain = Drain(child.launch.drain, child.traffic, _Host(child, end), loop.time)
+    host = _Host(child, child.traffic.cut, end)
+    drain = Drain(child.launch.drain, child.traffic, host, loop.time)
 
     def step() -> None:
         delay = drain.step()
@@ -60,12 +62,13 @@ def on_loop(
     return begin
 
 
-def on_thread(child: Child, end: Callable[[], None]) -> None:
+def on_thread(child: Child, cut: Callable[[], None], end: Callable[[], None]) -> None:
     """Retire by a thread of its own at SIGTERM or SIGINT: for servers without an event loop.
 
-    `end` is called in that thread. Call this in the main thread.
+    `cut` and `end` are called in that thread. Call this in the main thread.
     """
-    drain = Drain(child.launch.drain, child.traffic, _Host(child, end), time.monotonic)
+    host = _Host(child, cut, end)
+    drain = Drain(child.launch.drain, child.traffic, host, time.monotonic)
     asked = threading.Event()
 
     def retire() -> None:

@@ -1,16 +1,11 @@
 """What this process has in hand: requests and WebSockets, from the app's first line to its last."""
 
-from typing import Protocol
+import asyncio
+from types import CodeType, CoroutineType
+from typing import Any, Protocol
 
 
-class Held(Protocol):
-    """A request or a WebSocket that the app works on."""
-
-    def cut(self) -> None:
-        """End it now, whatever the app does."""
-
-
-class HeldWebSocket(Held, Protocol):
+class HeldWebSocket(Protocol):
     """A WebSocket that the app works on."""
 
     accepted: bool
@@ -22,8 +17,31 @@ class HeldWebSocket(Held, Protocol):
 class Traffic:
     """The books that the instrument keeps and the drain reads."""
 
+    __slots__ = ("draining", "entrances", "is_cut", "released", "requests", "websockets")
+
     def __init__(self) -> None:
         self.draining = False  # answer "Connection: close", and 503 on the health path
-        self.requests: set[Held] = set()
+        self.is_cut = False  # time is up: what the app still did was cancelled
+        self.requests = 0  # that the app works on
         self.websockets: set[HeldWebSocket] = set()
-        self.released = 0  # responses and WebSockets that ended so far, seen only while draining
+        self.released = 0  # requests and WebSockets that ended so far, counted only while draining
+        self.entrances: set[CodeType] = set()  # the coroutines through which the app is entered
+
+    def cut(self) -> None:
+        """Cancel every task of this loop that has entered the app by an entrance.
+
+        They are found by walking what each task awaits, so that no request has to register.
+        """
+        self.is_cut = True
+        for task in asyncio.all_tasks():
+            if any(code in self.entrances for code in _awaited_codes(task)):
+                task.cancel("the process ends")
+
+
+def _awaited_codes(task: "asyncio.Task[Any]") -> "list[CodeType]":
+    codes = []
+    coroutine: object = task.get_coro()
+    while isinstance(coroutine, CoroutineType):
+        codes.append(coroutine.cr_code)
+        coroutine = coroutine.cr_await
+    return codes

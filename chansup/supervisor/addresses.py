@@ -70,6 +70,12 @@ class Addresses:
         """Close what is open and not named."""
         self.close(set(self._listeners) - set(binds))
 
+    def refuse(self) -> None:
+        """Refuse new connections at once: nobody is going to accept them."""
+        for group in self._listeners.values():
+            for one in group:
+                one.refuse()
+
     def ensure(self, slots: int) -> None:
         """See that slots 0 … `slots` - 1 have a listener on every address."""
         for group in self._listeners.values():

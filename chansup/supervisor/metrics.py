@@ -135,11 +135,11 @@ class Metrics:
         from prometheus_client.exposition import generate_latest
         from prometheus_client.openmetrics import exposition
 
-        families = list(self._families(snapshot))
+        families = self._families(snapshot)
 
         class Collected:
             def collect(self) -> Iterable["Metric"]:
-                return families
+                return families  # one at a time: a site of many slots has many rows
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Collected())

@@ -43,6 +43,7 @@ class Process:
         child: Child,
         scoreboard: Scoreboard | None,
         on_exit: Callable[["Process"], None],
+        on_leave: Callable[["Process"], None] = lambda process: None,
     ) -> None:
         self.slot = slot
         self.specification = specification
@@ -65,6 +66,7 @@ class Process:
         self.settled = asyncio.Event()  # ready or gone: the boot is decided
         self._child = child
         self._on_exit = on_exit
+        self._on_leave = on_leave
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(child.pidfd, self._reap)
 
@@ -84,6 +86,12 @@ class Process:
         self.ready.set()
         self.settled.set()
         return True
+
+    def stopped_accepting(self) -> None:
+        """Take the news that the process takes nothing new any more, asked or not."""
+        self.accepts_no_more.set()
+        if self.state is State.READY:
+            self._on_leave(self)
 
     def drain(self) -> None:
         """Mark it as one that takes nothing new; the signal comes separately."""

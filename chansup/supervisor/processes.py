@@ -74,7 +74,7 @@ class Processes:
         if fields.get("READY") == "1" and process.specification.ready == "notify":
             process.became_ready()
         if fields.get("STOPPING") == "1":
-            process.accepts_no_more.set()
+            process.stopped_accepting()
 
     def spawn(
         self,
@@ -85,6 +85,7 @@ class Processes:
         listeners: Sequence[Inheritance],
         recent: RecentLines,
         on_exit: Callable[[Process], None],
+        on_leave: Callable[[Process], None] = lambda process: None,
     ) -> Process:
         """Start one process of `specification` for `slot`. Raises SpawnError."""
         board = scoreboard.create() if specification.launcher else None
@@ -122,7 +123,7 @@ class Processes:
             reader.close()  # its last words first, then what follows from its end
             on_exit(process)
 
-        process = Process(slot, specification, generation, child, cells, ended)
+        process = Process(slot, specification, generation, child, cells, ended, on_leave)
         self._by_pid[process.pid] = process
         reader.start(asyncio.get_running_loop())
         return process

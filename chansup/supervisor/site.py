@@ -81,6 +81,7 @@ class Site:
             slot.pool.inheritance(slot, specification),
             slot.recent,
             slot.process_ended,
+            slot.process_leaves,
         )
         self.say(f"{slot.name}[{process.pid}]: started, generation {generation.number}", "debug")
         return process
@@ -282,7 +283,14 @@ class Site:
             await asyncio.gather(*(pool.stop() for pool in pools))
             stopped.set()
 
+        async def refuse() -> None:
+            await asyncio.gather(*(process.accepts_no_more.wait() for process in listening))
+            self.addresses.refuse()
+
+        listening = [one for one in _processes_of(pools) if one.specification.binds]
         stopping = asyncio.create_task(stop())
+        if listening:
+            self._begin(refuse())
         patience = asyncio.create_task(within(until - HURRY_BEFORE - loop.time(), stopped))
         impatience = asyncio.create_task(hurried.wait())
         await asyncio.wait([patience, impatience], return_when=asyncio.FIRST_COMPLETED)

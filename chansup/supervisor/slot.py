@@ -74,8 +74,10 @@ class Slot:
         return self.current is not None and self.current.generation is generation
 
     def held(self) -> int:
-        """Return how many requests and WebSockets its processes hold."""
-        cells = self.cells()
+        """Return how many requests and WebSockets the process in it holds."""
+        if self.current is None or self.current.scoreboard is None:
+            return 0
+        cells = self.current.scoreboard.cells
         return int(cells[scoreboard.IN_PROGRESS] + cells[scoreboard.WEBSOCKETS_OPEN])
 
     def cells(self) -> list[float]:
@@ -163,6 +165,18 @@ class Slot:
         await within(LAST_WORDS, process.gone)
         process.kill()
         await within(UNDEAD, process.gone)
+
+    def process_leaves(self, process: Process) -> None:
+        """Take the news that `process` stopped accepting of its own accord: fill its place now."""
+        if process is self.current and self.wanted:
+            self._say("leaves by itself, starting another", process)
+            self.current = None
+            self.restarts["exit"] += 1
+            self.draining.add(process)
+            process.drain()
+            self._background(self._see_off(process, process.specification.stop_timeout))
+            self._fill()
+            self.pool.changed()
 
     def process_ended(self, process: Process) -> None:
         """Take the end of one of the slot's processes."""
@@ -332,7 +346,12 @@ class Slot:
             await within(patience, process.accepts_no_more)
             self.avoided = False
             self.pool.changed()
-        if not await within(deadline - loop.time(), process.gone):
+        await self._see_off(process, deadline - loop.time())
+
+    async def _see_off(self, process: Process, patience: float) -> None:
+        """Wait for the end of a process that drains; kill it when `patience` (seconds) is over."""
+        specification = process.specification
+        if not await within(patience, process.gone):
             self._say(
                 f"still there after stop_timeout = {specification.stop_timeout:g} s, killing it",
                 process,

@@ -129,5 +129,3 @@ class Measurement(msgspec.Struct, frozen=True):
     restarts: dict[str, int]
     last_exit_code: int | None
     cells: list[float]  # protocol.scoreboard: counters summed over all processes the slot ever had
-
-

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 
 from chansup.config import address
@@ -63,6 +64,7 @@ class Supervisor:
         """Run until asked to stop. Raises ChansupError when it cannot even start."""
         loop = asyncio.get_running_loop()
         self._handle_signals(loop)
+        loop.set_exception_handler(self._handle_defect)
         await self._guard.start()
         try:
             await self.site.open_addresses()
@@ -132,13 +134,30 @@ class Supervisor:
         while True:
             await asyncio.sleep(TICK)
             now = loop.time()
-            self._liveness.tick(now - last)
+            try:
+                self._look(now - last)
+            except Exception as error:  # a defect must not end the watch
+                self._say_defect("the watch", error)
             last = now
-            for pool in self.site.pools.values():
-                pool.changed()
-            if not self._told_ready and not report.reasons_not_ready(self.site):
-                self._told_ready = True
-                self._service.ready(self._summary())
+
+    def _look(self, elapsed: float) -> None:
+        self._liveness.tick(elapsed)
+        for pool in self.site.pools.values():
+            pool.changed()
+        if not self._told_ready and not report.reasons_not_ready(self.site):
+            self._told_ready = True
+            self._service.ready(self._summary())
+
+    def _say_defect(self, where: str, error: BaseException) -> None:
+        lines = "".join(traceback.format_exception(error))
+        self.site.say(f"a defect in chansup, in {where}; please report it:\n{lines}", "error")
+
+    def _handle_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            self._say_defect(str(context.get("message", "the loop")), error)
+        else:
+            self.site.say(f"a defect in chansup: {context.get('message')}", "error")
 
     def _summary(self) -> str:
         pools = self.site.pools.values()

@@ -1,0 +1,72 @@
+"""Processes that hang are found from inside their loop, and nobody is blamed wrongly."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from tests.running import running
+from tests.system.conftest import DIRECT
+
+QUICK = DIRECT.replace("processes = 2", "processes = 2\nliveness_timeout = 2")
+
+
+def test_a_blocked_loop_shows_its_stack_and_is_replaced(site: Path) -> None:
+    with running(site, QUICK) as run:
+        run.wait_until_ready()
+
+        def block() -> None:
+            with suppress(httpx.HTTPError):
+                httpx.get(f"{run.url}/block", timeout=30)
+
+        thread = threading.Thread(target=block)
+        thread.start()
+        run.wait_for_output("liveness_timeout = 2 s")
+        run.wait_for_output("site_app.py")  # the line that blocks
+        run.wait_for(lambda: any(slot["restarts"] == {"hang": 1} for slot in run.slots().values()))
+        run.wait_until_ready()
+        thread.join()
+
+
+def test_a_stopped_process_is_replaced(site: Path) -> None:
+    with running(site, QUICK) as run:
+        run.wait_until_ready()
+        frozen = run.pids()[0]
+        os.kill(frozen, signal.SIGSTOP)
+        run.wait_for(lambda: frozen not in run.pids())
+        assert run.slots()["interface.0"]["restarts"] == {"hang": 1}
+
+
+def test_a_frozen_supervisor_blames_nobody(site: Path) -> None:
+    with running(site, QUICK) as run:
+        run.wait_until_ready()
+        before = run.pids()
+        run.send(signal.SIGSTOP)
+        time.sleep(4)  # twice the liveness timeout: nothing can tell us, it is frozen
+        run.send(signal.SIGCONT)
+        time.sleep(2.5)  # time enough to blame somebody
+        assert run.pids() == before
+        assert "liveness" not in run.output()
+
+
+def test_a_foreign_program_is_watched_once_it_beats(site: Path) -> None:
+    code = """
+import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+a = '\\\\0' + os.environ['NOTIFY_SOCKET'][1:]
+s.sendto(b'READY=1', a)
+for _ in range(5):
+    s.sendto(b'WATCHDOG=1', a)
+    time.sleep(0.1)
+time.sleep(99)
+"""
+    config = f'[programs.beats]\ncommand = ["{sys.executable}", "-c", """{code}"""]\nready = "notify"\nliveness_timeout = 1.5\n'
+    config += '\n[programs.silent]\ncommand = "sleep 99"\nliveness_timeout = 1.5\n'
+    with running(site, config) as run:
+        run.wait_for(lambda: run.slots()["beats.0"]["restarts"].get("hang"))
+        assert run.slots()["silent.0"]["restarts"] == {}
