@@ -66,13 +66,14 @@ class LineReader:
     ) -> None:
         """Take over `descriptor`; `on_end` is called when the last writer has closed the pipe.
 
-        While `crowded` (`LogWriter.crowded`), a child that floods is read a chunk at a time.
+        While `crowded` (`LogWriter.crowded`), a child that floods is slowed down.
         """
         self._descriptor = descriptor
         self._on_lines = on_lines
         self._on_end = on_end
         self._crowded = crowded
         self._resume: asyncio.TimerHandle | None = None
+        self._taken = 0  # bytes since the last pause, while stdout is slow
         self._rest = b""  # of a line that has not ended yet
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -101,9 +102,10 @@ class LineReader:
             self._end()
             return False
         self._split(chunk)
-        if len(chunk) == CHUNK and self._loop is not None and self._crowded():
-            # A full pipe: the child waits for us anyway. A short pause lets stdout catch up; it is
-            # bounded, because a stuck stdout must not hold up any child.
+        self._taken = self._taken + len(chunk) if self._crowded() else 0
+        if self._taken > CHUNK and self._loop is not None:
+            # Lets stdout catch up. Bounded, because a stuck stdout must not hold up any child.
+            self._taken = 0
             self._stop_reading()
             self._resume = self._loop.call_later(PAUSE, self.start, self._loop)
         return True
