@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import click
 
 from chansup.config.errors import describe
+from chansup.supervisor.reasons import failures
 from chansup.supervisor.status import Event, LogLine, PoolStatus, SlotStatus, Status
 
 if TYPE_CHECKING:
@@ -175,17 +176,17 @@ def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> 
     from rich.text import Text
 
     # Columns in the order in which they are given up on a narrow terminal, the last first.
-    wanted = ["slot", "state", "up", "restarts", "requests", "websockets", "pid", "gen",
+    wanted = ["slot", "state", "up", "failures", "requests", "websockets", "pid", "gen",
               "last exit", "status"]  # fmt: skip
     widths = (0, 28, 37, 46, 55, 66, 74, 79, 99, 120)
     any_status = any(slot.status for pool in pools for slot in pool.slots)
     names = [name for name, least in zip(wanted, widths, strict=True)
              if console.width >= least and (name != "status" or any_status)]  # fmt: skip
-    shown = [name for name in ("slot", "state", "pid", "gen", "up", "restarts", "requests",
+    shown = [name for name in ("slot", "state", "pid", "gen", "up", "failures", "requests",
                                "websockets", "last exit", "status") if name in names]  # fmt: skip
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for name in shown:
-        number = name in ("pid", "gen", "up", "restarts", "requests", "websockets")
+        number = name in ("pid", "gen", "up", "failures", "requests", "websockets")
         table.add_column(name, justify="right" if number else "left", no_wrap=True,
                          overflow="ellipsis")  # fmt: skip
     for pool in pools:
@@ -215,17 +216,19 @@ def _slot_cells(slot: SlotStatus, now: float) -> "dict[str, Text]":
     state = clean(slot.state).lower()
     if slot.retry_in is not None:
         state += f", retry in {duration(slot.retry_in + 0.999)}"
-    restarts = sum(slot.restarts.values())
-    requests, websockets = slot.requests_in_progress, slot.websockets_open
+    failed = sum(failures(slot.restarts).values())
+    requests, websockets = str(slot.requests_in_progress), str(slot.websockets_open)
+    if slot.loop_lag is None and requests == websockets == "0":
+        requests = websockets = ""  # a process that counts nothing
     return {
         "slot": Text(f"  {clean(slot.name)}"),
         "state": Text(state, STATE_STYLES.get(slot.state, "dim")),
         "pid": Text("" if slot.pid is None else str(slot.pid), "dim"),
         "gen": Text("" if slot.generation is None else str(slot.generation)),
         "up": Text("" if slot.started is None else duration(now - slot.started)),
-        "restarts": Text(str(restarts), "yellow" if restarts else "dim"),
-        "requests": Text(str(requests), "" if requests else "dim"),
-        "websockets": Text(str(websockets), "" if websockets else "dim"),
+        "failures": Text(str(failed), "yellow" if failed else "dim"),
+        "requests": Text(requests, "dim" if requests == "0" else ""),
+        "websockets": Text(websockets, "dim" if websockets == "0" else ""),
         "last exit": Text(clean(slot.last_exit or "")),
         "status": Text(clean(slot.status or ""), "dim"),
     }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chansup.protocol import scoreboard
 from chansup.supervisor.commands import Commands
+from chansup.supervisor.reasons import RESTART_REASONS
 from chansup.supervisor.states import State
 from chansup.supervisor.status import Measurement, Status
 
@@ -29,7 +30,6 @@ OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 MAX_AGE = 1.0  # seconds that a page is given out again, however often it is asked for
 LAG_INTERVAL = 1.0  # seconds between two looks at the supervisor's own event loop
 
-RESTART_REASONS = ("crash", "hang", "boot", "command")
 OUTCOMES = ("succeeded", "failed", "superseded", "aborted")
 USUAL_METHODS = ("GET", "POST")
 USUAL_CLOSE_CODES = ("1000", "1001", "1005", "1006", "1011", "1012")
@@ -337,7 +337,7 @@ def request_families(pools: dict[str, list[Measurement]]) -> Iterator["Metric"]:
     )
     duration = HistogramMetricFamily(
         "chansup_request_duration_seconds",
-        "From the first byte the application saw to the end of its response.",
+        "From the call of the application to the end of its response.",
         labels=labels,
     )
     in_progress = GaugeMetricFamily(

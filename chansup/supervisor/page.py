@@ -12,6 +12,7 @@ from html import escape as escape_html
 from importlib import resources
 from string import Template
 
+from chansup.supervisor.reasons import failures
 from chansup.supervisor.status import (
     DrainingStatus,
     PoolStatus,
@@ -72,7 +73,7 @@ def _content(status: Status, state: str, now: float, refresh: bool) -> list[str]
         ("generation", str(status.generation)),
         ("requests now", _number(sum(slot.requests_in_progress for slot in slots))),
         ("WebSockets", _number(sum(slot.websockets_open for slot in slots))),
-        ("restarts", _number(sum(sum(slot.restarts.values()) for slot in slots))),
+        ("failures", _number(sum(sum(failures(slot.restarts).values()) for slot in slots))),
         ("worst loop lag", _lag(max(lags)) if lags else "–"),
     ]
     parts = [
@@ -135,7 +136,7 @@ def _pool(pool: PoolStatus, now: float) -> str:
         f"<section><h2>{escape(pool.name)}{kind} "
         f'<span class="badge {tone}">{pool.ready}/{pool.desired} ready</span></h2>'
         '<table class="slots"><thead><tr><th>slot<th>state<th class="n">up<th class="n">requests'
-        '<th class="n">WebSockets<th class="n">restarts<th class="n">lag'
+        '<th class="n">WebSockets<th class="n">failures<th class="n">lag'
         '<th class="n">gen<th class="n">pid<th>last exit</thead>'
         f"<tbody>{rows}</tbody></table></section>"
     )
@@ -145,7 +146,7 @@ def _slot(slot: SlotStatus, now: float) -> str:
     retry = f" in {_duration(slot.retry_in + 0.999)}" if slot.retry_in is not None else ""
     said = f'<span class="said">{escape(slot.status)}</span>' if slot.status else ""
     counts = slot.loop_lag is not None or slot.requests_in_progress or slot.websockets_open
-    reasons = ", ".join(f"{count} {name}" for name, count in slot.restarts.items() if count)
+    reasons = ", ".join(f"{count} {name}" for name, count in failures(slot.restarts).items())
     row = _row(
         slot.name,
         _badge(slot.state.lower(), retry) + said,
@@ -153,7 +154,7 @@ def _slot(slot: SlotStatus, now: float) -> str:
             "up": "" if slot.started is None else _duration(now - slot.started),
             "requests": _number(slot.requests_in_progress) if counts else "",
             "WebSockets": _number(slot.websockets_open) if counts else "",
-            "restarts": reasons or "0",
+            "failures": reasons or "0",
             "lag": "" if slot.loop_lag is None else _lag(slot.loop_lag),
             "gen": "" if slot.generation is None else str(slot.generation),
             "pid": "" if slot.pid is None else str(slot.pid),
@@ -164,7 +165,7 @@ def _slot(slot: SlotStatus, now: float) -> str:
 
 
 def _draining(old: DrainingStatus, now: float) -> str:
-    cells = dict.fromkeys(("up", "requests", "WebSockets", "restarts", "lag"), "")
+    cells = dict.fromkeys(("up", "requests", "WebSockets", "failures", "lag"), "")
     cells |= {"up": _duration(now - old.since), "gen": str(old.generation), "pid": str(old.pid)}
     return _row("replaced", _badge("draining"), cells, None, "old")
 
