@@ -164,10 +164,10 @@ def test_a_child_that_closes_its_output_and_lives_on_costs_nothing():
 FLOOD = "import os\nwhile True: os.write(1, (b'x' * 63 + b'\\n') * 1000)"
 
 
-def test_a_flood_does_not_starve_the_loop():
+def test_a_flood_gets_one_chunk_at_a_time_and_then_it_is_the_turn_of_the_others():
     async def main():
         child, reader = child_printing(FLOOD)
-        count, gaps = 0, []
+        count, most = 0, 0
 
         def take(lines):
             nonlocal count
@@ -175,17 +175,15 @@ def test_a_flood_does_not_starve_the_loop():
 
         one = LineReader(reader, take)
         one.start(asyncio.get_running_loop())
-        await until(lambda: count)
-        for _ in range(500):
-            before = time.monotonic()
-            await asyncio.sleep(0)
-            gaps.append(time.monotonic() - before)
+        async with asyncio.timeout(30):
+            while count < 20_000:
+                before = count
+                await asyncio.sleep(0)
+                most = max(most, count - before)
         child.kill()
         child.wait()
         one.close()
-        gaps.sort()
-        assert count > 10_000
-        assert gaps[len(gaps) * 9 // 10] < 0.05
+        assert 0 < most <= CHUNK / 64 + 1
 
     asyncio.run(main())
 
@@ -224,7 +222,7 @@ def test_a_crowded_queue_slows_a_flood_and_nobody_else():
             os.write(writer, b"hello\n")
             await until(lambda sent=sent: len(quiet) > sent)
         assert 1 <= sum(flood) / CHUNK <= 2 * (0.5 / logs.PAUSE + 1)
-        assert len(quiet) > 100
+        assert len(quiet) > 20
         first.close()
         second.close()
         os.close(writer)
