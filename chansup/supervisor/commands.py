@@ -38,4 +38,4 @@ class Commands(Protocol):
         """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
 
     def follow(self, target: str | None) -> AsyncIterable[LogLine]:
-        """Return lines as they come; a reader that is too slow misses some. Raises UnknownTarget."""
+        """Return lines as they come; a slow reader misses some. Raises UnknownTarget."""

@@ -149,7 +149,7 @@ class _Connection(H11Protocol):
             self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
 
-def _without_body(app: Application) -> Application:
+def _guarded(app: Application, stopping: asyncio.Event) -> Application:
     """Return `app` behind a check that the request has no body: no endpoint takes one."""
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +158,11 @@ def _without_body(app: Application) -> Application:
                 body = b'{"error":"This endpoint takes no request body."}'
                 await respond(send, 413, body, headers=[(b"connection", b"close")])
                 return
-        await app(scope, receive, send)
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not stopping.is_set():  # uvicorn would print a traceback when it stops
+                raise
 
     return checked
 
@@ -186,7 +190,7 @@ class Server:
         allowed = None if peers is None else frozenset(peers)
         self._state = _State(allowed, stall_timeout, max_connections)
         self._config = uvicorn.Config(
-            _without_body(app),
+            _guarded(app, self._stopping),
             http=_Connection,
             ws="none",
             loop="none",
@@ -224,17 +228,24 @@ class Server:
             server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
+        if await self._is_empty_within(grace):
+            return
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        await self._is_empty_within(grace)
+        tasks = list(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+
+    async def _is_empty_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(seconds):
                 await self._state.empty.wait()
         except TimeoutError:
-            tasks = list(self._state.tasks)
-            for task in tasks:
-                task.cancel()
-            for connection in list(self._state.connections):
-                connection.transport.abort()
-            if tasks:
-                await asyncio.wait(tasks, timeout=grace)
+            return False
+        return True
 
     @property
     def connections(self) -> int:

@@ -306,6 +306,14 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
 
+    def configure(self, format: Format | Literal["auto"], level: Level) -> None:
+        """Change format and level from the next line on."""
+        self.level = level
+        wanted = resolve(format, self._descriptor)
+        if wanted != self.format:
+            self.format = wanted
+            self._formatter = Formatter(wanted, colours="NO_COLOR" not in os.environ)
+
     def write(self, slot: str, pid: int, lines: Sequence[str], now: float | None = None) -> None:
         """Queue the lines that process `pid` of `slot` printed; never blocks."""
         self._put(slot, pid, lines, time.time() if now is None else now, None)

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chansup.supervisor import steering
 from chansup.supervisor.generation import Generation, Kind, PoolSpecification
 from chansup.supervisor.processes import Inheritance
 from chansup.supervisor.slot import Slot

@@ -10,12 +10,13 @@ from chansup.protocol import launch, scoreboard
 from chansup.protocol.notify import SOCKET_VARIABLE
 from chansup.protocol.scoreboard import Scoreboard
 from chansup.supervisor import guard
+from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.guard import Guard
 from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
 from chansup.supervisor.notify import NotifySocket
 from chansup.supervisor.process import Process
-from chansup.supervisor.spawn import Command, spawn, user_id
+from chansup.supervisor.spawn import Command, account_of, spawn
 
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
@@ -88,7 +89,10 @@ class Processes:
         on_leave: Callable[[Process], None] = lambda process: None,
     ) -> Process:
         """Start one process of `specification` for `slot`. Raises SpawnError."""
-        board = scoreboard.create() if specification.launcher else None
+        try:
+            board = scoreboard.create() if specification.launcher else None
+        except OSError as error:
+            raise SpawnError(f"cannot start a process: {error.strerror}") from None
         environment = {
             SOCKET_VARIABLE: self._notify.address,
             guard.VARIABLE: self._run,
@@ -100,9 +104,9 @@ class Processes:
             environment[launch.VARIABLE] = launch.encode(
                 _launch(number, specification, generation, listeners)
             )
-        uid = user_id(specification.command)
-        if uid is not None:
-            self._notify.allow(uid)
+        account = account_of(specification.command)
+        if account is not None:
+            self._notify.allow(account.user)
         command = _for_slot(specification.command, environment, slot, specification.launcher)
         try:
             child = spawn(

@@ -44,6 +44,7 @@ class Rollout:
         self._former = site.generation
         self._tell = tell
         self._replaced: list[tuple[Slot, Generation]] = []  # with what each ran before
+        self._kept: list[tuple[Slot, Generation]] = []
         self._begun = time.monotonic()
 
     # Questions
@@ -106,6 +107,7 @@ class Rollout:
                 await self.site.task(name).run(self.generation)
             self._keep_what_is_the_same()
             await self._prove()
+            await self.site.apply(self.generation)
         except BaseException:
             self._dismiss_successors()
             self.site.addresses.close(opened)
@@ -135,6 +137,8 @@ class Rollout:
                     and process is not None
                     and new.runs_the_same_as(process.specification)
                 ):
+                    if slot.generation is not None:
+                        self._kept.append((slot, slot.generation))
                     slot.adopt(self.generation)
                     self._progress(f"{slot.name} is the same, it stays", slot=slot, step="kept")
 
@@ -229,7 +233,10 @@ class Rollout:
             message += f"; and the way back failed: {second}"
         else:
             message += self._where_that_leaves(len(back))
+        for slot, before in self._kept:
+            slot.adopt(before)
         await self._undo_pools()
+        await self.site.apply(self._former)
         self._end("failed", message)
 
     def _where_that_leaves(self, back: int) -> str:
@@ -238,8 +245,8 @@ class Rollout:
         if back:
             return f"; {back} slots went back to generation {self._former.number}"
         return (
-            f"; {len(self._replaced)} slots run generation {self.generation.number}, whose directory"
-            " is the same as before, so there is no old code to go back to"
+            f"; {len(self._replaced)} slots run generation {self.generation.number}: its directory is"
+            " the same as before, so there is no old code to go back to"
         )
 
     async def _undo_pools(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 from chansup.config import load
 from chansup.config.errors import ConfigError
@@ -46,6 +46,7 @@ class Site:
         self.rollouts: Counter[str] = Counter()
         self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
         self.stopping = False
+        self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self._environ = environ
         self._on_fatal = on_fatal
         self._last_number = generation.number
@@ -149,7 +150,7 @@ class Site:
             await self.addresses.open(interface, pool.binds, self.desired_in(pool))
 
     def start(self) -> None:
-        """Start every task and pool that is not started, each as soon as what it waits for is there."""
+        """Start what is not started, each task and pool as soon as what it waits for is there."""
         for name in self.generation.tasks:
             if not self.task(name).done.is_set():
                 self._begin(self._start_task(self.task(name)))
@@ -311,6 +312,10 @@ class Site:
         for process in _processes_of(pools):
             if process.specification.launcher:
                 process.signal(signal.SIGTERM)
+
+
+async def _nothing_to_apply(generation: Generation) -> None:
+    """Stand in for a supervisor that takes nothing over from a config."""
 
 
 def _processes_of(pools: list[Pool]) -> list[Process]:

@@ -271,7 +271,7 @@ class Slot:
             self._background(self.retire(process))
 
     async def promote(self, reason: str) -> None:
-        """Put the ready successor in the slot and retire its predecessor; returns when that is gone.
+        """Put the ready successor in the slot, and retire its predecessor until that is gone.
 
         Raises BootFailed if the successor ended meanwhile.
         """

@@ -1,9 +1,7 @@
 """Starting a child: its command, its credentials, and the descriptors meant for it."""
 
-import grp
 import json
 import os
-import pwd
 import resource
 import shutil
 import subprocess
@@ -12,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chansup.config import accounts
 from chansup.supervisor.errors import SpawnError
 
 _inherited_descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -51,7 +50,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
     Blocks for the time of a vfork and an exec (1–2 ms). Must be called from the main thread: the
     child dies with the *thread* that started it. Raises SpawnError.
     """
-    identity = _identity(command)
+    account = account_of(command)
     descriptors = [*listeners, *others]
     order = {
         "parent": os.getpid(),
@@ -64,9 +63,14 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
             "RLIMIT_NOFILE": _inherited_descriptor_limit,
             **{f"RLIMIT_{name.upper()}": _limit(value) for name, value in command.limits.items()},
         },
-        **identity,
+        "uid": account.user if account else None,
+        "gid": account.group if account else None,
+        "groups": account.groups if account else None,
     }
-    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise SpawnError(f"cannot start {command.argv[0]}: {error.strerror}") from None
     os.set_blocking(reader, False)
     try:
         popen = subprocess.Popen(
@@ -75,7 +79,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
             stdout=writer,
             stderr=writer,
             cwd=command.directory,
-            env=dict(command.environment),
+            env={**command.environment, **_home(account)},
             pass_fds=descriptors,
             start_new_session=True,
         )
@@ -93,6 +97,31 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         raise SpawnError(f"cannot watch {command.argv[0]}: {error.strerror}") from None
 
 
+def account_of(command: Command) -> accounts.Account | None:
+    """Return the account that `command` changes to; None if it stays what the supervisor is.
+
+    Raises SpawnError.
+    """
+    try:
+        account = accounts.find(command.user, command.group)
+    except ValueError as error:
+        raise SpawnError(f"cannot run {command.argv[0]}: {error}") from None
+    if account is None or os.geteuid() == account.user != 0:
+        return None
+    if not accounts.is_permitted(account):
+        raise SpawnError(
+            f"cannot run {command.argv[0]} as {command.user or command.group}: only a supervisor"
+            " that runs as root can"
+        )
+    return account
+
+
+def _home(account: accounts.Account | None) -> dict[str, str]:
+    if account is None or account.name is None or account.home is None:
+        return {}
+    return {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+
+
 def raise_descriptor_limit() -> None:
     """Let the supervisor have every descriptor it may: each child costs a few.
 
@@ -108,12 +137,6 @@ def most_descriptors() -> int:
     return _inherited_descriptor_limit[1]
 
 
-def user_id(command: Command) -> int | None:
-    """Return the uid that `command` runs as; None for the supervisor's own. Raises SpawnError."""
-    uid = _identity(command)["uid"]
-    return uid if isinstance(uid, int) else None
-
-
 def _executable(command: Command) -> str:
     program = command.argv[0]
     if "/" in program:
@@ -127,38 +150,6 @@ def _executable(command: Command) -> str:
     if found is None:
         raise SpawnError(f"no program {program!r} on PATH ({search})")
     return os.path.abspath(found)
-
-
-def _identity(command: Command) -> dict[str, object]:
-    """Return the numeric ids to take on; None where the supervisor's own stay."""
-    uid = gid = groups = None
-    try:
-        if command.user is not None:
-            entry = (
-                pwd.getpwuid(int(command.user))
-                if command.user.isdigit()
-                else pwd.getpwnam(command.user)
-            )
-            uid, gid = entry.pw_uid, entry.pw_gid
-            groups = os.getgrouplist(entry.pw_name, gid)
-        if command.group is not None:
-            gid = (
-                int(command.group)
-                if command.group.isdigit()
-                else grp.getgrnam(command.group).gr_gid
-            )
-            groups = [gid] if groups is None else sorted({*groups, gid})
-    except KeyError as error:
-        raise SpawnError(
-            f"cannot run as {command.user or command.group}: {error.args[0]}"
-        ) from None
-    if os.geteuid() != 0:
-        if uid not in (None, os.geteuid()):
-            raise SpawnError(
-                f"cannot run as {command.user}: only a supervisor that runs as root can"
-            )
-        return {"uid": None, "gid": None, "groups": None}
-    return {"uid": uid, "gid": gid, "groups": groups}
 
 
 def _limit(value: int | str) -> tuple[int, int]:

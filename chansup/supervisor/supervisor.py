@@ -6,14 +6,15 @@ import time
 import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 
-from chansup.config import address
 from chansup.errors import ChansupError, ExitCode
-from chansup.supervisor import report, sockets
+from chansup.supervisor import report
 from chansup.supervisor.admin import Admin
 from chansup.supervisor.control import Control
+from chansup.supervisor.endpoint import Endpoint
 from chansup.supervisor.errors import BootFailed, UnknownTarget
+from chansup.supervisor.generation import Generation
 from chansup.supervisor.guard import Guard
-from chansup.supervisor.http import Server, admin_server, control_server
+from chansup.supervisor.http import Server, control_server
 from chansup.supervisor.liveness import TICK, Liveness
 from chansup.supervisor.logs import LogWriter
 from chansup.supervisor.pool import Pool
@@ -49,8 +50,9 @@ class Supervisor:
         self._guard = guard
         self._liveness = Liveness(site)
         self._started = time.time()
-        self._admin_address: str | None = None
-        self._servers: list[Server] = []
+        self._endpoint = Endpoint(Admin(self), site.generation.loaded.path.parent)
+        self._control: Server | None = None
+        site.apply = self._apply
         self._asked_to_stop = asyncio.Event()
         self._hurried = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -82,25 +84,20 @@ class Supervisor:
 
     def _greeting(self) -> str:
         where = ", ".join(self.site.addresses.names())
-        admin = f", admin on http://{self._admin_address}" if self._admin_address else ""
+        admin = f", admin on http://{self._endpoint.address}" if self._endpoint.address else ""
         return f"chansup runs {self.site.generation.loaded.path}" + (
             f", listening on {where}{admin}" if where else admin
         )
 
     async def _serve(self) -> None:
-        control = control_server(Control(self), self._runtime.control_socket())
-        self._servers.append(control)
-        await control.start()
-        bind = self.site.generation.config.admin.bind
-        if bind:
-            directory = self.site.generation.loaded.path.parent
-            listeners = await sockets.open_listeners(
-                address.parse(bind), directory=directory, steer=False
-            )
-            self._admin_address = str(listeners[0].address)
-            admin = admin_server(Admin(self), [one.socket_of(0) for one in listeners])
-            self._servers.append(admin)
-            await admin.start()
+        self._control = control_server(Control(self), self._runtime.control_socket())
+        await self._control.start()
+        await self._endpoint.open(self.site.generation.config.admin.bind)
+
+    async def _apply(self, generation: Generation) -> None:
+        """Take over what a new generation says of the supervisor itself. Raises AddressError."""
+        await self._endpoint.open(generation.config.admin.bind)
+        self._log.configure(generation.config.log.format, generation.config.log.level)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -181,8 +178,9 @@ class Supervisor:
         self._stopped.set()
 
     async def _clean_up(self) -> None:
-        for server in self._servers:
-            await server.stop()
+        await self._endpoint.close()
+        if self._control is not None:
+            await self._control.stop()
         self._service.stop_watchdog()
         self.site.addresses.close_all_but(())
         await self._sweep()
@@ -205,7 +203,7 @@ class Supervisor:
 
     def status(self) -> Status:
         """Return the present state."""
-        return report.status(self.site, self._started, self._admin_address, self._log.dropped)
+        return report.status(self.site, self._started, self._endpoint.address, self._log.dropped)
 
     def measurements(self) -> list[Measurement]:
         """Return the numbers of every slot."""
