@@ -66,6 +66,9 @@ def main() -> int:
         sys.stderr.write(error.details)
         complain(f"{launch.application}: {error}")
         return EXIT_APPLICATION
+    except application.StartupError as error:
+        complain(f"{launch.application}: {error}")
+        return EXIT_APPLICATION
     except application.GatewayError as error:
         complain(str(error))
         return EXIT_CONFIGURATION

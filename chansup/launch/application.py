@@ -24,6 +24,10 @@ class GatewayError(ChansupError):
     """The app speaks a gateway that the server does not, and what would help is not installed."""
 
 
+class StartupError(ChansupError):
+    """The app was loaded, but its lifespan startup failed."""
+
+
 def load(reference: str) -> Any:
     """Import ``package.module:attribute`` (the attribute may be dotted) and return what it names.
 

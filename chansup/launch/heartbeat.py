@@ -1,6 +1,8 @@
 """Proves, from inside the event loop, that the loop still turns."""
 
 import asyncio
+import threading
+import time
 
 from chansup.launch.child import Child
 from chansup.protocol.scoreboard import BEATS, IN_PROGRESS, LOOP_LAG
@@ -19,3 +21,19 @@ def start(child: Child, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_at(now + interval, beat, now + interval)
 
     beat(loop.time())
+
+
+def start_thread(child: Child) -> None:
+    """Beat from a thread of its own, where the server has no loop: the interpreter still runs."""
+
+    def run() -> None:
+        while True:
+            beat(child)
+            time.sleep(child.launch.heartbeat_interval)
+
+    threading.Thread(target=run, name="chansup-heartbeat", daemon=True).start()
+
+
+def beat(child: Child) -> None:
+    """Beat once, for servers that have a main loop of their own."""
+    child.cells[BEATS] += 1

@@ -1,11 +1,11 @@
 """Counts what an ASGI app does, answers the health path, and hands the drain what it needs.
 
-It stands in every request's way, so it is written for speed: one list and one `partial` per request, no
-task, no extra coroutine per message, and `receive` untouched for HTTP.
+It stands in every request's way, so it is written for speed: one list and one `partial` per
+request, no task, no extra coroutine per message, and `receive` untouched for HTTP.
 """
 
 import asyncio
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
@@ -36,6 +36,7 @@ Exchange = list[Any]  # one request and its response; nothing is made faster tha
 STATUS, ENDED, START, SCOPE = range(4)  # code, perf_counter(), http.response.start, scope
 
 SERVICE_RESTART = 1012  # RFC 6455, section 7.4, as registered with IANA
+_CLOSE_PATIENCE = 1.0  # seconds that a client has to answer a close frame
 _CLOSE_HEADER = (b"connection", b"close")
 _FILE_BODIES = ("http.response.pathsend", "http.response.zerocopysend")
 
@@ -178,7 +179,7 @@ async def _run_websocket(
     traffic: Traffic,
     cells: "memoryview[float]",
 ) -> None:
-    websocket = WebSocket(receive, send, cells)
+    websocket = WebSocket(receive, send, traffic, cells)
     traffic.websockets.add(websocket)
     try:
         await application(scope, websocket.receive, websocket.send)
@@ -199,30 +200,44 @@ class WebSocket:
     """One WebSocket between the app and the server."""
 
     __slots__ = (
-        "_cells", "_closer", "_receive", "_send", "_task", "_traffic",
-        "accepted", "code", "ended", "is_closing", "rejected",
+        "_cells", "_close_sent", "_interrupted", "_receive", "_receivers", "_send", "_tasks",
+        "_traffic", "accepted", "code", "ended", "is_closing", "rejected",
     )  # fmt: skip
 
     def __init__(
-        self,
-        receive: Receive,
-        send: Send,
-        cells: "memoryview[float]",
+        self, receive: Receive, send: Send, traffic: Traffic, cells: "memoryview[float]"
     ) -> None:
         self._receive = receive
         self._send = send
+        self._traffic = traffic
         self._cells = cells
-        self._closer: asyncio.Task[None] | None = None
+        self._receivers: set[asyncio.Task[Any] | None] = set()  # that wait in receive()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._interrupted = False
+        self._close_sent = asyncio.Event()
         self.accepted = False
         self.rejected = False
         self.code = 0  # the close code, as soon as it is known
-        self.ended = False  # the server has said websocket.disconnect
+        self.ended = False  # the app was told websocket.disconnect
         self.is_closing = False  # the drain has closed it: what the app still sends goes nowhere
 
     async def receive(self) -> Message:
         """Take one message from the server to the app."""
-        message = await self._receive()
+        if self._interrupted:
+            return await self._goodbye()
+        task = current_task()
+        self._receivers.add(task)
+        try:
+            message = await self._receive()
+        except CancelledError:
+            if not self._interrupted or task is None or task.uncancel():
+                raise
+            return await self._goodbye()
+        finally:
+            self._receivers.discard(task)
         if message["type"] == "websocket.disconnect":
+            if self.is_closing:
+                return await self._goodbye()
             self.ended = True
             self.code = self.code or message.get("code") or 1005
         return message
@@ -245,19 +260,52 @@ class WebSocket:
         return self._send(message)
 
     def close(self) -> None:
-        """Close it with 1012. The server then lets the app see websocket.disconnect."""
+        """Close it with 1012, and let the app see websocket.disconnect."""
         if not self.is_closing and not self.ended and not self.code:
             self.is_closing = True
             self.code = SERVICE_RESTART
-            self._closer = asyncio.get_running_loop().create_task(self._close())
+            task = asyncio.get_running_loop().create_task(self._close())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
+        if self._traffic.receive_blocks_close:
+            self._interrupt()
+            await asyncio.sleep(0)  # the server's receive() lets go of the connection
+        # The server says disconnect when the client has answered. Some clients never do.
+        loop = asyncio.get_running_loop()
+        impatience = loop.call_later(_CLOSE_PATIENCE, self._give_up_waiting)
         try:
             await self._send(
                 {"type": "websocket.close", "code": SERVICE_RESTART, "reason": "service restart"}
             )
-        except Exception:  # noqa: S110 - the client was quicker
-            pass
+        except Exception:
+            impatience.cancel()  # the client was quicker
+            self._interrupt()
+        self._close_sent.set()
+
+    def _give_up_waiting(self) -> None:
+        self._interrupt()
+        self._close_sent.set()
+
+    def _interrupt(self) -> None:
+        """Have receive() say disconnect, whether the server does or not."""
+        if not self.ended and not self._interrupted:
+            self._interrupted = True
+            for task in self._receivers:
+                if task is not None:
+                    task.cancel()
+
+    async def _goodbye(self) -> Message:
+        if self._traffic.receive_blocks_close:
+            # An app that heard it now would end, and the server close without a code.
+            await self._close_sent.wait()
+        self.ended = True
+        return {
+            "type": "websocket.disconnect",
+            "code": SERVICE_RESTART,
+            "reason": "service restart",
+        }
 
     def _count_accept(self) -> None:
         if not self.accepted:

@@ -75,6 +75,19 @@ class Listeners:
         self._known = known
         return Connections(frozenset(inodes), unread)
 
+    def disconnect(self) -> None:
+        """Shut down every client connection: the server reads the end of each and lets it go."""
+        for descriptor in _descriptors():
+            try:
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode) and self._is_client(descriptor):
+                    connection = socket.socket(fileno=descriptor)
+                    try:
+                        connection.shutdown(socket.SHUT_RDWR)
+                    finally:
+                        connection.detach()  # it is the server's
+            except OSError:
+                continue  # closed meanwhile
+
     def _is_client(self, descriptor: int) -> bool:
         connection = socket.socket(fileno=descriptor)
         try:

@@ -1,9 +1,12 @@
 """Checks `[interface.options]` against what a server knows, before it is started."""
 
+import dataclasses
 import difflib
+import enum
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 _MISSING = inspect.Parameter.empty
@@ -75,6 +78,13 @@ def accepts(hint: object, value: object) -> bool:
     if hint is None or hint is Any:
         return True
     origin = get_origin(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return value in [member.value for member in hint]
+    if isinstance(hint, type) and issubclass(hint, Path):
+        return isinstance(value, str)
+    if dataclasses.is_dataclass(hint):
+        names = {field.name for field in dataclasses.fields(hint)}
+        return isinstance(value, Mapping) and names >= set(value)
     if origin in (Union, types.UnionType):
         return any(
             value is None if member is type(None) else accepts(member, value)
@@ -82,7 +92,7 @@ def accepts(hint: object, value: object) -> bool:
         )
     if origin is Literal:
         return value in get_args(hint)
-    if origin is list:
+    if origin in (list, Sequence):
         (item,) = get_args(hint) or (Any,)
         return isinstance(value, list) and all(accepts(item, entry) for entry in value)
     if hint is bool:
@@ -96,6 +106,26 @@ def accepts(hint: object, value: object) -> bool:
     return True
 
 
+def convert(hint: object, value: object) -> object:
+    """Return a value from TOML as the type that `hint` asks for; `accepts` has said yes."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        for member in get_args(hint):
+            if member is not type(None) and accepts(member, value):
+                return convert(member, value)
+        return value
+    if origin in (list, Sequence) and isinstance(value, list):
+        (item,) = get_args(hint) or (Any,)
+        return [convert(item, entry) for entry in value]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value)
+    if isinstance(hint, type) and issubclass(hint, Path) and isinstance(value, str):
+        return hint(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return hint(**value)  # type: ignore[operator]
+    return value
+
+
 def describe(hint: object) -> str:
     """Return a type hint in the words of TOML."""
     origin = get_origin(hint)
@@ -104,8 +134,14 @@ def describe(hint: object) -> str:
         return " or ".join(dict.fromkeys(names))
     if origin is Literal:
         return " or ".join(f'"{value}"' for value in get_args(hint))
-    if origin is list:
+    if origin in (list, Sequence):
         return "a list"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return " or ".join(f'"{member.value}"' for member in hint)
+    if isinstance(hint, type) and issubclass(hint, Path):
+        return "a path"
+    if dataclasses.is_dataclass(hint):
+        return f"a table of {', '.join(field.name for field in dataclasses.fields(hint))}"
     if hint in _TOML_NAMES:
         return _TOML_NAMES[hint]
     return getattr(hint, "__name__", str(hint))

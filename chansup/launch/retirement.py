@@ -11,7 +11,10 @@ from types import FrameType
 from chansup.launch.child import Child
 from chansup.launch.drain import Drain
 from chansup.launch.listeners import Connections
+from chansup.protocol.scoreboard import IN_PROGRESS
 
+_READINESS_INTERVAL = 0.005  # seconds
+_LINGER = 0.3  # seconds after the end that connections have to go before they are shut down
 _LAST_RESORT_SHARE = 0.1  # of the timeout before its end, at most _LAST_RESORT
 _LAST_RESORT = 0.5  # seconds
 
@@ -34,6 +37,33 @@ class _Host:
         return self._child.connections()
 
 
+def when_accepting(child: Child, loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+    """As soon as the server waits on its listeners, report that it is ready, and heed signals.
+
+    For servers that do not say when they are ready: their epoll sets do.
+    """
+
+    def look() -> None:
+        if child.listeners.accepting():
+            on_loop(child, loop, end)
+            child.ready()
+        else:
+            loop.call_later(_READINESS_INTERVAL, look)
+
+    loop.call_soon(look)
+
+
+def thread_when_accepting(child: Child) -> None:
+    """The same from a thread, for servers without an event loop."""
+
+    def look() -> None:
+        while not child.listeners.accepting():
+            time.sleep(_READINESS_INTERVAL)
+        child.ready()
+
+    threading.Thread(target=look, name="chansup-readiness", daemon=True).start()
+
+
 def on_loop(
     child: Child, loop: asyncio.AbstractEventLoop, end: Callable[[], None]
 ) -> Callable[[], None]:
@@ -47,8 +77,11 @@ def on_loop(
 
     def step() -> None:
         delay = drain.step()
+        child.cells[IN_PROGRESS] = child.traffic.requests
         if delay is not None:
             loop.call_later(delay, step)
+        else:
+            loop.call_later(_LINGER, child.listeners.disconnect)
 
     def begin() -> None:
         if drain.begin():
@@ -77,6 +110,8 @@ def on_thread(child: Child, cut: Callable[[], None], end: Callable[[], None]) ->
         _arm_last_resort(child)
         while (delay := drain.step()) is not None:
             time.sleep(delay)
+        time.sleep(_LINGER)
+        child.listeners.disconnect()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         if asked.is_set():

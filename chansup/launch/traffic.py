@@ -17,11 +17,15 @@ class HeldWebSocket(Protocol):
 class Traffic:
     """The books that the instrument keeps and the drain reads."""
 
-    __slots__ = ("draining", "entrances", "is_cut", "released", "requests", "websockets")
+    __slots__ = (
+        "draining", "entrances", "is_cut", "receive_blocks_close", "released", "requests",
+        "websockets",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.draining = False  # answer "Connection: close", and 503 on the health path
         self.is_cut = False  # time is up: what the app still did was cancelled
+        self.receive_blocks_close = False  # the server cannot close while the app waits to receive
         self.requests = 0  # that the app works on
         self.websockets: set[HeldWebSocket] = set()
         self.released = 0  # requests and WebSockets that ended so far, counted only while draining

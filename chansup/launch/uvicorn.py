@@ -10,40 +10,36 @@ import uvicorn
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from chansup.launch import application, heartbeat, options, retirement
+from chansup.launch import application, heartbeat, options, owned, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
 
 PACKAGE = "uvicorn"
 _PROXY_HEADERS = frozenset(
-    (b"forwarded", b"x-real-ip")
-    + tuple(b"x-forwarded-" + name for name in (b"for", b"proto", b"host", b"port", b"prefix"))
+    b"forwarded x-real-ip x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port "
+    b"x-forwarded-prefix".split()
 )
-_DRAIN = "chansup drains: set [rollout] stop_timeout, settle and keep_alive instead"
-_PROCESSES = "chansup runs the processes: set [interface] processes instead"
-_BIND = "chansup binds: set [interface] bind instead"
-_RELOAD = "chansup replaces code: use `chansup reload` instead"
 OWNED = {
-    "app": "chansup loads the app: set [app] asgi instead",
-    "factory": "chansup loads the app: name the application object in [app] asgi",
-    "interface": "chansup knows the gateway: set [app] asgi or [app] wsgi instead",
-    "host": _BIND,
-    "port": _BIND,
-    "uds": _BIND,
-    "fd": _BIND,
-    "backlog": "set [interface] backlog instead",
-    "workers": _PROCESSES,
-    "timeout_worker_healthcheck": "set [interface] liveness_timeout instead",
-    "timeout_graceful_shutdown": _DRAIN,
-    "env_file": "set [app] env_file instead",
-    "reload": _RELOAD,
-    "reload_dirs": _RELOAD,
-    "reload_delay": _RELOAD,
-    "reload_includes": _RELOAD,
-    "reload_excludes": _RELOAD,
-    "callback_notify": "chansup has a heartbeat of its own: remove it",
-    "timeout_notify": "chansup has a heartbeat of its own: remove it",
+    "app": owned.APPLICATION,
+    "factory": owned.APPLICATION,
+    "interface": owned.GATEWAY,
+    "host": owned.BIND,
+    "port": owned.BIND,
+    "uds": owned.BIND,
+    "fd": owned.BIND,
+    "backlog": owned.BACKLOG,
+    "workers": owned.PROCESSES,
+    "timeout_worker_healthcheck": owned.LIVENESS,
+    "timeout_graceful_shutdown": owned.DRAIN,
+    "env_file": owned.ENVIRONMENT,
+    "reload": owned.RELOAD,
+    "reload_dirs": owned.RELOAD,
+    "reload_delay": owned.RELOAD,
+    "reload_includes": owned.RELOAD,
+    "reload_excludes": owned.RELOAD,
+    "callback_notify": owned.HEARTBEAT,
+    "timeout_notify": owned.HEARTBEAT,
 }
 
 

@@ -1,0 +1,249 @@
+"""Runs granian in this process: its worker, without the parent that spawns workers.
+
+Granian has no public way to do so. What is used of its inside stands in `_require`, and a version
+without that is refused with a message.
+"""
+
+import asyncio
+import importlib.metadata
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import granian._signals
+import granian.server.common
+import granian.server.mp
+from granian._granian import SocketHolder, WorkerSignal
+from granian.constants import Interfaces
+from granian.errors import ConfigurationError
+from granian.server.common import AbstractServer
+from granian.server.mp import MPServer
+
+from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch.child import Child
+from chansup.launch.instrument import instrument
+from chansup.launch.options import OptionProblem
+from chansup.launch.wsgi import instrument_wsgi
+
+# What it is given and gives is typed for granian's own use of it.
+_processes: Any = granian.server.mp
+_common: Any = granian.server.common
+_signals: Any = granian._signals
+_holder: Any = SocketHolder
+
+PACKAGE = "granian"
+OWNED = {
+    "target": owned.APPLICATION,
+    "factory": owned.APPLICATION,
+    "interface": owned.GATEWAY,
+    "address": owned.BIND,
+    "port": owned.BIND,
+    "uds": owned.BIND,
+    "uds_permissions": owned.UNIX_MODE,
+    "backlog": owned.BACKLOG,
+    "workers": owned.PROCESSES,
+    "respawn_failed_workers": owned.RESTARTS,
+    "respawn_interval": owned.RESTARTS,
+    "rss_sample_interval": owned.RESTARTS,
+    "rss_samples": owned.RESTARTS,
+    "workers_lifetime": owned.RESTARTS,
+    "workers_max_rss": owned.RESTARTS,
+    "workers_kill_timeout": owned.DRAIN,
+    "working_dir": owned.DIRECTORY,
+    "env_files": owned.ENVIRONMENT,
+    "metrics_enabled": owned.METRICS,
+    "metrics_scrape_interval": owned.METRICS,
+    "metrics_address": owned.METRICS,
+    "metrics_port": owned.METRICS,
+    "reload": owned.RELOAD,
+    "reload_paths": owned.RELOAD,
+    "reload_ignore_dirs": owned.RELOAD,
+    "reload_ignore_patterns": owned.RELOAD,
+    "reload_ignore_paths": owned.RELOAD,
+    "reload_filter": owned.RELOAD,
+    "reload_tick": owned.RELOAD,
+    "reload_ignore_worker_failure": owned.RELOAD,
+    "process_name": owned.DAEMON,
+    "pid_file": owned.DAEMON,
+}
+
+
+def version() -> str:
+    """Return the name and version of the server."""
+    return f"granian {importlib.metadata.version('granian')}"
+
+
+def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
+    """Return the options that granian does not take."""
+    return options.check(given, _known_options(), OWNED, "granian")
+
+
+def _known_options() -> dict[str, object]:
+    return options.parameters(AbstractServer.__init__, without=OWNED)
+
+
+class _Stop:
+    """Stands where granian expects its one shutdown signal, and has one for each listener."""
+
+    def __init__(self) -> None:
+        self.signals: list[Any] = []
+        self._pending = 0
+        self._when_stopped: Callable[[], None] = lambda: None
+
+    def add_cb(self, when_stopped: Callable[[], None]) -> None:
+        """Take what granian does once its runtime has stopped."""
+        self._when_stopped = when_stopped
+
+    def another(self) -> Any:
+        """Return a signal for one more runtime."""
+        signal = WorkerSignal()
+        signal.add_cb(self._stopped)
+        self.signals.append(signal)
+        self._pending += 1
+        return signal
+
+    def set(self) -> None:
+        """Stop every runtime."""
+        for signal in self.signals:
+            signal.set()
+
+    def _stopped(self) -> None:
+        self._pending -= 1
+        if not self._pending:
+            self._when_stopped()
+
+
+class _WorkerForEachListener:
+    """Stands where granian makes its worker, and makes one for each listener."""
+
+    def __init__(self, real: Any, holders: list[Any]) -> None:
+        self._real = real
+        self._holders = holders
+
+    def __call__(self, worker_id: int, _sock: Any, *arguments: Any) -> "_Workers":
+        return _Workers(
+            [(self._real(worker_id, (None, holder), *arguments), holder.is_uds())
+             for holder in self._holders]
+        )  # fmt: skip
+
+
+class _Workers:
+    def __init__(self, workers: list[tuple[Any, bool]]) -> None:
+        self._workers = workers
+
+    def __getattr__(self, method: str) -> Callable[[Any, Any, _Stop], None]:
+        # serve_mtr, serve_str, serve_mtr_uds, serve_str_uds: of the first listener's kind
+        base = method.removesuffix("_uds")
+
+        def serve(scheduler: Any, loop: Any, stop: _Stop) -> None:
+            for worker, is_unix in self._workers:
+                run = getattr(worker, f"{base}_uds" if is_unix else base)
+                run(scheduler, loop, stop.another())
+
+        return serve
+
+
+def serve(child: Child) -> int:
+    """Run the server until it was drained. Return the exit code."""
+    _require()
+    is_wsgi = child.launch.gateway == "wsgi"
+    app = application.load(child.launch.application)
+    if is_wsgi:
+        app = instrument_wsgi(app, child)
+    else:
+        child.traffic.receive_blocks_close = True
+        app = instrument(app, child.traffic, child.cells, child.launch.health_path,
+                         str(child.launch.options.get("url_path_prefix") or ""))  # fmt: skip
+    _common.setproctitle = None  # `ps` shows the slot
+    try:
+        _Server(child, is_wsgi, **_settings(child)).serve(
+            target_loader=lambda: app, wrap_loader=False
+        )
+    except ConfigurationError as error:
+        raise application.GatewayError(f"granian refuses its option {error}") from error
+    return 0
+
+
+class _Server(MPServer):
+    """A parent that becomes its only worker, after granian has validated and derived everything."""
+
+    def __init__(self, child: Child, is_wsgi: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._child = child
+        self._is_wsgi = is_wsgi
+
+    def _serve(self, spawn_target: Any, target_loader: Any) -> None:
+        child = self._child
+        holders = [
+            _holder(listener.fileno(), listener.family == socket.AF_UNIX, child.backlog)
+            for listener in child.sockets()
+        ]
+        vars(self).update(_ssp=None, _shd=holders[0], _sso=None)
+        name = "WSGIWorker" if self._is_wsgi else "ASGIWorker"
+        workers = _WorkerForEachListener(getattr(_processes, name), holders)
+        setattr(_processes, name, workers)
+        stop = _Stop()
+        _signals.set_sync_signals = lambda: _on_thread(child, stop)
+        _signals.set_loop_signals = lambda loop: _on_loop(child, loop, stop)
+        run, arguments = self._in_worker(spawn_target, target_loader)
+        run(*arguments)
+
+    def _in_worker(self, spawn_target: Any, target_loader: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return what granian would run in the process that it would spawn now."""
+        captured: list[tuple[Any, tuple[Any, ...]]] = []
+
+        def capture(parent: Any, idx: int, target: Any, args: tuple[Any, ...]) -> None:
+            captured.append((target, args))
+
+        original = _processes.WorkerProcess
+        _processes.WorkerProcess = capture
+        try:
+            self._spawn_worker(0, spawn_target, target_loader)
+        finally:
+            _processes.WorkerProcess = original
+        return captured[0]
+
+
+def _on_loop(child: Child, loop: asyncio.AbstractEventLoop, stop: _Stop) -> _Stop:
+    loop.call_soon(heartbeat.start, child, loop)
+    retirement.when_accepting(child, loop, stop.set)
+    return stop
+
+
+def _on_thread(child: Child, stop: _Stop) -> _Stop:
+    heartbeat.start_thread(child)
+    retirement.on_thread(child, child.listeners.disconnect, stop.set)
+    retirement.thread_when_accepting(child)
+    return stop
+
+
+def _settings(child: Child) -> dict[str, Any]:
+    known = _known_options()
+    given = child.launch.options
+    chosen = {name: options.convert(known[name], value) for name, value in given.items()}
+    if "log_level" not in given and not given.get("log_access"):
+        chosen["log_level"] = options.convert(known["log_level"], "warning")
+    return {
+        **chosen,
+        "target": child.launch.application,
+        "interface": Interfaces.WSGI if child.launch.gateway == "wsgi" else Interfaces.ASGI,
+        "backlog": child.backlog,
+    }
+
+
+def _require() -> None:
+    inside = [
+        (granian.server.mp, "ASGIWorker"),
+        (granian.server.mp, "WSGIWorker"),
+        (granian.server.mp, "WorkerProcess"),
+        (MPServer, "_spawn_asgi_lifespan_worker"),
+        (MPServer, "_spawn_wsgi_worker"),
+        (MPServer, "_spawn_worker"),
+        (granian._signals, "set_loop_signals"),
+        (granian._signals, "set_sync_signals"),
+    ]
+    missing = [name for owner, name in inside if not hasattr(owner, name)]
+    if missing:
+        raise application.GatewayError(
+            f"{version()} has no {', '.join(missing)}: this version of chansup cannot run it"
+        )

@@ -1,0 +1,238 @@
+"""Runs one of gunicorn's workers in this process, without its arbiter."""
+
+import asyncio
+import functools
+import importlib.metadata
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import gunicorn.sock
+from gunicorn.config import KNOWN_SETTINGS, Config
+from gunicorn.errors import ConfigError
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch.child import Child
+from chansup.launch.instrument import instrument
+from chansup.launch.options import OptionProblem
+from chansup.launch.wsgi import instrument_wsgi
+
+PACKAGE = "gunicorn"
+_ASGI_WORKERS = ("asgi",)
+_WSGI_WORKERS = ("gthread", "sync")
+_DEFAULT_THREADS = 4  # gunicorn's one would let one slow client stop the process
+OWNED = {
+    "wsgi_app": owned.APPLICATION,
+    "bind": owned.BIND,
+    "backlog": owned.BACKLOG,
+    "reuse_port": owned.BIND,
+    "workers": owned.PROCESSES,
+    "timeout": owned.LIVENESS,
+    "graceful_timeout": owned.DRAIN,
+    "max_requests": owned.RESTARTS,
+    "max_requests_jitter": owned.RESTARTS,
+    "reload": owned.RELOAD,
+    "reload_engine": owned.RELOAD,
+    "reload_extra_files": owned.RELOAD,
+    "preload_app": "each process loads the app itself: remove it",
+    "config": "write gunicorn's settings into [interface.options]",
+    "check_config": "use `chansup check` instead",
+    "print_config": "use `chansup check` instead",
+    "chdir": owned.DIRECTORY,
+    "pythonpath": "set PYTHONPATH in [app] environment instead",
+    "daemon": owned.DAEMON,
+    "pidfile": owned.DAEMON,
+    "proc_name": owned.DAEMON,
+    "raw_env": owned.ENVIRONMENT,
+    "user": owned.USER,
+    "group": owned.USER,
+    "umask": owned.USER,
+    "initgroups": owned.USER,
+}
+
+
+def version() -> str:
+    """Return the name and version of the server."""
+    return f"gunicorn {importlib.metadata.version('gunicorn')}"
+
+
+def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
+    """Return the options that gunicorn does not take."""
+    known: dict[str, object] = {
+        setting.name: None for setting in KNOWN_SETTINGS if setting.name not in OWNED
+    }
+    problems = options.check(given, known, OWNED, "gunicorn")
+    refused = {problem.name for problem in problems}
+    config = Config()
+    for name, value in given.items():
+        if name not in refused:
+            try:
+                config.set(name, value)
+            except (AttributeError, ConfigError, TypeError, ValueError) as error:
+                problems.append(OptionProblem(name, str(error)))
+    workers = _ASGI_WORKERS if gateway == "asgi" else _WSGI_WORKERS
+    worker = given.get("worker_class", workers[0])
+    if worker not in workers:
+        names = " or ".join(f'"{name}"' for name in workers)
+        message = f'expected {names} for an {gateway.upper()} app, got "{worker}"'
+        problems.append(OptionProblem("worker_class", message))
+    return problems
+
+
+class _Application:
+    """What a worker asks for its app."""
+
+    def __init__(self, config: Config, app: Any) -> None:
+        self.cfg = config
+        self._app = app
+
+    def wsgi(self) -> Any:
+        """Return the app, of whatever gateway."""
+        return self._app
+
+
+def serve(child: Child) -> int:
+    """Run the worker until it was drained. Return the exit code."""
+    launch = child.launch
+    config = Config()
+    for name, value in launch.options.items():
+        config.set(name, value)
+    config.set("graceful_timeout", max(1, int(launch.drain.timeout)))
+    if "loglevel" not in launch.options and not config.accesslog:
+        config.set("loglevel", "warning")
+    app = application.load(launch.application)
+    if launch.gateway == "asgi":
+        app = instrument(app, child.traffic, child.cells, launch.health_path, config_root(config))
+        worker_class = _asgi_worker()
+    else:
+        app = instrument_wsgi(app, child)
+        worker_class = _worker_class(launch.options)
+        if "threads" not in launch.options:
+            config.set("threads", _DEFAULT_THREADS)
+    sockets = [_adopt(listener, config) for listener in child.sockets()]
+    log = config.logger_class(config)
+    worker = worker_class(
+        0, os.getppid(), sockets, _Application(config, app),
+        min(1.0, launch.heartbeat_interval), config, log,
+    )  # fmt: skip
+    worker.child = child
+    worker.pid = os.getpid()
+    worker.init_process()
+    return 0
+
+
+def config_root(config: Config) -> str:
+    """Return the path that gunicorn's ASGI worker serves below, or nothing."""
+    return str(getattr(config, "root_path", "") or "")
+
+
+def _worker_class(given: Mapping[str, object]) -> Any:
+    return _Sync if given.get("worker_class") == "sync" else _Threads
+
+
+def _adopt(listener: socket.socket, config: Config) -> Any:
+    # A duplicate, as gunicorn closes the descriptor it is given.
+    address = listener.getsockname()
+    kind = gunicorn.sock._sock_type(address)
+    adopted = kind(address, config, None, fd=os.dup(listener.fileno()))
+    adopted.sock.set_inheritable(False)
+    return adopted
+
+
+class _Sync(SyncWorker):  # type: ignore[misc]
+    """One request at a time, each on a connection of its own.
+
+    Nothing waits in this process, so the drain is short: finish the request in hand. It uses
+    select(2), so it stops accepting by leaving its loop.
+    """
+
+    child: Child
+
+    def init_signals(self) -> None:
+        """Leave the signals to the drain."""
+
+    def notify(self) -> None:
+        """Beat. A worker that is busy with one long request does not."""
+        heartbeat.beat(self.child)
+
+    def run(self) -> None:
+        """Report that it is ready, and accept."""
+        child = self.child
+        child.stop_accepting = self._leave  # type: ignore[method-assign]
+        retirement.on_thread(child, child.listeners.disconnect, self._leave)
+        child.ready()
+        super().run()
+
+    def _leave(self) -> None:
+        self.alive = False
+        os.write(self.PIPE[1], b"1")
+
+
+class _Threads(ThreadWorker):  # type: ignore[misc]
+    """A loop that accepts, and threads that run the app."""
+
+    child: Child
+
+    def init_signals(self) -> None:
+        """Leave the signals to the drain."""
+
+    def notify(self) -> None:
+        """Beat: the loop turns, whatever the threads do."""
+        heartbeat.beat(self.child)
+        if self.child.traffic.draining:
+            self.max_keepalived = 0  # each response says "Connection: close"
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept or not, but never again once the drain has begun."""
+        if not (enabled and self.child.traffic.draining):
+            super().set_accept_enabled(enabled)
+
+    def run(self) -> None:
+        """Report that it is ready, and serve."""
+        child = self.child
+        child.stop_accepting = self._stop_accepting  # type: ignore[method-assign]
+        retirement.on_thread(child, child.listeners.disconnect, self._leave)
+        retirement.thread_when_accepting(child)
+        super().run()
+
+    def _stop_accepting(self) -> None:
+        self.max_keepalived = 0
+        self.child.listeners.stop_accepting()
+
+    def _leave(self) -> None:
+        self.alive = False
+        self.method_queue.defer(lambda: None)
+
+
+@functools.cache
+def _asgi_worker() -> Any:
+    try:
+        from gunicorn.workers.gasgi import ASGIWorker
+    except ImportError as error:
+        raise application.GatewayError(
+            f'{version()} has no ASGI worker: install "gunicorn>=25", or choose another server'
+        ) from error
+
+    class Asgi(ASGIWorker):  # type: ignore[misc]
+        child: Child
+        serving: asyncio.Task[None] | None = None
+
+        def init_signals(self) -> None:
+            """Leave the signals to the drain."""
+
+        async def _serve(self) -> None:
+            loop = asyncio.get_running_loop()
+            self.serving = asyncio.current_task()
+            heartbeat.start(self.child, loop)
+            retirement.when_accepting(self.child, loop, self._leave)
+            await super()._serve()
+
+        def _leave(self) -> None:
+            self.alive = False
+            if self.serving is not None:
+                self.serving.cancel()  # wakes it from its sleep of a second
+
+    return Asgi

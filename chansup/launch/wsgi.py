@@ -1,0 +1,132 @@
+"""Counts what a WSGI app does, and answers the health path, for servers that speak WSGI natively.
+
+Several threads may be at work, so the books are kept under a lock.
+"""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
+from typing import Any
+
+from chansup.launch.child import Child
+from chansup.protocol.scoreboard import (
+    DURATION_BOUNDS,
+    DURATION_SUM,
+    DURATIONS,
+    IN_PROGRESS,
+    request_cell,
+)
+
+Environ = dict[str, Any]
+WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+def instrument_wsgi(application: WsgiApplication, child: Child) -> WsgiApplication:
+    """Return the app, wrapped."""
+    books = _Books(child)
+    health_path = child.launch.health_path
+
+    def instrumented(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if health_path is not None and _path(environ) == health_path:
+            return _answer_health(environ, start_response, child)
+        return _run(application, environ, start_response, books)
+
+    return instrumented
+
+
+def _path(environ: Environ) -> str:
+    return str(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+
+
+def _answer_health(
+    environ: Environ, start_response: Callable[..., Any], child: Child
+) -> Iterable[bytes]:
+    draining = child.traffic.draining
+    body = b"draining\n" if draining else b"ok\n"
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+    ]
+    start_response("503 Service Unavailable" if draining else "200 OK", headers)
+    return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+
+
+class _Books:
+    """The cells and the traffic, for several threads."""
+
+    def __init__(self, child: Child) -> None:
+        self._cells = child.cells
+        self._traffic = child.traffic
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        with self._lock:
+            self._traffic.requests += 1
+            self._cells[IN_PROGRESS] = self._traffic.requests
+
+    def end(self, method: str, status: int, duration: float) -> None:
+        with self._lock:
+            self._traffic.requests -= 1
+            self._traffic.released += 1
+            self._cells[IN_PROGRESS] = self._traffic.requests
+            self._cells[request_cell(method, status)] += 1
+            self._cells[DURATIONS + bisect_left(DURATION_BOUNDS, duration)] += 1
+            self._cells[DURATION_SUM] += duration
+
+
+def _run(
+    application: WsgiApplication,
+    environ: Environ,
+    start_response: Callable[..., Any],
+    books: _Books,
+) -> Iterable[bytes]:
+    began = perf_counter()
+    status = 0
+
+    def start(line: str, *arguments: Any) -> Any:
+        nonlocal status
+        status = int(line[:3])
+        return start_response(line, *arguments)
+
+    def end() -> None:
+        books.end(environ["REQUEST_METHOD"], status, perf_counter() - began)
+
+    books.begin()
+    try:
+        body = application(environ, start)
+    except Exception:
+        status = 500  # is what every server answers then
+        end()
+        raise
+    except BaseException:
+        end()
+        raise
+    if isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", list))):
+        # Complete, or better left to the server, which may use sendfile(2).
+        end()
+        return body
+    return _Body(body, end)
+
+
+class _Body:
+    """A response body that says when the server has finished with it."""
+
+    def __init__(self, body: Iterable[bytes], end: Callable[[], None]) -> None:
+        self._body = body
+        self._end: Callable[[], None] | None = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """Close the app's body; PEP 3333 obliges servers to call this."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            end, self._end = self._end, None
+            if end is not None:
+                end()
