@@ -397,7 +397,7 @@ def test_init_and_check(site: Site):
 
 
 def test_completion_offers_pools_and_slots(site: Site):
-    complete = {"_CHANSUP_COMPLETE": "bash_complete", "COMP_WORDS": "chansup restart th", "COMP_CWORD": "2"}  # noqa: E501 # fmt: skip
+    complete = {"_CHANSUP_COMPLETE": "bash_complete", "COMP_WORDS": "chansup restart th", "COMP_CWORD": "2"}  # fmt: skip
     with site.supervisor():
         answer = site.chansup(environ=complete)
     assert answer.stdout.split() == ["plain,thumbnails", "plain,thumbnails.0", "plain,thumbnails.1"]

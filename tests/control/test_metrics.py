@@ -19,7 +19,9 @@ from chansup.supervisor.status import Measurement
 from .fake import FakeCommands, cells
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1"
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "metrics.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTATION = ROOT / "docs" / "metrics.md"
+ALERTS = ROOT / "contrib" / "prometheus" / "alerts.yml"
 
 
 def measurement(slot: str = "interface.0", **changes: object) -> Measurement:
@@ -235,3 +237,14 @@ def test_the_documentation_names_every_metric(fake):
     }
     documented = set(re.findall(r"^\| `(chansup_\w+)`", DOCUMENTATION.read_text(), re.MULTILINE))
     assert {name.removesuffix("_total").removesuffix("_info") for name in documented} == exported
+
+
+@pytest.mark.parametrize("file", [DOCUMENTATION, ALERTS], ids=lambda file: file.name)
+def test_queries_name_metrics_and_labels_that_exist(fake, file):
+    found = samples(page(fake))
+    names = {name for name, _ in found} | {"chansup_build_info"}
+    queries = file.read_text().partition("## Questions")[2] or file.read_text()
+    for name, selector in re.findall(r"\b(chansup_\w+)(?:\{([^}]*)\})?", queries):
+        assert name in names
+        labels = {label for one, pairs in found if one == name for label, _ in pairs}
+        assert set(re.findall(r"(\w+)=~?\"", selector)) <= labels
