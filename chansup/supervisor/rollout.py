@@ -245,8 +245,8 @@ class Rollout:
         if back:
             return f"; {back} slots went back to generation {self._former.number}"
         return (
-            f"; {len(self._replaced)} slots run generation {self.generation.number}: its directory is"
-            " the same as before, so there is no old code to go back to"
+            f"; {len(self._replaced)} slots run generation {self.generation.number}: its directory"
+            " is the same as before, so there is no old code to go back to"
         )
 
     async def _undo_pools(self) -> None:

@@ -1,0 +1,142 @@
+"""Under load, a reload and a rolling restart fail no request, whatever server carries the app."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.load import Failure, FreshConnections, KeepAlive, WebSockets, in_background
+from tests.running import Running, running, write_app
+from tests.system.conftest import DIRECT
+
+SERVERS = ("uvicorn", "granian", "hypercorn", "daphne", "gunicorn")
+
+
+def config(server: str, bind: str = "127.0.0.1:0", processes: int = 2, more: str = "") -> str:
+    text = DIRECT.replace('"127.0.0.1:0"', f'"{bind}"').replace(
+        "processes = 2", f'processes = {processes}\nserver = "{server}"\n{more}'
+    )
+    if server == "gunicorn":
+        text += '\n[interface.options]\nworker_class = "asgi"\n'
+    return text
+
+
+@contextmanager
+def loaded(run: Running) -> Iterator[tuple[FreshConnections, KeepAlive, WebSockets]]:
+    """Run the load; afterwards no request may have failed."""
+    address = run.address
+    loads = (FreshConnections(address, 60), KeepAlive(address, 10), WebSockets(address, 20))
+    with in_background(*loads):
+        yield loads
+    fresh, kept, sockets = (load.result for load in loads)
+    assert fresh.succeeded > 30
+    assert kept.succeeded > 30
+    assert not fresh.failures, fresh.summary()
+    assert not kept.failures, kept.summary()
+    assert not kept.cut_while_idle, kept.summary()
+    assert not sockets.disordered, sockets.summary()
+    assert set(sockets.closes) <= {1000, 1012}, sockets.summary()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_reload_under_load(site: Path, server: str) -> None:
+    with running(site, config(server)) as run:
+        run.wait_until_ready()
+        with loaded(run) as (fresh, _, _):
+            write_app(site, "2")
+            done = run.command("reload", timeout=60)
+            assert done.returncode == 0, done.stdout + done.stderr
+            write_app(site, "3", before="broken = 1 / 0\n")
+            assert run.command("reload", timeout=60).returncode == 1
+        versions = {body.split()[0] for body in fresh.result.bodies}
+        assert versions == {b"1", b"2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("kind", ["unix", "one slot", "shared"])
+def test_reload_under_load_on_a_shared_socket(site: Path, server: str, kind: str) -> None:
+    text = {
+        "unix": lambda: config(server, "unix:web.sock"),
+        "one slot": lambda: config(server, processes=1),
+        "shared": lambda: config(server, more='steering = "off"'),
+    }[kind]()
+    with running(site, text) as run:
+        run.wait_until_ready()
+        with loaded(run):
+            write_app(site, "2")
+            done = run.command("reload", timeout=60)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rolling_sigterm_under_load(site: Path) -> None:
+    """An operator's kill of one process after the other is a crash no client sees."""
+    with running(site, config("uvicorn")) as run:
+        run.wait_until_ready()
+        with loaded(run):
+            for slot in ("interface.0", "interface.1"):
+                pid = run.slots()[slot]["pid"]
+                os.kill(pid, signal.SIGTERM)
+                run.wait_for(lambda slot=slot, pid=pid: run.slots()[slot]["pid"] not in (None, pid))
+                run.wait_until_ready()
+
+
+def test_a_crash_fails_only_what_the_process_held(site: Path) -> None:
+    with running(site, config("uvicorn")) as run:
+        run.wait_until_ready()
+        address = run.address
+        fresh = FreshConnections(address, 100)
+        with in_background(fresh):
+            victim = run.pids()[0]
+            os.kill(victim, signal.SIGKILL)
+            run.wait_for(lambda: run.slots()["interface.0"]["pid"] not in (None, victim))
+            run.wait_until_ready()
+        assert fresh.result.succeeded > 50
+        assert set(fresh.result.failures) <= {Failure.RESET, Failure.EOF, Failure.SHORT}
+        assert fresh.result.failed <= 3, fresh.result.summary()
+
+
+WEBSOCKETS_SCRIPT = """
+import asyncio, os, signal, socket, sys
+import websockets
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+async def main():
+    fd = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    assert os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDS"] == "1"
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with websockets.serve(echo, sock=socket.socket(fileno=fd)):
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+        await stop.wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("argument", ["{fd}", ""])
+def test_a_foreign_server_takes_the_socket(site: Path, argument: str) -> None:
+    (site / "server.py").write_text(WEBSOCKETS_SCRIPT)
+    text = f"""
+[interface]
+bind = "127.0.0.1:0"
+processes = 2
+command = "{sys.executable} server.py {argument}"
+ready = "notify"
+"""
+    with running(site, text) as run:
+        run.wait_until_ready()
+        sockets = WebSockets(run.address, 10)
+        with in_background(sockets):
+            assert run.command("reload").returncode == 0
+        assert sockets.result.echoed > 10
+        assert not sockets.result.handshake_failures, sockets.result.summary()
+        assert set(sockets.result.closes) <= {1000, 1001}, sockets.result.summary()
