@@ -6,6 +6,7 @@ may print what it likes before that.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from chansup.config.load import Loaded
 
 TIMEOUT = 60.0  # seconds, for an app that imports half the world
 _MODULE = "chansup.launch.probe"
+_OWN_MODULE = re.compile(r"No module named '?chansup(?P<inner>\.[a-z.]+)?")
 _SHOWN_LINES = 12  # of what a failed probe printed
 
 
@@ -79,10 +81,10 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
     answer = _answer(output)
     if answer is not None:
         return answer
-    if "No module named" in errors and "chansup" in _last_line(errors):
-        return _failed(
-            "app.python", f"chansup is not installed there: {python} -m pip install chansup"
-        )
+    if missing := _OWN_MODULE.search(_last_line(errors)):
+        state = "is older there than this one" if missing["inner"] else "is not installed there"
+        message = f"chansup {state}: {python} -m pip install --upgrade chansup"
+        return _failed("app.python", message)
     return _failed(key, f"importing it {_ending(code)}{_shown(errors)}")
 
 

@@ -89,17 +89,24 @@ def channels(root: Path) -> list[str]:
     for path in sources.python_files(root):
         if "ChannelNameRouter" not in sources.text(path):
             continue
-        module = sources.tree(path)
-        assigned = dict(sources.assignments(module))
-        for node in ast.walk(module):
-            if not isinstance(node, ast.Call) or sources.called(node) != "ChannelNameRouter":
-                continue
-            for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                routes = assigned.get(argument.id) if isinstance(argument, ast.Name) else argument
-                if isinstance(routes, ast.Dict):
-                    names = [_constant(key) for key in routes.keys if key is not None]
-                    found.update(dict.fromkeys(name for name in names if name))
+        routers = [
+            node
+            for node in ast.walk(sources.tree(path))
+            if isinstance(node, ast.Call) and sources.called(node) == "ChannelNameRouter"
+        ]
+        for router in sorted(routers, key=lambda node: node.lineno):
+            for argument in [*router.args, *(keyword.value for keyword in router.keywords)]:
+                found.update(dict.fromkeys(_routes(argument, path, root)))
     return list(found)
+
+
+def _routes(argument: ast.expr, path: Path, root: Path) -> list[str]:
+    """Return the keys of a dict of routes, wherever in the project it is written."""
+    routes, source = sources.resolve(argument, path, root)
+    if not isinstance(routes, ast.Dict):
+        return []
+    keys = [sources.resolve(key, source, root)[0] for key in routes.keys if key is not None]
+    return [name for key in keys if (name := _constant(key))]
 
 
 def _constant(node: ast.expr) -> str | None:

@@ -46,8 +46,8 @@ def _is_test(name: str) -> bool:
 def text(path: Path) -> str:
     """Return the text of a file; nothing where it cannot be read."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return ""
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return ""  # a pipe could make us wait for ever
         return path.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return ""
@@ -74,6 +74,34 @@ def assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
         for target in targets:
             if isinstance(target, ast.Name) and statement.value is not None:
                 yield target.id, statement.value
+
+
+def resolve(node: ast.expr, path: Path, root: Path, hops: int = 4) -> tuple[ast.expr, Path]:
+    """Return what a name in the module `path` stands for, and the module that says so.
+
+    Imports are followed below `root`. What is no name, or leads nowhere, is returned as it is.
+    """
+    if not isinstance(node, ast.Name) or hops == 0:
+        return node, path
+    for name, value in assignments(tree(path)):
+        if name == node.id:
+            return resolve(value, path, root, hops - 1)
+    for statement in ast.walk(tree(path)):
+        if not isinstance(statement, ast.ImportFrom):
+            continue
+        for alias in statement.names:
+            source = _imported(statement, path, root)
+            if (alias.asname or alias.name) == node.id and source is not None:
+                return resolve(ast.Name(alias.name), source, root, hops - 1)
+    return node, path
+
+
+def _imported(statement: ast.ImportFrom, path: Path, root: Path) -> Path | None:
+    """Return the file that a ``from … import`` in `path` reads, if it is the project's own."""
+    if not statement.level:
+        return module_path(statement.module or "", root)
+    package = path.parents[statement.level - 1]
+    return module_path(statement.module, package) if statement.module else package / "__init__.py"
 
 
 def string(module: ast.Module, name: str) -> str | None:
@@ -104,6 +132,8 @@ def module_name(path: Path, root: Path) -> str | None:
 def module_path(name: str, root: Path) -> Path | None:
     """Return the file of a module, or None."""
     place = root.joinpath(*name.split("."))
+    if place == root:
+        return None
     for path in (place.with_suffix(".py"), place / "__init__.py"):
         if path.is_file():
             return path

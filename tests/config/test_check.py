@@ -178,7 +178,7 @@ def _ask(site, script: str, timeout: float = 10.0) -> probe.Finding:
         ("#!/bin/sh\necho Traceback >&2; echo 'Oops: x' >&2; exit 1", "app.asgi", "\n    Oops: x"),
         ("#!/no/such/interpreter", "app.python", "cannot be run"),
         ("\x7fELF", "app.python", "cannot be run"),
-        (f'#!/bin/sh\nexec {sys.executable} -IS "$@"', "app.python", "-m pip install chansup"),
+        (f'#!/bin/sh\nexec {sys.executable} -IS "$@"', "app.python", "is not installed"),
     ],
 )
 def test_a_probe_that_cannot_answer(site, script, key, words):

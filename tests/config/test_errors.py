@@ -63,7 +63,7 @@ keep_lines = 1_000_000                       # log.keep_lines: from 1 to 10000
 format = ["json"]                            # log.format: found a list
 
 [channels]                                   # channels: unknown key in the top of the file
-"""  # noqa: E501
+"""
 
 
 def _expected(text):

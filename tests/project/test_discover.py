@@ -1,0 +1,248 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from chansup.project import NothingFoundError, Project, discover
+
+MANAGE = """
+import os, sys
+def main():
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+    raise SystemExit("never run this")
+"""
+ASGI = """
+import never_installed
+application = never_installed.get_asgi_application()
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    def write(**contents: str) -> Path:
+        return write_all({name.replace("__", "/"): text for name, text in contents.items()})
+
+    def write_all(contents: dict[str, str]) -> Path:
+        for name, text in contents.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    write.all = write_all
+    return write
+
+
+def django(**more: str) -> dict[str, str]:
+    return {
+        "manage.py": MANAGE,
+        "mysite/__init__.py": "",
+        "mysite/asgi.py": ASGI,
+        "mysite/wsgi.py": "application = 1",
+        "mysite/settings.py": "",
+        **{name.replace("__", "/"): text for name, text in more.items()},
+    }
+
+
+def test_a_django_project(files):
+    directory = files.all(django())
+    assert discover(directory) == Project(
+        directory=directory,
+        asgi="mysite.asgi:application",
+        is_django=True,
+        settings="mysite.settings",
+    )
+
+
+def test_settings_say_where_the_app_is(files):
+    found = discover(
+        files.all(
+            {
+                **django(),
+                "mysite/settings.py": "ASGI_APPLICATION = 'chat.routing.app'\n",
+                "chat/routing.py": "app = 1",
+            }
+        )
+    )
+    assert found.asgi == "chat.routing:app"
+
+
+def test_settings_that_name_a_module_that_is_not_there(files):
+    found = discover(files.all({**django(), "mysite/settings.py": "ASGI_APPLICATION = 'no.x'"}))
+    assert found.asgi == "mysite.asgi:application"
+
+
+def test_only_wsgi(files):
+    contents = django()
+    del contents["mysite/asgi.py"]
+    found = discover(files.all(contents))
+    assert (found.asgi, found.wsgi) == (None, "mysite.wsgi:application")
+
+
+def test_split_settings_and_a_project_one_level_down(files):
+    found = discover(
+        files.all(
+            {
+                "backend/manage.py": MANAGE.replace(
+                    "mysite.settings", "mysite.settings.production"
+                ),
+                "backend/mysite/asgi.py": ASGI,
+                "backend/mysite/settings/__init__.py": "",
+                "backend/mysite/settings/base.py": "CHANNEL_LAYERS = {'B': 'channels_redis.core'}",
+                "backend/mysite/settings/production.py": "MIDDLEWARE = ['whitenoise.middleware']",
+                "backend/.env": "A=1",
+            }
+        )
+    )
+    assert found.app_directory == "backend"
+    assert found.settings == "mysite.settings.production"
+    assert (found.channel_layer, found.serves_static, found.has_env_file) == ("redis", True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "layer"),
+    [
+        ("", None),
+        ("CHANNEL_LAYERS = {'BACKEND': 'channels_redis.core.RedisChannelLayer'}", "redis"),
+        ("CHANNEL_LAYERS = {'BACKEND': 'channels.layers.InMemoryChannelLayer'}", "memory"),
+        ("CHANNEL_LAYERS = {'BACKEND': 'chansup.layer.ChannelLayer'}", "other"),
+    ],
+)
+def test_the_channel_layer(files, text, layer):
+    assert discover(files.all({**django(), "mysite/settings.py": text})).channel_layer == layer
+
+
+ROUTING = """
+from channels.routing import ChannelNameRouter, ProtocolTypeRouter
+from .x import Consumer
+ROUTES = {"previews": Consumer.as_asgi(), OTHER: 1, **MORE}
+application = ProtocolTypeRouter({
+    "websocket": 1,
+    "channel": ChannelNameRouter({"thumbnails": Consumer.as_asgi(), "mail.out": 1}),
+})
+other = ChannelNameRouter(ROUTES)
+"""
+
+
+def test_channels_are_read_from_the_router(files):
+    found = discover(files.all({**django(), "chat/routing.py": ROUTING}))
+    assert found.channels == ["thumbnails", "mail.out", "previews"]
+
+
+def test_channels_are_found_through_imports(files):
+    found = discover(
+        files.all(
+            {
+                **django(),
+                "mysite/asgi.py": "from rooms.routing import channels as routes\n"
+                "application = ProtocolTypeRouter({'channel': ChannelNameRouter(routes)})",
+                "rooms/__init__.py": "BOTS = 'bots'",
+                "rooms/routing.py": "from .names import MAIL\nfrom . import BOTS\n"
+                "channels = {MAIL: 1, BOTS: 2, UNKNOWN: 3}",
+                "rooms/names.py": "from .routing import LOOP\nMAIL = 'mail'",
+            }
+        )
+    )
+    assert found.channels == ["mail", "bots"]
+
+
+def test_channels_of_the_procfile_are_not_run_twice(files):
+    procfile = (
+        "web: daphne mysite.asgi:application\n"
+        "worker: python manage.py runworker thumbnails\n"
+        "release: python manage.py migrate\n"
+        "# a comment\n"
+        "clock: FOO=1 python clock.py --at ${CLOCK:-5}\n"
+        "bot: python bot.py $TOKEN\n"
+        "watch: sleep 1 | cat\n"
+    )
+    found = discover(files.all({**django(), "chat/routing.py": ROUTING, "Procfile": procfile}))
+    assert found.channels == ["mail.out", "previews"]
+    assert found.release == "python manage.py migrate"
+    assert {program.name: program.command for program in found.programs} == {
+        "worker": "python manage.py runworker thumbnails",
+        "clock": ["sh", "-c", "FOO=1 python clock.py --at ${CLOCK:-5}"],
+        "bot": ["sh", "-c", "exec python bot.py $TOKEN"],
+        "watch": ["sh", "-c", "sleep 1 | cat"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("contents", "directory", "asgi"),
+    [
+        ({"main.py": "from fastapi import FastAPI\napp = FastAPI()"}, ".", "main:app"),
+        ({"app/main.py": "import fastapi\nxy = fastapi.FastAPI()"}, ".", "app.main:xy"),
+        ({"src/shop/api.py": "app: Starlette = Starlette()"}, "src", "shop.api:app"),
+        ({"web/__init__.py": "app = Quart(__name__)"}, ".", "web:app"),
+        ({"plain.py": "async def app(scope, receive, send): ..."}, ".", "plain:app"),
+        ({"main.py": "app = FastAPI()", "admin/main.py": "app = FastAPI()"}, ".", "main:app"),
+        ({"main.py": "sub = FastAPI()\napp = FastAPI()"}, ".", "main:app"),
+        ({"a-b.py": "app = FastAPI()", "c.py": "app = FastAPI()"}, ".", "c:app"),
+        ({"flask_app.py": "app = Flask(__name__)", "z.py": "api = FastAPI()"}, ".", "z:api"),
+    ],
+)
+def test_other_frameworks(files, contents, directory, asgi):
+    found = discover(files.all(contents))
+    assert (found.app_directory, found.asgi, found.wsgi) == (directory, asgi, None)
+    assert not found.is_django
+
+
+def test_flask(files):
+    found = discover(files.all({"wsgi.py": "application = Flask(__name__)"}))
+    assert (found.asgi, found.wsgi) == (None, "wsgi:application")
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {},
+        {"main.py": "print('app = FastAPI()')"},
+        {"main.py": "app = FastAPI("},
+        {"main.py": "def make():\n    app = FastAPI()\n    return app"},
+        {"test_main.py": "app = FastAPI()", "tests/main.py": "app = FastAPI()"},
+        {"venv/pyvenv.cfg": "", "venv/lib/main.py": "app = FastAPI()"},
+        {"my-env/pyvenv.cfg": "", "my-env/main.py": "app = FastAPI()"},
+        {"node_modules/x/main.py": "app = FastAPI()", ".hidden/main.py": "app = FastAPI()"},
+        {"manage.py": MANAGE},
+    ],
+)
+def test_nothing_is_found_and_the_error_says_what_was_looked_for(files, contents):
+    with pytest.raises(NothingFoundError, match=r"manage\.py.*FastAPI"):
+        discover(files.all(contents))
+
+
+def test_a_current_release(files, tmp_path):
+    files.all({f"releases/2/{name}": text for name, text in django().items()})
+    (tmp_path / "current").symlink_to("releases/2")
+    # Only what the link points to counts: releases are not searched by chance.
+    found = discover(tmp_path)
+    assert (found.directory, found.app_directory) == (tmp_path, "current")
+    assert found.asgi == "mysite.asgi:application"
+
+
+def test_virtual_environments(files, tmp_path):
+    files.all({**django(), ".venv/pyvenv.cfg": ""})
+    assert discover(tmp_path).python is None
+    (tmp_path / ".venv/bin").mkdir()
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    found = discover(tmp_path)
+    assert (found.python, found.python_has_chansup) == (".venv/bin/python", False)
+    (tmp_path / ".venv/lib/python3.11/site-packages/chansup").mkdir(parents=True)
+    assert discover(tmp_path).python_has_chansup
+
+
+def test_the_environment_that_chansup_runs_in_needs_no_mention(files, tmp_path, monkeypatch):
+    files.all({**django(), "venv/pyvenv.cfg": "", "venv/bin/python": ""})
+    (tmp_path / "venv/bin/python").chmod(0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    assert discover(tmp_path).python is None
+
+
+def test_files_that_cannot_be_read_are_passed_over(files, tmp_path):
+    files.all(django())
+    (tmp_path / "broken.py").write_bytes(b"\xff\xfe\x00app = FastAPI()")
+    (tmp_path / "deep.py").write_text("x = " + "(" * 5000)
+    os.mkfifo(tmp_path / "fifo.py")
+    (tmp_path / "dangling.py").symlink_to("nowhere")
+    assert discover(tmp_path).is_django

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chansup.config.load import load
+from chansup.errors import ChansupError
+from chansup.project import FileExistsAlreadyError, Project, discover, render, write
+from chansup.project.project import Program
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def loaded(tmp_path: Path, project: Project):
+    (tmp_path / "manage.py").touch()
+    path = tmp_path / "chansup.toml"
+    path.write_text(render(project))
+    result = load(path, {})
+    assert result.warnings == []
+    return result.config
+
+
+def test_a_small_project_gets_a_small_config(tmp_path):
+    text = render(Project(directory=tmp_path, asgi="main:app"))
+    assert text == (
+        "# How chansup runs this project. Try it: chansup check, then chansup run.\n"
+        "# Every key is explained in chansup.toml.example.\n"
+        "\n"
+        "[app]\n"
+        'asgi = "main:app"\n'
+        "\n"
+        "[interface]\n"
+        "# Behind a proxy on this machine: 127.0.0.1:8000, or unix:run/web.sock\n"
+        'bind = ["0.0.0.0:${PORT:-8000}"]\n'
+        'processes = 2  # or "per-core"\n'
+    )
+
+
+def test_a_full_project(tmp_path):
+    project = Project(
+        directory=tmp_path,
+        asgi="mysite.asgi:application",
+        is_django=True,
+        settings="mysite.settings",
+        channels=["thumbnails", "Mail.Out", "not a channel"],
+        channel_layer="redis",
+        has_env_file=True,
+        python=".venv/bin/python",
+        programs=[
+            Program("worker", "celery -A mysite worker"),
+            Program("Thumbnails", ["sh", "-c", "exec x ${HOME} $${Y}"]),
+        ],
+        release="python manage.py migrate",
+    )
+    config = loaded(tmp_path, project)
+    assert config.app.environment == {"DJANGO_SETTINGS_MODULE": "mysite.settings"}
+    assert config.app.env_file == "-.env"
+    assert config.app.python is None  # chansup is not there
+    assert {name: worker.channels for name, worker in config.workers.items()} == {
+        "thumbnails": ["thumbnails"],
+        "mail-out": ["Mail.Out"],
+    }
+    assert config.programs["thumbnails-2"].command == ["sh", "-c", "exec x ${HOME} $${Y}"]
+    assert config.tasks["release"].before == ["interface", "workers", "programs"]
+    text = (tmp_path / "chansup.toml").read_text()
+    assert "# [programs.redis]" in text
+    assert "WhiteNoise" in text
+    assert "# python =" in text
+
+
+def test_what_is_suggested_as_a_comment_is_valid_too(tmp_path):
+    project = Project(
+        directory=tmp_path, asgi="a:b", is_django=True, channel_layer="redis", serves_static=True
+    )
+    text = render(project)
+    for line in ("[tasks.migrate]", "[programs.redis]", "command", "before", "ready"):
+        text = text.replace(f"# {line}", line)
+    (tmp_path / "chansup.toml").write_text(text)
+    config = load(tmp_path / "chansup.toml", {}).config
+    assert set(config.tasks) == {"migrate"}
+    assert set(config.programs) == {"redis"}
+
+
+def test_an_in_memory_layer_means_one_process(tmp_path):
+    project = Project(directory=tmp_path, asgi="a:b", is_django=True, channel_layer="memory")
+    assert loaded(tmp_path, project).interface.processes == 1
+
+
+def test_many_channels_share_a_pool(tmp_path):
+    channels = [f"c{number}" for number in range(6)]
+    project = Project(directory=tmp_path, asgi="a:b", is_django=True, channels=channels)
+    assert loaded(tmp_path, project).workers["background"].channels == channels
+
+
+@pytest.mark.parametrize("name", ["hub", "interface", "workers", "1", "-", "ÄÖ", "a" * 90])
+def test_names_are_made_valid(tmp_path, name):
+    project = Project(directory=tmp_path, asgi="a:b", programs=[Program(name, "x")] * 2)
+    assert len(loaded(tmp_path, project).programs) == 2
+
+
+@given(
+    st.lists(
+        st.builds(Program, st.text(), st.lists(st.text(), min_size=1, max_size=3)), max_size=3
+    ),
+    st.lists(st.text(), max_size=6),
+)
+def test_anything_renders_to_something_valid(tmp_path_factory, programs, channels):
+    words = [
+        Program(program.name, ["x", *(word.replace("\0", "") for word in program.command)])
+        for program in programs
+    ]
+    directory = tmp_path_factory.mktemp("site")
+    project = Project(
+        directory=directory, asgi="a:b", is_django=True, programs=words, channels=channels
+    )
+    config = loaded(directory, project)
+    assert [program.command for program in config.programs.values()] == [
+        program.command for program in words
+    ]
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path):
+    project = Project(directory=tmp_path, asgi="a:b")
+    path = tmp_path / "chansup.toml"
+    path.write_text("mine")
+    with pytest.raises(FileExistsAlreadyError, match="--force"):
+        write(project, path)
+    assert path.read_text() == "mine"
+    write(project, path, force=True)
+    assert path.read_text() == render(project)
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(ChansupError, match="cannot be written"):
+        write(Project(directory=tmp_path, asgi="a:b"), tmp_path / "no" / "chansup.toml")
+
+
+@pytest.mark.skipif(not (EXAMPLES / "chat" / "manage.py").exists(), reason="no chat example")
+def test_the_chat_example(tmp_path):
+    project = discover(EXAMPLES / "chat")
+    assert project.is_django
+    assert project.asgi is not None
+    loaded(tmp_path, project)
