@@ -155,6 +155,7 @@ class Chansup(Contender):
         self.extra = extra  # further tables of the config file
         self.admin = admin
         self.config = site.root / "chansup.toml"
+        self.runtime_directory = site.root / "run"
 
     async def spawn(self) -> None:
         self.write_config()
@@ -169,7 +170,7 @@ class Chansup(Contender):
             "bind": self.address,
             "server": self.server,
             "admin": self.admin,
-            "runtime": str(self.site.root / "run"),
+            "runtime": str(self.runtime_directory),
         }
         value = {key: json.dumps(text) for key, text in quoted.items()}
         self.config.write_text(
