@@ -1,7 +1,8 @@
 """Every table and key that chansup.toml may hold, with its type and default.
 
-Durations are seconds. Paths are relative to `[app] directory`, and that is relative to the
-directory of the config file. The structs hold what the file says, after interpolation; what
+Durations are seconds. Paths are relative to `[app] directory`. That itself, Unix sockets to listen
+on and the runtime directory are relative to the directory of the config file: they outlive a
+release. The structs hold what the file says, after interpolation; what
 follows from it (addresses, numbers of processes) is derived beside it, in `config.address` and
 `config.cores`.
 """
@@ -32,7 +33,7 @@ class App(Table, frozen=True, kw_only=True):
     wsgi: str | None = None  # the same, of a WSGI application; one of both at most
     directory: str = "."  # resolved anew at each reload
     python: str | None = None  # interpreter of everything that runs the app; chansup's own if unset
-    env_file: str | list[str] = []  # dotenv files, later ones win over earlier ones
+    env_file: str | list[str] = []  # dotenv files, later ones win; "-" before one: may be missing
     environment: dict[str, str] = {}  # wins over env_file, which wins over the inherited one
 
 

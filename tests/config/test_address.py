@@ -2,7 +2,7 @@ import ipaddress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chansup.config.address import Systemd, Tcp, Unix, parse
@@ -82,6 +82,7 @@ _addresses = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(_addresses)
 def test_text_and_address_are_the_same(address):
     assert parse(str(address)) == address
@@ -91,6 +92,7 @@ def _clear(error):
     assert str(error)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_anything_is_an_address_or_a_clear_error(text):
     try:

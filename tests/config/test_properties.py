@@ -169,6 +169,7 @@ def test_any_text(directory, text):
     outcome(directory, text)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes(directory, content):
     outcome(directory, content)
@@ -188,17 +189,20 @@ def test_the_valid_one_is_valid(directory):
 _names = st.text("ab_", min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_characters="$", codec="utf-8")))
 def test_text_without_variables_is_itself(text):
     assert interpolate(text, {}) == (text, None)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="$" + "{}ab:-"))
 def test_escaped_text_comes_back(text):
     escaped = text.replace("${", "$${")
     assert interpolate(escaped, {}) == (text, None)
 
 
+@settings(deadline=None)
 @given(_names, st.text(), st.text(), st.text())
 def test_a_variable_is_put_in_as_it_is(name, value, before, after):
     before, after = before.replace("$", ""), after.replace("$", "")
@@ -207,12 +211,14 @@ def test_a_variable_is_put_in_as_it_is(name, value, before, after):
     assert isinstance(result, Interpolated)
 
 
+@settings(deadline=None)
 @given(_names, st.text().filter(lambda text: "}" not in text))
 def test_a_default_stands_in_for_nothing(name, default):
     for variables in ({}, {name: ""}):
         assert interpolate(f"${{{name}:-{default}}}", variables) == (default, None)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="$" + "{}ab:- "))
 def test_any_dollar_signs(text):
     result, wrong = interpolate(text, {"a": "1"})

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chansup.config.readiness import AcceptsTcp, AcceptsUnix, After, AnswersHttp, Notify, parse
@@ -44,6 +44,7 @@ def _clear(error):
     assert str(error)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["tcp:", "http:", "http://", "unix:", "after:", ""]), st.text())
 def test_anything_is_understood_or_a_clear_error(kind, rest):
     try:

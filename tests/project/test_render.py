@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chansup.config.load import load
@@ -99,6 +99,7 @@ def test_names_are_made_valid(tmp_path, name):
     assert len(loaded(tmp_path, project).programs) == 2
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(Program, st.text(), st.lists(st.text(), min_size=1, max_size=3)), max_size=3
