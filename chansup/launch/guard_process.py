@@ -19,6 +19,8 @@ from collections.abc import Iterator
 
 VARIABLE = b"CHANSUP_RUN"
 PATIENCE = 60.0  # seconds; what survives SIGKILL for longer is stuck in the kernel
+CLEAN_LOOKS = 4  # in a row, with nothing to kill: nothing is left
+FORGET_AFTER = 20  # looks
 
 
 def main() -> int:
@@ -43,37 +45,56 @@ def main() -> int:
 def kill_all(mark: bytes, groups: dict[int, str]) -> None:
     """Kill what has `mark` in its environment or runs in one of `groups`, until none is left."""
     deadline = time.monotonic() + PATIENCE
-    pause = 0.002
-    while _kill_once(mark, groups) and time.monotonic() < deadline:
+    pause = 0.0
+    clean = looks = 0
+    others: set[int] = set()
+    killed: set[int] = set()
+    # One that forks and ends at once can slip through a look at all processes, but not many times.
+    while clean < CLEAN_LOOKS and time.monotonic() < deadline:
+        looks += 1
+        if looks % FORGET_AFTER == 0:  # a pid may be reused
+            others.clear()
+        found = _kill_once(mark, groups, others)
+        clean = 0 if found else clean + 1
+        # Who forks all the time is caught by looking fast; the others only have to die.
+        pause = min(pause + 0.002, 0.1) if killed.issuperset(found) else 0.0
+        killed.update(found)
         time.sleep(pause)
-        pause = min(pause * 2, 0.5)
 
 
-def _kill_once(mark: bytes, groups: dict[int, str]) -> bool:
-    """Kill what can be found now; return whether there was anything."""
+def _kill_once(mark: bytes, groups: dict[int, str], others: set[int]) -> list[int]:
+    """Kill what can be found now; return what that was. Note who does not belong in `others`."""
     ours = {group for group, start in groups.items() if _started(group) in ("", start)}
-    found = False
+    found = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and _belongs(int(name), mark, ours):
-            found = True
+        if not name.isdigit() or int(name) in others:
+            continue
+        pid = int(name)
+        belongs = pid != os.getpid() and _belongs(pid, mark, ours)
+        if belongs:
+            found.append(pid)
             try:
-                os.kill(int(name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except OSError:  # ended meanwhile
                 pass
+        elif belongs is not None:
+            others.add(pid)
     return found
 
 
-def _belongs(pid: int, mark: bytes, groups: set[int]) -> bool:
+def _belongs(pid: int, mark: bytes, groups: set[int]) -> bool | None:
+    """Return whether to kill `pid`; None if that cannot be said now, in the middle of an exec."""
     fields = _stat(pid)
     if not fields or fields[0] in ("Z", "X"):
-        return False
+        return None
     if int(fields[2]) in groups:
         return True
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
+            environ = file.read()
     except OSError:  # ended, or another user's
         return False
+    return mark in environ.split(b"\0") if environ else None
 
 
 def _started(pid: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 _LOOK_AGAIN = 0.5  # seconds, while the zombie of a known child stands in the way
+_FORGET_AFTER = 20  # looks at all processes
 _EXITED = os.WEXITED | os.WNOHANG
 
 
@@ -93,33 +94,67 @@ class Reaper:
         stuck in the kernel, most likely.
         """
         loop = asyncio.get_running_loop()
-        pause = 0.005
-        while left := descendants(self._spare()):
-            for pid in left:
+        scan = _Scan(self._spare)
+        killed: set[int] = set()
+        dead: set[int] = set()
+        pause = 0.0
+        while True:
+            living, zombies = scan.descendants()
+            # One that ended meanwhile may have forked after the list of processes was read, so only
+            # a look that finds no new zombie proves that all are gone. (Orphans fall to us, and
+            # cannot vanish before we reap them.)
+            if not living and dead.issuperset(zombies):
+                return []
+            dead = set(zombies)
+            for pid in living:
                 _kill(pid)
             if loop.time() >= deadline:
-                return left
-            await asyncio.sleep(pause)  # strangers cannot be waited for
-            pause = min(pause * 2, 0.1)
+                return living
+            # Who forks all the time is caught by looking fast; the others only have to die.
+            pause = min(pause + 0.005, 0.1) if killed.issuperset(living) else 0.0
+            killed.update(living)
+            await asyncio.sleep(pause)
             self.reap()
-        return []
+
+
+class _Scan:
+    """Looks for descendants again and again, and remembers who is none, to be fast."""
+
+    def __init__(self, spare: Callable[[], Collection[int]] = tuple) -> None:
+        self._spare = spare
+        self._others: set[int] = set()
+        self._looks = 0
+
+    def descendants(self) -> tuple[list[int], list[int]]:
+        """Return the living descendants of this process, and the zombies among them."""
+        self._looks += 1
+        if self._looks % _FORGET_AFTER == 0:  # a pid may be reused
+            self._others.clear()
+        spare = self._spare()
+        parents: dict[int, int] = {}
+        states: dict[int, str] = {}
+        for pid, parent, state in _processes(self._others):
+            parents[pid], states[pid] = parent, state
+        living: list[int] = []
+        zombies: list[int] = []
+        own = os.getpid()
+        for pid, state in states.items():
+            line = [pid]
+            while line[-1] != own and line[-1] in parents and line[-1] not in spare:
+                line.append(parents[line[-1]])
+                if len(line) > len(parents):  # a circle, of pids that were reused meanwhile
+                    break
+            if line[-1] != own:
+                if line[-1] == 0 or line[-1] in self._others:  # not merely cut by an end meanwhile
+                    self._others.add(pid)
+            elif pid != own:
+                (zombies if state in "ZX" else living).append(pid)
+        return living, zombies
 
 
 def descendants(spare: Collection[int] = ()) -> list[int]:
     """Return the living descendants of this process, zombies and `spare` left out."""
-    children: dict[int, list[tuple[int, str]]] = {}
-    for pid, parent, state in _processes():
-        children.setdefault(parent, []).append((pid, state))
-    found = []
-    waiting = [os.getpid()]
-    while waiting:
-        for pid, state in children.get(waiting.pop(), ()):
-            if pid in spare:
-                continue
-            waiting.append(pid)
-            if state not in "ZX":
-                found.append(pid)
-    return found
+    return _Scan(lambda: spare).descendants()[0]
 
 
 def _kill(pid: int) -> None:
@@ -156,10 +191,10 @@ def _first_zombie() -> int | None:
     return None if result is None else result.si_pid
 
 
-def _processes() -> Iterator[tuple[int, int, str]]:
+def _processes(but: Collection[int] = ()) -> Iterator[tuple[int, int, str]]:
     """Yield pid, parent and state of every process."""
     for name in os.listdir("/proc"):
-        if name.isdigit():
+        if name.isdigit() and int(name) not in but:
             with contextlib.suppress(OSError, ValueError):  # ended meanwhile
                 yield int(name), *_parent_and_state(int(name))
 

@@ -145,7 +145,9 @@ def test_a_program_that_overwrites_its_environment_is_found_by_its_group(supervi
 
 def test_one_that_forks_as_fast_as_it_can_is_caught(supervise):
     supervisor, guard, _, pids = supervise("""
-        script = "f() { sleep 0.01; (setsid sleep 60 &) ; (f &) ; }; f; echo go; sleep 60"
+        # Ends by itself, in case that nobody else ends it.
+        script = "f() { sleep 0.01; (setsid sleep 9 &); [ $1 = 0 ] || (f $(($1 - 1)) &); }"
+        script += "; f 300; echo go; sleep 9"
         spawn("/bin/bash", "-c", script).stdout.readline()
     """)
     with open(f"/proc/{pids[0]}/environ", "rb") as file:
