@@ -78,6 +78,7 @@ class SteeredGroup(Listeners):
         self._backlog = backlog
         self._dual_stack = dual_stack
         self._slots = 1
+        self._choice: object = None  # what the program was made for
         self._program: list[Instruction] | None = None
 
     @classmethod
@@ -121,12 +122,15 @@ class SteeredGroup(Listeners):
         """
         if len(self._sockets) == 1:  # no group yet, and no choice
             return
-        program = steering.program(ready, weights) if ready else None
-        if program is None or program[-1].k == steering.NO_CHOICE:
+        choice = (self._slots, tuple(ready), None if weights is None else tuple(weights))
+        if choice == self._choice:
+            return
+        program = steering.program(ready, weights)
+        if program[-1].k == steering.NO_CHOICE:  # it would take slots in that are to be closed
             program = steering.program(range(self._slots))
         if program != self._program:
             steering.attach(self._sockets[0], program)
-            self._program = program
+        self._choice, self._program = choice, program
 
     def refuse(self) -> None:
         """Refuse new connections from now on, in every process that shares the sockets."""

@@ -161,6 +161,20 @@ def test_listeners_are_non_blocking_private_and_without_delay(open_one):
     one.close()
 
 
+def test_who_refuses_refuses_in_every_process_and_can_still_be_steered(group):
+    group.ensure(3)
+    group.steer([0, 1])
+    inherited = group.socket_of(1).dup()
+    group.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        connect(group.address)
+    group.steer([2])
+    group.shrink(1)
+    with pytest.raises(OSError, match="Invalid argument"):
+        inherited.accept()
+    inherited.close()
+
+
 # Ports that are taken
 
 
@@ -453,6 +467,14 @@ def test_servers_that_unlink_what_they_were_bound_to_miss_the_file(tmp_path):
     one.close()
 
 
+def test_a_unix_socket_that_refuses(tmp_path):
+    one = SharedSocket.unix(Unix(str(tmp_path / "web.sock")))
+    one.refuse()
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(str(tmp_path / "web.sock"))
+    one.close()
+
+
 # Sockets of systemd
 
 
@@ -470,6 +492,9 @@ def test_an_adopted_socket_keeps_its_file(tmp_path):
     sock.listen()
     one = SharedSocket.adopt(sock, Systemd())
     assert not one.socket_of(3).getblocking()
+    one.refuse()  # systemd goes on listening
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
     one.close()
     assert path.exists()
 
