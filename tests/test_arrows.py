@@ -26,7 +26,6 @@ OF_CHILDREN = {
     "daphne",
     "gunicorn",
     "uvloop",
-    "a2wsgi",
 }
 
 

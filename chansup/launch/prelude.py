@@ -6,12 +6,12 @@ for its death with the supervisor's (prctl(2), PR_SET_PDEATHSIG), to place the d
 sd_listen_fds(3) wants them, and to know its own pid for ``LISTEN_PID``.
 """
 
+import _signal  # type: ignore[import-not-found]  # signal imports enum, and this must start fast
 import ctypes
 import fcntl
-import json
+import marshal
 import os
 import resource
-import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -20,13 +20,12 @@ EXIT_CANNOT_EXECUTE = 126
 
 
 def main() -> None:
-    """Apply the JSON order in ``argv[1]``; never returns."""
-    order = json.loads(sys.argv[1])
+    """Apply the order in ``argv[1]``, marshalled, as hexadecimal digits; never returns."""
+    order = marshal.loads(bytes.fromhex(sys.argv[1]))  # noqa: S302 - from the supervisor itself
     try:
         _place(order["descriptors"])
-        for name, value in order["limits"].items():
-            number = getattr(resource, name)
-            resource.setrlimit(number, tuple(value))
+        for number, limits in order["limits"].items():
+            resource.setrlimit(number, limits)
         if order["umask"] is not None:
             os.umask(order["umask"])
         if order["groups"] is not None:
@@ -42,9 +41,9 @@ def main() -> None:
             environment["LISTEN_FDNAMES"] = ":".join(["chansup"] * order["listeners"])
             environment["LISTEN_PID"] = str(os.getpid())
         # Python ignores these two for itself; a child expects the default.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.execve(order["executable"], order["argv"], environment)
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+        _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+        os.execve(order["executable"], order["argv"], environment)  # noqa: S606 - its purpose
     except (OSError, ValueError) as error:
         sys.stderr.write(f"chansup: cannot run {order['argv'][0]}: {error}\n")
         sys.stderr.flush()
@@ -66,7 +65,7 @@ def _place(descriptors: list[int]) -> None:
 def _die_with(parent: int) -> None:
     """End this process when the supervisor ends, however that happens."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if libc.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before we asked
         os._exit(EXIT_CANNOT_EXECUTE)

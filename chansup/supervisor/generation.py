@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from chansup.config import schema
+from chansup.config import commands, order, schema
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
 from chansup.supervisor.spawn import Command, most_descriptors
@@ -32,6 +32,7 @@ class PoolSpecification:
     label: str  # for people: "uvicorn mysite.asgi:application"
     command: Command
     settings: schema.Pool
+    after: frozenset[str]  # names of pools and tasks that it waits for
     ready: str  # "notify", "tcp:…", …
     start_timeout: float
     stop_timeout: float
@@ -61,9 +62,7 @@ class TaskSpecification:
     """A command that must succeed before pools start."""
 
     name: str
-    program: PoolSpecification  # how it is run
-    gates: frozenset[str]  # names of pools that wait for it
-    after: tuple[str, ...]
+    program: PoolSpecification  # how it is run, and what it waits for
     timeout: float
 
 
@@ -102,31 +101,39 @@ def build(number: int, loaded: Loaded, environ: Mapping[str, str]) -> Generation
         pools[name] = builder.workers(name, workers)
     if config.interface is not None:
         pools["interface"] = builder.interface(config.interface)
-    tasks = {name: builder.task(name, task, pools) for name, task in config.tasks.items()}
-    return Generation(number, loaded, _in_order_of_start(pools), tasks)
+    tasks = {name: builder.task(name, task) for name, task in config.tasks.items()}
+    in_order = order.start_order(config)
+    return Generation(
+        number,
+        loaded,
+        {name: pools[name] for name in _by_kind(in_order, pools)},
+        {name: tasks[name] for name in in_order if name in tasks},
+    )
 
 
-def _in_order_of_start(pools: dict[str, PoolSpecification]) -> dict[str, PoolSpecification]:
-    ordered: dict[str, PoolSpecification] = {}
+def _by_kind(in_order: list[str], pools: dict[str, PoolSpecification]) -> list[str]:
+    """Return the pools in the order of start: kind by kind, as far as `after` allows."""
+    placed: list[str] = []
 
     def place(name: str) -> None:
-        if name in ordered or name not in pools:
-            return
-        for earlier in pools[name].settings.after:
-            place(earlier)
-        ordered[name] = pools[name]
+        if name in pools and name not in placed:
+            for earlier in in_order:
+                if earlier in pools[name].after:
+                    place(earlier)
+            placed.append(name)
 
     for kind in KINDS:
-        for name, pool in pools.items():
-            if pool.kind == kind:
+        for name in in_order:
+            if name in pools and pools[name].kind == kind:
                 place(name)
-    return ordered
+    return placed
 
 
 class _Builder:
     def __init__(self, loaded: Loaded, environ: Mapping[str, str]) -> None:
         self.loaded = loaded
         self.config = loaded.config
+        self.needs = order.dependencies(loaded.config)
         self.directory = loaded.directory
         self.python = str(loaded.python or sys.executable)
         inherited = {key: value for key, value in environ.items() if key not in NOT_INHERITED}
@@ -166,7 +173,7 @@ class _Builder:
 
     def interface(self, interface: schema.Interface) -> PoolSpecification:
         if interface.command is not None:
-            words = [word.replace("{fd}", "3") for word in _words(interface.command)]
+            words = [word.replace("{fd}", "3") for word in commands.parse(interface.command)]
             command = self._command(interface, words)
             label = _text(interface.command)
             ready = interface.ready or "after:2s"
@@ -191,23 +198,17 @@ class _Builder:
             launcher=interface.command is None,
         )
 
-    def task(
-        self, name: str, task: schema.Task, pools: Mapping[str, PoolSpecification]
-    ) -> TaskSpecification:
-        gates = frozenset(
-            pool.name for pool in pools.values() if {pool.name, pool.kind} & set(task.before)
-        )
-        settings = schema.Pool(processes=1)
+    def task(self, name: str, task: schema.Task) -> TaskSpecification:
         program = self._pool(
             name,
             "programs",
-            settings,
+            schema.Pool(),
             self._command(task, task.command, task.directory),
             label=_text(task.command),
             ready="after:0s",
             on_reload="restart",
         )
-        return TaskSpecification(name, program, gates, tuple(task.after), task.timeout)
+        return TaskSpecification(name, program, task.timeout)
 
     def _pool(
         self,
@@ -232,6 +233,7 @@ class _Builder:
             label=label,
             command=command,
             settings=settings,
+            after=frozenset(self.needs[name]),
             ready=ready,
             start_timeout=settings.start_timeout or rollout.start_timeout,
             stop_timeout=settings.stop_timeout or rollout.stop_timeout,
@@ -247,7 +249,7 @@ class _Builder:
         line: str | list[str],
         directory: str | None = None,
     ) -> Command:
-        words = _words(line)
+        words = commands.parse(line)
         if words[0] in ("python", "python3"):
             words[0] = self.python  # the app's interpreter, whatever PATH holds
         return Command(
@@ -271,10 +273,6 @@ class _Builder:
             and (self.directory / program_file).resolve().is_relative_to(self.directory)
         )
         return "restart" if runs_our_code else "keep"
-
-
-def _words(line: str | list[str]) -> list[str]:
-    return shlex.split(line) if isinstance(line, str) else list(line)
 
 
 def _text(line: str | list[str]) -> str:

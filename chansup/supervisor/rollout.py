@@ -102,7 +102,7 @@ class Rollout:
             slots = self.site.desired_in(self.generation.pools["interface"])
             opened = await self.site.addresses.open(interface, self._binds(), slots)
         try:
-            for name in self.site.tasks_in_order(self.generation):
+            for name in self.generation.tasks:
                 self._progress(f"task {name} runs", step="task")
                 await self.site.task(name).run(self.generation)
             self._keep_what_is_the_same()
@@ -196,12 +196,7 @@ class Rollout:
         self._progress(f"{slot.name}: replaced", slot=slot, step="replaced")
 
     async def _booted(self, slot: Slot) -> None:
-        """Wait for a slot that was added: its first process is ready, or it failed to boot."""
-        while slot.wanted and not slot.serves:
-            process = slot.current
-            if process is None:
-                raise BootFailed(f"{slot.name}: did not become ready", slot.complaint)
-            await process.settled.wait()
+        await slot.booted()
         self._progress(f"{slot.name}: ready", slot=slot, step="ready")
 
     async def _stop_what_is_gone(self) -> None:

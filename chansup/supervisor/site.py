@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
 from chansup.config import load
 from chansup.config.errors import ConfigError
@@ -46,6 +46,7 @@ class Site:
         self.rollouts: Counter[str] = Counter()
         self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
         self.stopping = False
+        self.turn = asyncio.Lock()  # to spawn
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self._environ = environ
         self._on_fatal = on_fatal
@@ -121,20 +122,6 @@ class Site:
             self.tasks[name] = Task(self, name)
         return self.tasks[name]
 
-    def tasks_in_order(self, generation: Generation) -> list[str]:
-        """Return the tasks of `generation` so that each comes after those it waits for."""
-        ordered: list[str] = []
-
-        def place(name: str) -> None:
-            if name in generation.tasks and name not in ordered:
-                for earlier in generation.tasks[name].after:
-                    place(earlier)
-                ordered.append(name)
-
-        for name in generation.tasks:
-            place(name)
-        return ordered
-
     def desired_in(self, specification: PoolSpecification) -> int:
         """Return how many slots a pool gets: the number in the file, unless it was scaled since."""
         in_file, wanted = self._scaled.get(specification.name, (None, 0))
@@ -151,14 +138,14 @@ class Site:
 
     def start(self) -> None:
         """Start what is not started, each task and pool as soon as what it waits for is there."""
+        for name, specification in self.generation.pools.items():
+            self.pools.setdefault(name, Pool(self, specification))
         for name in self.generation.tasks:
             if not self.task(name).done.is_set():
                 self._begin(self._start_task(self.task(name)))
-        for name, specification in self.generation.pools.items():
-            if name not in self.pools:
-                self.pools[name] = Pool(self, specification)
-            if not self.pools[name].slots:
-                self._begin(self._start_pool(self.pools[name]))
+        for pool in self.pools.values():
+            if not pool.slots:
+                self._begin(self._start_pool(pool))
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -166,24 +153,19 @@ class Site:
         task.add_done_callback(self._starting.discard)
 
     async def _start_task(self, task: Task) -> None:
-        for name in self.generation.tasks[task.name].after:
-            await self._available(name)
+        await self._available(self.generation.tasks[task.name].program.after)
         await task.run_until_it_succeeds(lambda: self.generation)
 
     async def _start_pool(self, pool: Pool) -> None:
-        for task in self.generation.tasks.values():
-            if pool.name in task.gates:
-                await self.task(task.name).done.wait()
-        for name in pool.specification.settings.after:
-            await self._available(name)
+        await self._available(pool.specification.after)
         if pool.name in self.pools:
             pool.resize(self.desired_in(pool.specification), self.generation)
 
-    async def _available(self, name: str) -> None:
-        if name in self.pools or name in self.generation.pools:
-            await self.pools[name].available.wait()
-        else:
-            await self.task(name).done.wait()
+    async def _available(self, names: Iterable[str]) -> None:
+        """Wait until these pools were ready once, and these tasks succeeded."""
+        for name in names:
+            pool = self.pools.get(name)
+            await (pool.available if pool is not None else self.task(name).done).wait()
 
     def add_pool(self, specification: PoolSpecification, generation: Generation) -> Pool:
         """Start a pool that a rollout brings."""

@@ -49,6 +49,7 @@ class Slot:
         self._idle_state = State.GONE
         self._backoff = Backoff()
         self._retry: asyncio.TimerHandle | None = None
+        self._filling: asyncio.Future[None] | None = None
         self._totals = [0.0] * scoreboard.CELLS  # of processes that are gone
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -103,12 +104,32 @@ class Slot:
         """Fill the slot, and keep it filled."""
         self.wanted = True
         self.generation = generation
-        if self.current is None and self._retry is None:
+        if self.current is None and self._retry is None and self._filling is None:
             self._fill()
 
+    async def booted(self) -> None:
+        """Wait until the slot is filled by a ready process. Raises BootFailed."""
+        while self.wanted and not self.serves:
+            if self._filling is not None:
+                await self._filling
+            elif self.current is not None:
+                await self.current.settled.wait()
+            else:
+                raise BootFailed(f"{self.name}: did not become ready", self.complaint)
+
     def _fill(self) -> None:
-        assert self.generation is not None
         self._retry = self.retry_at = None
+        self._filling = self._background(self._fill_in_turn())
+
+    async def _fill_in_turn(self) -> None:
+        # One spawn per turn of the loop, so that hundreds of them do not stop everything else.
+        async with self.pool.site.turn:
+            self._filling = None
+            if self.wanted and self.current is None:
+                self._fill_now()
+
+    def _fill_now(self) -> None:
+        assert self.generation is not None
         try:
             process = self._spawn(self.generation)
         except SpawnError as error:

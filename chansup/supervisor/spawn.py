@@ -1,6 +1,6 @@
 """Starting a child: its command, its credentials, and the descriptors meant for it."""
 
-import json
+import marshal
 import os
 import resource
 import shutil
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chansup.config import accounts
+from chansup.config import accounts, limits
 from chansup.supervisor.errors import SpawnError
 
 _inherited_descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -60,8 +60,8 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         "argv": list(command.argv),
         "umask": None if command.umask is None else int(command.umask, 8),
         "limits": {
-            "RLIMIT_NOFILE": _inherited_descriptor_limit,
-            **{f"RLIMIT_{name.upper()}": _limit(value) for name, value in command.limits.items()},
+            resource.RLIMIT_NOFILE: _inherited_descriptor_limit,
+            **{one.resource: (one.soft, one.hard) for one in _limits(command)},
         },
         "uid": account.user if account else None,
         "gid": account.group if account else None,
@@ -74,7 +74,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
     os.set_blocking(reader, False)
     try:
         popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(PRELUDE), json.dumps(order)],
+            [sys.executable, "-I", "-S", str(PRELUDE), marshal.dumps(order).hex()],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
@@ -152,9 +152,11 @@ def _executable(command: Command) -> str:
     return os.path.abspath(found)
 
 
-def _limit(value: int | str) -> tuple[int, int]:
-    number = resource.RLIM_INFINITY if value == "unlimited" else int(value)
-    return number, number
+def _limits(command: Command) -> list[limits.Limit]:
+    try:
+        return [limits.parse(name, value) for name, value in command.limits.items()]
+    except ValueError as error:
+        raise SpawnError(f"cannot run {command.argv[0]}: {error}") from None
 
 
 def _explain(error: OSError, command: Command) -> str:

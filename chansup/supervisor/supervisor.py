@@ -277,11 +277,7 @@ class Supervisor:
         try:
             await self.site.scale(pool, processes)
             for slot in list(pool.slots):
-                process = slot.current
-                if process is not None:
-                    await process.settled.wait()
-                if slot in pool.slots and not slot.serves:
-                    raise BootFailed(f"{slot.name}: did not become ready", slot.complaint)
+                await slot.booted()
         except BootFailed as failure:
             progress.tell(Event("output", str(failure), lines=failure.lines))
             progress.tell(Event("result", str(failure), outcome="failed", exit_code=1))
