@@ -9,6 +9,7 @@ from typing import Any
 from chansup.errors import ChansupError
 from chansup.protocol.launch import Launch
 
+SPEAK_WSGI = ("granian", "gunicorn")  # the others get a WSGI app adapted
 _OWN_DIRECTORY = str(Path(__file__).parent)
 
 

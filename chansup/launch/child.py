@@ -3,7 +3,7 @@
 import os
 import socket
 
-from chansup.launch.listeners import Connections, Listeners
+from chansup.launch.listeners import Listeners
 from chansup.launch.traffic import Traffic
 from chansup.protocol import notify
 from chansup.protocol.launch import Launch
@@ -38,17 +38,9 @@ class Child:
             self._restore_backlogs()
             notify.send({"READY": "1"})
 
-    def stop_accepting(self) -> None:
-        """Accept no new connection any more."""
-        self.listeners.stop_accepting()
-
     def stopped(self) -> None:
         """Tell the supervisor that the server accepts no more."""
         notify.send({"STOPPING": "1"})
-
-    def connections(self) -> Connections:
-        """Return the client connections that are open."""
-        return self.listeners.connections()
 
     def _restore_backlogs(self) -> None:
         """Undo what a server's own listen() has done to a queue that others share."""

@@ -24,6 +24,7 @@ from chansup.launch import application, heartbeat, options, owned, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
+from chansup.launch.retirement import Retirement
 
 PACKAGE = "daphne"
 OWNED = {
@@ -97,7 +98,9 @@ _lose_port: Any = twisted.internet.tcp.Port.connectionLost
 
 
 class _UnixPort(unix.Port):
-    """A Unix listener that leaves its file alone, as others go on listening there."""
+    """A Unix listener that leaves socket and file alone, as others go on listening there."""
+
+    _shouldShutdown = False  # noqa: N815 - Twisted's name
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         _lose_port(self, reason)
@@ -146,7 +149,7 @@ def serve(child: Child) -> int:
         **_server_arguments(given),
     )  # fmt: skip
     loop.call_soon(heartbeat.start, child, loop)
-    retirement.when_accepting(child, loop, server.stop)
+    retirement.when_accepting(Retirement(child, server.stop), loop)
     server.run()
     return 1 if server.abort_start else 0
 

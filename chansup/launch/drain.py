@@ -14,9 +14,10 @@ from chansup.launch.traffic import HeldWebSocket, Traffic
 from chansup.protocol.launch import Drain as Limits
 
 TICK = 0.02  # seconds between two steps
+_QUEUE_PATIENCE = 0.1  # seconds: others may fill the queue and empty it, too
 _QUIET = 0.05  # seconds without unread bytes, for the server to hand over what it has read
 _PATIENCE = 1.0  # seconds past settle that bytes may stay unread: an app may refuse to read them
-_END_SHARE = 0.3  # of the timeout, at most _END_RESERVE, is kept for the server's own ending
+_END_SHARE = 0.4  # of the timeout, at most _END_RESERVE, is kept for the server's own ending
 _END_RESERVE = 2.0  # seconds
 _CUT_SHARE = 0.5  # of that reserve may pass between cutting and ending
 
@@ -25,7 +26,8 @@ class Phase(Enum):
     """Where a process stands in its retirement."""
 
     SERVING = "serving"
-    STOPPING = "stopping"  # says so on the health path, accepts no more
+    EMPTYING = "emptying"  # says so on the health path, accepts what already waits in the queue
+    STOPPING = "stopping"  # accepts no more
     SETTLING = "settling"  # what was accepted arrives
     RELEASING = (
         "releasing"  # WebSockets are closed, requests and idle connections end by themselves
@@ -36,6 +38,12 @@ class Phase(Enum):
 
 class Host(Protocol):
     """What a drain asks of the process it retires."""
+
+    def begin(self) -> None:
+        """Close each connection after its next response, where the header does not suffice."""
+
+    def waiting(self) -> bool:
+        """Say whether connections wait to be accepted."""
 
     def stop_accepting(self) -> None:
         """Accept no new connection any more."""
@@ -84,7 +92,7 @@ class Drain:
         now = self._clock()
         self._began = self._moved_at = now
         self._traffic.draining = True
-        self._enter(Phase.STOPPING, now)
+        self._enter(Phase.EMPTYING, now)
         return True
 
     def step(self) -> float | None:
@@ -106,7 +114,9 @@ class Drain:
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
         self._entered = now
-        if phase is Phase.STOPPING:
+        if phase is Phase.EMPTYING:
+            self._host.begin()
+        elif phase is Phase.STOPPING:
             self._host.stop_accepting()
         elif phase is Phase.SETTLING:
             self._host.stopped()
@@ -142,6 +152,9 @@ class Drain:
 
     # The questions of the course.
 
+    def _has_emptied(self, now: float) -> bool:
+        return now - self._entered >= _QUEUE_PATIENCE or not self._host.waiting()
+
     def _accepts_no_more(self, now: float) -> bool:
         return now - self._entered >= TICK  # what the loop had begun to accept has shown up
 
@@ -171,6 +184,7 @@ _LOOKING = frozenset({Phase.STOPPING, Phase.SETTLING, Phase.RELEASING})
 
 COURSE: dict[Phase, list[tuple[Callable[[Drain, float], bool], Phase]]] = {
     Phase.SERVING: [],
+    Phase.EMPTYING: [(Drain._has_emptied, Phase.STOPPING)],
     Phase.STOPPING: [(Drain._accepts_no_more, Phase.SETTLING)],
     Phase.SETTLING: [(Drain._is_late, Phase.CUTTING), (Drain._is_settled, Phase.RELEASING)],
     Phase.RELEASING: [(Drain._is_empty, Phase.ENDING), (Drain._is_late, Phase.CUTTING)],

@@ -23,6 +23,7 @@ from chansup.launch import application, heartbeat, options, owned, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
+from chansup.launch.retirement import Retirement
 from chansup.launch.wsgi import instrument_wsgi
 
 # What it is given and gives is typed for granian's own use of it.
@@ -206,13 +207,13 @@ class _Server(MPServer):
 
 def _on_loop(child: Child, loop: asyncio.AbstractEventLoop, stop: _Stop) -> _Stop:
     loop.call_soon(heartbeat.start, child, loop)
-    retirement.when_accepting(child, loop, stop.set)
+    retirement.when_accepting(Retirement(child, stop.set), loop)
     return stop
 
 
 def _on_thread(child: Child, stop: _Stop) -> _Stop:
     heartbeat.start_thread(child)
-    retirement.on_thread(child, child.listeners.disconnect, stop.set)
+    retirement.on_thread(Retirement(child, stop.set, cut=child.listeners.disconnect))
     retirement.thread_when_accepting(child)
     return stop
 

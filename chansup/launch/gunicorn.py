@@ -18,6 +18,7 @@ from chansup.launch import application, heartbeat, options, owned, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
+from chansup.launch.retirement import Retirement
 from chansup.launch.wsgi import instrument_wsgi
 
 PACKAGE = "gunicorn"
@@ -160,9 +161,10 @@ class _Sync(SyncWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Report that it is ready, and accept."""
-        child = self.child
-        child.stop_accepting = self._leave  # type: ignore[method-assign]
-        retirement.on_thread(child, child.listeners.disconnect, self._leave)
+        child, leave = self.child, self._leave
+        retirement.on_thread(
+            Retirement(child, leave, stop_accepting=leave, cut=child.listeners.disconnect)
+        )
         child.ready()
         super().run()
 
@@ -182,8 +184,6 @@ class _Threads(ThreadWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """Beat: the loop turns, whatever the threads do."""
         heartbeat.beat(self.child)
-        if self.child.traffic.draining:
-            self.max_keepalived = 0  # each response says "Connection: close"
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept or not, but never again once the drain has begun."""
@@ -193,14 +193,14 @@ class _Threads(ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Report that it is ready, and serve."""
         child = self.child
-        child.stop_accepting = self._stop_accepting  # type: ignore[method-assign]
-        retirement.on_thread(child, child.listeners.disconnect, self._leave)
+        retirement.on_thread(
+            Retirement(child, self._leave, begin=self._keep_none, cut=child.listeners.disconnect)
+        )
         retirement.thread_when_accepting(child)
         super().run()
 
-    def _stop_accepting(self) -> None:
-        self.max_keepalived = 0
-        self.child.listeners.stop_accepting()
+    def _keep_none(self) -> None:
+        self.max_keepalived = 0  # each response says "Connection: close"
 
     def _leave(self) -> None:
         self.alive = False
@@ -219,6 +219,7 @@ def _asgi_worker() -> Any:
     class Asgi(ASGIWorker):  # type: ignore[misc]
         child: Child
         serving: asyncio.Task[None] | None = None
+        drained: asyncio.Event
 
         def init_signals(self) -> None:
             """Leave the signals to the drain."""
@@ -226,13 +227,19 @@ def _asgi_worker() -> Any:
         async def _serve(self) -> None:
             loop = asyncio.get_running_loop()
             self.serving = asyncio.current_task()
+            self.drained = asyncio.Event()
             heartbeat.start(self.child, loop)
-            retirement.when_accepting(self.child, loop, self._leave)
+            chosen = Retirement(self.child, self.drained.set, begin=self._keep_none)
+            retirement.when_accepting(chosen, loop)
             await super()._serve()
 
-        def _leave(self) -> None:
-            self.alive = False
+        def _keep_none(self) -> None:
+            self.alive = False  # each response says "Connection: close", and means it
             if self.serving is not None:
                 self.serving.cancel()  # wakes it from its sleep of a second
+
+        async def _shutdown(self) -> None:
+            await self.drained.wait()
+            await super()._shutdown()
 
     return Asgi

@@ -13,6 +13,7 @@ from chansup.launch import application, heartbeat, options, owned, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
+from chansup.launch.retirement import Retirement
 
 PACKAGE = "hypercorn"
 _LOOPS = ("asyncio", "uvloop")
@@ -98,7 +99,7 @@ async def _serve(child: Child, config: Config, app: Any) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     heartbeat.start(child, loop)
-    retirement.when_accepting(child, loop, ended.set)
+    retirement.when_accepting(Retirement(child, ended.set), loop)
     sockets = child.sockets()
     adopted = Sockets(sockets, [], []) if config.ssl_enabled else Sockets([], sockets, [])
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")

@@ -77,7 +77,7 @@ def instrument(
             if scope["type"] == "websocket":
                 await _run_websocket(application, scope, receive, send, traffic, cells)
             else:
-                await application(scope, receive, send)
+                await _pass_through(application, scope, receive, send)
             return
         if scope["path"] in health_paths and scope["method"] in ("GET", "HEAD"):
             await _answer_health(scope, send, traffic)
@@ -110,8 +110,15 @@ def instrument(
             if traffic.draining:
                 traffic.released += 1
 
-    traffic.entrances |= {instrumented.__code__, _run_websocket.__code__}
+    traffic.entrances.add(instrumented.__code__)
+    traffic.exempt.add(_pass_through.__code__)
     return instrumented
+
+
+async def _pass_through(
+    application: Application, scope: Scope, receive: Receive, send: Send
+) -> None:
+    await application(scope, receive, send)
 
 
 def _request_cells() -> dict[str, dict[int, int]]:

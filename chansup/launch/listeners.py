@@ -42,6 +42,14 @@ class Listeners:
         waited_for = {inode for _, _, inode in self._watchers()}
         return waited_for >= self._inodes
 
+    def waiting(self) -> bool:
+        """Say whether connections wait in the kernel's queues to be accepted, by anybody."""
+        queues = select.poll()
+        for listener in self.sockets:
+            if listener.fileno() >= 0:
+                queues.register(listener, select.POLLIN)
+        return bool(queues.poll(0))
+
     def stop_accepting(self) -> None:
         """Take the listeners out of every epoll set: nothing wakes to accept any more.
 

@@ -13,39 +13,59 @@ from chansup.launch.drain import Drain
 from chansup.launch.listeners import Connections
 from chansup.protocol.scoreboard import IN_PROGRESS
 
+Action = Callable[[], None]
+
 _READINESS_INTERVAL = 0.005  # seconds
 _LINGER = 0.3  # seconds after the end that connections have to go before they are shut down
-_LAST_RESORT_SHARE = 0.1  # of the timeout before its end, at most _LAST_RESORT
+_LAST_RESORT_SHARE = 0.04  # of the timeout before its end, at most _LAST_RESORT
 _LAST_RESORT = 0.5  # seconds
 
 
-class _Host:
-    """The process, plus this server's way to end."""
+class Retirement:
+    """How this server retires: `end` always, the rest where the general way does not suffice."""
 
-    def __init__(self, child: Child, cut: Callable[[], None], end: Callable[[], None]) -> None:
-        self._child = child
-        self.cut = cut
-        self.end = end
+    def __init__(
+        self,
+        child: Child,
+        end: Action,
+        *,
+        begin: Action | None = None,
+        stop_accepting: Action | None = None,
+        cut: Action | None = None,
+    ) -> None:
+        self.child = child
+        self.end = end  # let the server shut down and the process exit
+        self.begin = begin or _nothing  # close each connection after its next response
+        self.stop_accepting = stop_accepting or child.listeners.stop_accepting
+        self.cut = cut or child.traffic.cut
 
-    def stop_accepting(self) -> None:
-        self._child.stop_accepting()
+    def waiting(self) -> bool:
+        """Say whether connections wait to be accepted."""
+        return self.child.listeners.waiting()
 
     def stopped(self) -> None:
-        self._child.stopped()
+        """Tell the supervisor that no new connection is accepted."""
+        self.child.stopped()
 
     def connections(self) -> Connections:
-        return self._child.connections()
+        """Return the client connections that are open."""
+        return self.child.listeners.connections()
 
 
-def when_accepting(child: Child, loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+def _nothing() -> None:
+    pass
+
+
+def when_accepting(retirement: Retirement, loop: asyncio.AbstractEventLoop) -> None:
     """As soon as the server waits on its listeners, report that it is ready, and heed signals.
 
     For servers that do not say when they are ready: their epoll sets do.
     """
+    child = retirement.child
 
     def look() -> None:
         if child.listeners.accepting():
-            on_loop(child, loop, end)
+            on_loop(retirement, loop)
             child.ready()
         else:
             loop.call_later(_READINESS_INTERVAL, look)
@@ -54,7 +74,7 @@ def when_accepting(child: Child, loop: asyncio.AbstractEventLoop, end: Callable[
 
 
 def thread_when_accepting(child: Child) -> None:
-    """The same from a thread, for servers without an event loop."""
+    """Report that it is ready from a thread, for servers without an event loop."""
 
     def look() -> None:
         while not child.listeners.accepting():
@@ -64,16 +84,14 @@ def thread_when_accepting(child: Child) -> None:
     threading.Thread(target=look, name="chansup-readiness", daemon=True).start()
 
 
-def on_loop(
-    child: Child, loop: asyncio.AbstractEventLoop, end: Callable[[], None]
-) -> Callable[[], None]:
+def on_loop(retirement: Retirement, loop: asyncio.AbstractEventLoop) -> Action:
     """Retire by the event loop at SIGTERM or SIGINT; a second one hurries.
 
-    `end` is called in the loop when nothing is left to wait for. Call this in the main thread.
-    Return what a signal calls, for servers that have reasons of their own to end.
+    Call this in the main thread. Return what a signal calls, for servers that have reasons of
+    their own to end.
     """
-    host = _Host(child, child.traffic.cut, end)
-    drain = Drain(child.launch.drain, child.traffic, host, loop.time)
+    child = retirement.child
+    drain = Drain(child.launch.drain, child.traffic, retirement, loop.time)
 
     def step() -> None:
         delay = drain.step()
@@ -95,13 +113,13 @@ def on_loop(
     return begin
 
 
-def on_thread(child: Child, cut: Callable[[], None], end: Callable[[], None]) -> None:
+def on_thread(retirement: Retirement) -> None:
     """Retire by a thread of its own at SIGTERM or SIGINT: for servers without an event loop.
 
-    `cut` and `end` are called in that thread. Call this in the main thread.
+    What `retirement` does is done in that thread. Call this in the main thread.
     """
-    host = _Host(child, cut, end)
-    drain = Drain(child.launch.drain, child.traffic, host, time.monotonic)
+    child = retirement.child
+    drain = Drain(child.launch.drain, child.traffic, retirement, time.monotonic)
     asked = threading.Event()
 
     def retire() -> None:
@@ -126,7 +144,6 @@ def _listen_to_signals(handler: Callable[[int, FrameType | None], None]) -> None
     # Not loop.add_signal_handler: a handler of the interpreter runs even where the loop is blocked.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
-        signal.siginterrupt(number, False)
 
 
 def _arm_last_resort(child: Child) -> None:

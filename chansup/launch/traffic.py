@@ -18,7 +18,7 @@ class Traffic:
     """The books that the instrument keeps and the drain reads."""
 
     __slots__ = (
-        "draining", "entrances", "is_cut", "receive_blocks_close", "released", "requests",
+        "draining", "entrances", "exempt", "is_cut", "receive_blocks_close", "released", "requests",
         "websockets",
     )  # fmt: skip
 
@@ -30,6 +30,7 @@ class Traffic:
         self.websockets: set[HeldWebSocket] = set()
         self.released = 0  # requests and WebSockets that ended so far, counted only while draining
         self.entrances: set[CodeType] = set()  # the coroutines through which the app is entered
+        self.exempt: set[CodeType] = set()  # those behind an entrance that must not be cut
 
     def cut(self) -> None:
         """Cancel every task of this loop that has entered the app by an entrance.
@@ -38,14 +39,15 @@ class Traffic:
         """
         self.is_cut = True
         for task in asyncio.all_tasks():
-            if any(code in self.entrances for code in _awaited_codes(task)):
+            codes = _awaited_codes(task)
+            if codes & self.entrances and not codes & self.exempt:
                 task.cancel("the process ends")
 
 
-def _awaited_codes(task: "asyncio.Task[Any]") -> "list[CodeType]":
-    codes = []
+def _awaited_codes(task: "asyncio.Task[Any]") -> set[CodeType]:
+    codes = set()
     coroutine: object = task.get_coro()
     while isinstance(coroutine, CoroutineType):
-        codes.append(coroutine.cr_code)
+        codes.add(coroutine.cr_code)
         coroutine = coroutine.cr_await
     return codes

@@ -14,6 +14,7 @@ from chansup.launch import application, heartbeat, options, owned, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
+from chansup.launch.retirement import Retirement
 
 PACKAGE = "uvicorn"
 _PROXY_HEADERS = frozenset(
@@ -72,7 +73,7 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         heartbeat.start(self._child, loop)
         await super().startup(sockets=sockets)
-        self._retire = retirement.on_loop(self._child, loop, self._end)
+        self._retire = retirement.on_loop(Retirement(self._child, self._end), loop)
         self._child.ready()
 
     async def on_tick(self, counter: int) -> bool:

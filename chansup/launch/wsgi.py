@@ -28,11 +28,23 @@ def instrument_wsgi(application: WsgiApplication, child: Child) -> WsgiApplicati
     health_path = child.launch.health_path
 
     def instrumented(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if child.traffic.draining and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+            start_response = _closing(start_response)
         if health_path is not None and _path(environ) == health_path:
             return _answer_health(environ, start_response, child)
         return _run(application, environ, start_response, books)
 
     return instrumented
+
+
+def _closing(start_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the response say that its connection closes; servers that decide alone ignore it."""
+
+    def start(status: str, headers: list[tuple[str, str]], *arguments: Any) -> Any:
+        kept = [(name, value) for name, value in headers if name.lower() != "connection"]
+        return start_response(status, [*kept, ("Connection", "close")], *arguments)
+
+    return start
 
 
 def _path(environ: Environ) -> str:

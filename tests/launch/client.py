@@ -27,6 +27,7 @@ class Connection(http.client.HTTPConnection):
         super().__init__("localhost", timeout=PATIENCE)
         self.auto_open = 0
         self.sock = open_socket(address)
+        self._kept = self.sock.dup()  # http.client closes its own after "Connection: close"
         if tls is not None:
             self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
 
@@ -42,9 +43,9 @@ class Connection(http.client.HTTPConnection):
 
     def is_closed_by_server(self, timeout: float) -> bool:
         """Wait for the end of the stream."""
-        self.sock.settimeout(timeout)
+        self._kept.settimeout(timeout)
         try:
-            return self.sock.recv(1) == b""
+            return self._kept.recv(1) == b""
         except TimeoutError:
             return False
         except ConnectionResetError:

@@ -1,0 +1,229 @@
+"""What can be wrong before a launcher serves, and what it says then."""
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chansup.protocol import scoreboard
+from chansup.protocol.launch import VARIABLE
+
+from . import client, harness
+from .harness import Supervisor, eventually
+from .test_servers import SERVERS
+
+UNKNOWN = {
+    "uvicorn": ("ws_ping_intervall", "ws_ping_interval"),
+    "granian": ("backpresure", "backpressure"),
+    "hypercorn": ("keep_alive_timeut", "keep_alive_timeout"),
+    "daphne": ("http_timeuot", "http_timeout"),
+    "gunicorn": ("keepalve", "keepalive"),
+}
+OWNED = {
+    "uvicorn": "workers",
+    "granian": "workers",
+    "hypercorn": "bind",
+    "daphne": "port",
+    "gunicorn": "workers",
+}
+WRONG_TYPE: dict[str, tuple[str, Any]] = {
+    "uvicorn": ("timeout_keep_alive", "long"),
+    "granian": ("http", "3"),
+    "hypercorn": ("keep_alive_timeout", "long"),
+    "daphne": ("ping_interval", "often"),
+    "gunicorn": ("keepalive", "long"),
+}
+TLS: dict[str, tuple[str, str]] = {
+    "uvicorn": ("ssl_certfile", "ssl_keyfile"),
+    "granian": ("ssl_cert", "ssl_key"),
+    "hypercorn": ("certfile", "keyfile"),
+    "daphne": ("certKey", "privateKey"),
+    "gunicorn": ("certfile", "keyfile"),
+}
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(request.param)
+    return str(request.param)
+
+
+def test_an_app_that_does_not_import_shows_its_traceback(
+    supervisor: Supervisor, server: str
+) -> None:
+    process = supervisor.start(server, application="broken_app:application")
+    assert process.wait_exit() == 1
+    output = process.output()
+    assert "in fail" in output
+    assert "RuntimeError: the settings are wrong" in output
+    assert "importlib" not in output
+    assert "chansup/launch" not in output
+
+
+@pytest.mark.parametrize(
+    ("application", "expected"),
+    [
+        ("no_such_module:application", 'no module named "no_such_module"'),
+        ("site_app:nothing", 'module "site_app" has no "nothing"'),
+        ("site_app:os.sep", "not an application"),
+        ("site_app", 'expected "package.module:attribute"'),
+    ],
+)
+def test_an_app_that_is_not_there(supervisor: Supervisor, application: str, expected: str) -> None:
+    process = supervisor.start("uvicorn", application=application)
+    assert process.wait_exit() == 1
+    assert expected in process.output()
+    assert "Traceback" not in process.output()
+
+
+def test_wrong_options_are_refused_with_the_remedy(supervisor: Supervisor, server: str) -> None:
+    unknown, nearest = UNKNOWN[server]
+    wrong, value = WRONG_TYPE[server]
+    options = {unknown: 1, OWNED[server]: 2, wrong: value}
+    process = supervisor.start(server, options=options)
+    assert process.wait_exit() == 78
+    lines = process.output().splitlines()
+    assert len(lines) == 3
+    output = process.output()
+    assert (
+        f'interface.options.{unknown}: {server} has no such option; did you mean "{nearest}"?'
+        in (output)
+    )
+    assert f"interface.options.{OWNED[server]}: chansup" in output
+    assert f"interface.options.{wrong}: " in output
+
+
+def test_a_failed_lifespan_is_a_failed_boot(supervisor: Supervisor, server: str) -> None:
+    process = supervisor.start(server, environment={"FAIL_LIFESPAN": "1"})
+    if server == "daphne":  # which has no lifespan
+        process.wait_ready()
+        return
+    assert process.wait_exit() not in (0, -9)
+    assert "the database is away" in process.output()
+
+
+def test_it_does_not_start_by_hand() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    finished = subprocess.run(
+        [sys.executable, "-m", "chansup.launch", "uvicorn"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.count("\n") == 1
+    assert "chansup run" in finished.stderr
+
+
+def test_tls(supervisor: Supervisor, server: str, certificate: tuple[Path, Path]) -> None:
+    certificate_option, key_option = TLS[server]
+    options = {certificate_option: str(certificate[0]), key_option: str(certificate[1])}
+    process = supervisor.start(server, options=options).wait_ready()
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    connection = client.Connection(process.address, context)
+    assert connection.get().status == 200
+    with client.websocket(process.address, ssl=context) as websocket:
+        websocket.send("over TLS")
+        assert websocket.recv() == "over TLS"
+    process.terminate()
+    process.wait_stopping()
+    assert connection.get("/-/health").status == 503
+    assert process.wait_exit() == 0, process.output()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    subject = ["-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", key, "-out", certificate]
+    subprocess.run([*command.split(), *subject, *files], check=True, capture_output=True)
+    return certificate, key
+
+
+def test_several_listeners(supervisor: Supervisor, server: str) -> None:
+    listeners = [supervisor.listen("tcp"), supervisor.listen("unix"), supervisor.listen("tcp")]
+    process = supervisor.start(server, listeners=listeners).wait_ready()
+    for _, address in listeners:
+        assert client.get(address).status == 200
+    process.terminate()
+    assert process.wait_exit() == 0, process.output()
+    assert process.requests("GET", 200) == 3
+
+
+def test_root_path_leaves_the_health_path_where_it_is(supervisor: Supervisor) -> None:
+    process = supervisor.start("uvicorn", options={"root_path": "/api"}).wait_ready()
+    assert client.get(process.address, "/-/health").body == b"ok\n"
+
+
+def test_proxy_headers_reach_the_app(supervisor: Supervisor) -> None:
+    options = {"forwarded_allow_ips": "*"}
+    process = supervisor.start(
+        "uvicorn", application="scope_app:application", options=options
+    ).wait_ready()
+    plain = json.loads(client.get(process.address).body)
+    assert plain["scheme"] == "http"
+    headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    forwarded = json.loads(client.get(process.address, "/", **headers).body)
+    assert forwarded["client"][0] == "203.0.113.9"
+    assert forwarded["scheme"] == "https"
+
+
+def test_the_environment_of_the_app_holds_nothing_of_the_launch(supervisor: Supervisor) -> None:
+    process = supervisor.start("uvicorn", application="scope_app:application").wait_ready()
+    environment = json.loads(client.get(process.address).body)["environment"]
+    assert VARIABLE not in environment
+    assert "LISTEN_FDS" not in environment
+    assert "LISTEN_FDNAMES" not in environment
+
+
+def test_a_request_limit_ends_in_a_drain(supervisor: Supervisor) -> None:
+    process = supervisor.start("uvicorn", options={"limit_max_requests": 2}).wait_ready()
+    for _ in range(2):
+        assert client.get(process.address).status == 200
+    process.wait_stopping()
+    assert process.wait_exit() == 0, process.output()
+    eventually(lambda: process.board.cells[scoreboard.BEATS] > 0)
+
+
+def probe(**question: Any) -> dict[str, Any]:
+    asked = {
+        "server": "uvicorn",
+        "gateway": "asgi",
+        "application": "site_app:application",
+        "options": {},
+        "directory": str(harness.APPS),
+        **question,
+    }
+    finished = subprocess.run(
+        [sys.executable, "-m", "chansup.launch.probe"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_probe_finds_nothing_wrong(server: str) -> None:
+    found = probe(server=server)
+    assert found["problems"] == []
+    assert any(note.startswith(f"{server} ") for note in found["notes"])
+
+
+def test_the_probe_finds_everything_wrong_at_once(server: str) -> None:
+    unknown, _ = UNKNOWN[server]
+    found = probe(server=server, options={unknown: 1}, application="broken_app:application")
+    options, app = found["problems"]
+    assert options["key"] == f"interface.options.{unknown}"
+    assert app["key"] == "app.asgi"
+    assert app["message"].endswith("RuntimeError: the settings are wrong")
+    assert "in fail" in app["traceback"]
