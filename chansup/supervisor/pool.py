@@ -1,7 +1,6 @@
 """N slots that do the same job, and the listening sockets that they share."""
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chansup.supervisor.generation import Generation, Kind, PoolSpecification
@@ -58,10 +57,6 @@ class Pool:
     def slots_not_of(self, generation: Generation) -> list[Slot]:
         """Return the slots that do not run `generation` yet."""
         return [slot for slot in self.slots if not slot.runs(generation)]
-
-    def directory_of(self, generation: Generation) -> Path:
-        """Return the directory that its processes of `generation` start in."""
-        return Path(generation.pools[self.name].command.directory)
 
     def inheritance(self, slot: Slot, specification: PoolSpecification) -> list[Inheritance]:
         """Return the listening sockets for a process of `slot`."""

@@ -39,6 +39,12 @@ def reasons_not_ready(site: Site) -> list[str]:
     return reasons
 
 
+def summary(site: Site) -> str:
+    """Return one line: ``generation 3: interface 2/2, redis 1/1``."""
+    counts = ", ".join(f"{pool.name} {pool.ready}/{pool.desired}" for pool in site.pools.values())
+    return f"generation {site.generation.number}: {counts}"
+
+
 def status(site: Site, started: float, admin: str | None, dropped: int) -> Status:
     """Return the whole state."""
     reasons = reasons_not_ready(site)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from chansup.config import readiness, signals
+from chansup.config import signals
 from chansup.protocol import scoreboard
-from chansup.supervisor import probe
+from chansup.supervisor import boot
 from chansup.supervisor.backoff import Backoff
 from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.generation import Generation
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 LINES_OF_FAILURE = 60  # that a failed boot shows to the caller of a reload
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: a launcher says that its options are wrong
-LAST_WORDS = 0.5  # seconds for the stack dump of a process that is late, before it is killed
-UNDEAD = 5.0  # seconds after SIGKILL until a process counts as stuck in the kernel
 
 
 class Slot:
@@ -143,49 +141,12 @@ class Slot:
         self._background(self._watch_boot(process))
 
     async def _watch_boot(self, process: Process) -> None:
-        if await self._boot(process) and self.current is process:
+        if await boot.wait(process, self._say) and self.current is process:
             self.pool.changed()
 
     def _spawn(self, generation: Generation) -> Process:
         specification = generation.pools[self.pool.name]
         return self.pool.site.spawn(self, specification, generation)
-
-    async def _boot(self, process: Process) -> bool:
-        """Wait until `process` is ready; False when it ended or was too late."""
-        specification = process.specification
-        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(process.settled.wait())]
-        asked = readiness.parse(specification.ready)
-        if not isinstance(asked, readiness.Notify):
-            waiting.append(
-                asyncio.create_task(probe.wait(asked, self.pool.directory_of(process.generation)))
-            )
-        try:
-            done, _ = await asyncio.wait(
-                waiting,
-                timeout=specification.start_timeout,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            for task in waiting:
-                task.cancel()
-        if not done:
-            await self._end_late(process)
-        elif process.alive:
-            process.became_ready()
-        if process.ready.is_set() and process.alive:
-            self._say(f"ready after {time.monotonic() - process.started_monotonic:.1f} s", process)
-            return True
-        return False
-
-    async def _end_late(self, process: Process) -> None:
-        limit = process.specification.start_timeout
-        self._say(f"not ready within start_timeout = {limit:g} s, killing it", process)
-        process.late = True
-        if process.specification.launcher:
-            process.dump_stacks()
-        await within(LAST_WORDS, process.gone)
-        process.kill()
-        await within(UNDEAD, process.gone)
 
     def process_leaves(self, process: Process) -> None:
         """Take the news that `process` stopped accepting of its own accord: fill its place now."""
@@ -276,7 +237,7 @@ class Slot:
             raise BootFailed(f"{self.name}: {error}", [str(error)]) from None
         self.successor = process
         try:
-            ready = await self._boot(process)
+            ready = await boot.wait(process, self._say)
         except asyncio.CancelledError:
             self.dismiss()
             raise
@@ -378,7 +339,7 @@ class Slot:
                 process,
             )
             process.kill()
-            await within(UNDEAD, process.gone)
+            await within(boot.UNDEAD, process.gone)
 
     async def stop(self) -> None:
         """Empty the slot, gracefully; returns when its processes are gone."""

@@ -1,0 +1,60 @@
+"""The boot of a process: from spawned to ready, or to too late."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from chansup.config import readiness
+from chansup.supervisor import probe
+from chansup.supervisor.logs import Level
+from chansup.supervisor.process import Process
+from chansup.supervisor.waiting import within
+
+LAST_WORDS = 0.5  # seconds for the stack dump of a process that is late, before it is killed
+UNDEAD = 5.0  # seconds after SIGKILL until a process counts as stuck in the kernel
+
+
+class Say(Protocol):
+    """Writes a line about a process to the log."""
+
+    def __call__(self, text: str, process: Process, level: Level = "info") -> None:
+        """Write `text`."""
+
+
+async def wait(process: Process, say: Say) -> bool:
+    """Wait until `process` is ready; False when it ended, or was too late and is killed."""
+    specification = process.specification
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(process.settled.wait())]
+    asked = readiness.parse(specification.ready)
+    if not isinstance(asked, readiness.Notify):
+        directory = Path(specification.command.directory)
+        waiting.append(asyncio.create_task(probe.wait(asked, directory)))
+    try:
+        done, _ = await asyncio.wait(
+            waiting,
+            timeout=specification.start_timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        for task in waiting:
+            task.cancel()
+    if not done:
+        await _end_late(process, say)
+    elif process.alive:
+        process.became_ready()
+    if process.ready.is_set() and process.alive:
+        say(f"ready after {time.monotonic() - process.started_monotonic:.1f} s", process)
+        return True
+    return False
+
+
+async def _end_late(process: Process, say: Say) -> None:
+    limit = process.specification.start_timeout
+    say(f"not ready within start_timeout = {limit:g} s, killing it", process)
+    process.late = True
+    if process.specification.launcher:
+        process.dump_stacks()
+    await within(LAST_WORDS, process.gone)
+    process.kill()
+    await within(UNDEAD, process.gone)

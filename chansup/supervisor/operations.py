@@ -1,0 +1,178 @@
+"""What people and programs can ask of a running supervisor: `commands.Commands`, carried out."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+
+from chansup.errors import ChansupError
+from chansup.supervisor import report
+from chansup.supervisor.errors import BootFailed, UnknownTarget
+from chansup.supervisor.logs import OWN, LogWriter
+from chansup.supervisor.pool import Pool
+from chansup.supervisor.progress import Progress
+from chansup.supervisor.shutdown import Shutdown
+from chansup.supervisor.site import Site
+from chansup.supervisor.slot import Slot
+from chansup.supervisor.status import Event, LogLine, Measurement, Status
+from chansup.supervisor.systemd import ServiceNotifier
+
+
+class Operations:
+    """The commands of one running site."""
+
+    def __init__(
+        self,
+        site: Site,
+        log: LogWriter,
+        service: ServiceNotifier,
+        shutdown: Shutdown,
+        admin_address: Callable[[], str | None],
+    ) -> None:
+        self.site = site
+        self._log = log
+        self._service = service
+        self._shutdown = shutdown
+        self._admin_address = admin_address
+        self._started = time.time()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def status(self) -> Status:
+        """Return the present state."""
+        return report.status(self.site, self._started, self._admin_address(), self._log.dropped)
+
+    def measurements(self) -> list[Measurement]:
+        """Return the numbers of every slot."""
+        return report.measurements(self.site)
+
+    def rollouts(self) -> dict[str, tuple[int, float]]:
+        """Return for each outcome how many rollouts ended so, and their seconds in total."""
+        seconds = self.site.rollout_seconds
+        return {outcome: (n, seconds[outcome]) for outcome, n in self.site.rollouts.items()}
+
+    async def reload(self) -> AsyncIterator[Event]:
+        """Roll a new generation out."""
+        self._refuse_while_stopping("reload")
+        progress = Progress()
+        rolling = self.site.begin_rollout(progress.tell)
+        self._service.reloading("reloading")
+        rolling.add_done_callback(lambda _: self._service.ready(report.summary(self.site)))
+        async for event in progress.events():
+            yield event
+
+    async def restart(self, target: str | None) -> AsyncIterator[Event]:
+        """Replace the processes of a pool, of a slot, or all, with their own generation."""
+        self._refuse_while_stopping("restart")
+        slots = self._slots(target)
+        if target is None:
+            slots = [slot for slot in slots if slot.pool.specification.on_reload != "keep"]
+        progress = Progress()
+        self._background(self._restart(slots, progress))
+        async for event in progress.events():
+            yield event
+
+    async def _restart(self, slots: list[Slot], progress: Progress) -> None:
+        for done, slot in enumerate(slots):
+            progress.tell(self._progress(slot, "starting", done, len(slots)))
+            try:
+                await slot.replace(slot.generation or self.site.generation, "command")
+            except BootFailed as failure:
+                if failure.lines:
+                    progress.tell(Event("output", str(failure), lines=failure.lines))
+                progress.tell(Event("result", str(failure), outcome="failed", exit_code=1))
+                return
+            progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
+        count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
+        progress.tell(Event("result", f"{count} replaced", outcome="succeeded"))
+
+    def _progress(self, slot: Slot, step: str, done: int, total: int) -> Event:
+        return Event(
+            "progress",
+            f"{slot.name}: {step}",
+            pool=slot.pool.name,
+            slot=slot.name,
+            step=step,
+            done=done,
+            total=total,
+        )
+
+    async def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
+        """Change the number of slots of a pool until the next change of the config."""
+        self._refuse_while_stopping("scale")
+        if pool not in self.site.pools:
+            raise UnknownTarget(self._no_such(pool, list(self.site.pools)))
+        one = self.site.pools[pool]
+        before = one.desired
+        progress = Progress()
+        self._background(self._scale(one, processes, progress))
+        yield Event("progress", f"{pool}: from {before} to {processes} processes", pool=pool)
+        async for event in progress.events():
+            yield event
+
+    async def _scale(self, pool: Pool, processes: int, progress: Progress) -> None:
+        try:
+            await self.site.scale(pool, processes)
+            for slot in list(pool.slots):
+                await slot.booted()
+        except BootFailed as failure:
+            progress.tell(Event("output", str(failure), lines=failure.lines))
+            progress.tell(Event("result", str(failure), outcome="failed", exit_code=1))
+        except ChansupError as error:
+            progress.tell(Event("result", str(error), outcome="failed", exit_code=1))
+        else:
+            message = f"{pool.name} has {pool.ready} of {pool.desired} processes ready"
+            progress.tell(Event("result", message, outcome="succeeded"))
+
+    async def stop(self) -> AsyncIterator[Event]:
+        """Stop everything; the result comes when only the supervisor itself is left."""
+        again = self._shutdown.asked.is_set()
+        self._shutdown.ask()
+        yield Event("progress", "already stopping" if again else "stopping", step="retiring")
+        await self._shutdown.done.wait()
+        yield Event("result", "stopped", outcome="succeeded")
+
+    def logs(self, target: str | None, lines: int) -> list[LogLine]:
+        """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
+        if target == OWN:
+            return self._log.own.tail(lines)
+        tasks = self.site.tasks
+        if target in tasks:
+            return tasks[target].recent.tail(lines)
+        stores = [slot.recent for slot in self._slots(target)]
+        if target is None:
+            stores += [self._log.own, *(task.recent for task in tasks.values())]
+        found = [line for store in stores for line in store.tail(lines)]
+        return sorted(found, key=lambda line: line.time)[-lines:]
+
+    def follow(self, target: str | None) -> AsyncIterable[LogLine]:
+        """Return lines as they come; a slow reader misses some. Raises UnknownTarget."""
+        if target is None:
+            return self._log.follow()
+        if target in (OWN, *self.site.tasks):
+            return self._log.follow(lambda slot: slot == target)
+        self._slots(target)  # raises if there is none
+        prefix = f"{target}."
+        return self._log.follow(lambda slot: slot == target or slot.startswith(prefix))
+
+    def _slots(self, target: str | None) -> list[Slot]:
+        pools = self.site.pools
+        if target is None:
+            return [slot for pool in pools.values() for slot in pool.slots]
+        if target in pools:
+            return list(pools[target].slots)
+        slots = [slot for pool in pools.values() for slot in pool.slots]
+        for slot in slots:
+            if slot.name == target:
+                return [slot]
+        raise UnknownTarget(self._no_such(target, [*pools, *(slot.name for slot in slots)]))
+
+    def _no_such(self, target: str, names: list[str]) -> str:
+        return f"there is no pool or slot {target!r}; there are {', '.join(names) or 'none at all'}"
+
+    def _refuse_while_stopping(self, what: str) -> None:
+        if self._shutdown.asked.is_set():
+            raise ChansupError(f"cannot {what}: the supervisor is stopping")
+
+    def _background(self, work: Coroutine[object, object, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
