@@ -173,6 +173,33 @@ def test_the_sweep_spares_the_guard():
     assert said == {"left": [], "spared": 2, "now": [], "code": -9}
 
 
+def test_the_sweep_reaps_without_a_signal_handler():
+    said = run("""
+        one = Reaper(lambda pid: False)
+        orphan(60)
+        left = await one.sweep(asyncio.get_running_loop().time() + 5)
+        say(left=left, reaped=one.reaped)
+    """)
+    assert said == {"left": [], "reaped": 2}
+
+
+def test_a_zombie_is_reason_to_look_again():
+    # It may have forked one that was not yet there when the list of processes was read.
+    said = run("""
+        child = subprocess.Popen(["/bin/sleep", "60"])
+        really, looks = reaper._processes, []
+        def first_the_parent_only(but=()):
+            looks.append(1)
+            if len(looks) == 1:
+                return iter([(os.getpid(), 1, "R"), (4_999_999, os.getpid(), "Z")])
+            return really(but)
+        reaper._processes = first_the_parent_only
+        left = await Reaper(lambda pid: True).sweep(asyncio.get_running_loop().time() + 5)
+        say(left=left, code=child.wait(1))
+    """)
+    assert said == {"left": [], "code": -9}
+
+
 def test_the_sweep_gives_up_in_time():
     said = run("""
         reaper._kill = lambda pid: None  # as if stuck in the kernel
