@@ -81,7 +81,7 @@ def _holder(port: int) -> str | None:
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN
-            if listens and connection.laddr.port == port and connection.pid:
+            if listens and connection.laddr and connection.laddr.port == port and connection.pid:
                 process = psutil.Process(connection.pid)
                 command = " ".join(process.cmdline()) or process.name()
                 return f"{quoted(command, limit=60)} (pid {connection.pid})"

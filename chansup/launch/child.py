@@ -7,8 +7,9 @@ from chansup.launch.listeners import Listeners
 from chansup.launch.traffic import Traffic
 from chansup.protocol import notify
 from chansup.protocol.launch import Launch
-from chansup.protocol.scoreboard import SIZE, Scoreboard
+from chansup.protocol.scoreboard import ACCEPTING, LEAVING, PHASE, SIZE, Scoreboard
 
+_PATIENCE = 0.05  # seconds, while many others tell the same; the scoreboard tells it, too
 _SYSTEMD_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -19,7 +20,7 @@ class Child:
         self.launch = launch
         self.cells = open_cells(launch.scoreboard_fd)
         self.listeners = Listeners([listener.fd for listener in launch.listeners])
-        self.traffic = Traffic()
+        self.traffic = Traffic(self.cells)
         self.is_ready = False
 
     def sockets(self) -> list[socket.socket]:
@@ -36,11 +37,13 @@ class Child:
         if not self.is_ready:
             self.is_ready = True
             self._restore_backlogs()
-            notify.send({"READY": "1"})
+            self.cells[PHASE] = ACCEPTING
+            notify.send({"READY": "1"}, patience=_PATIENCE)
 
     def stopped(self) -> None:
         """Tell the supervisor that the server accepts no more."""
-        notify.send({"STOPPING": "1"})
+        self.cells[PHASE] = LEAVING
+        notify.send({"STOPPING": "1"}, patience=_PATIENCE)
 
     def _restore_backlogs(self) -> None:
         """Undo what a server's own listen() has done to a queue that others share."""

@@ -145,8 +145,9 @@ async def _end_response(scope: Scope, send: Send, start: Message | None) -> None
 
 
 async def _answer_health(scope: Scope, send: Send, traffic: Traffic) -> None:
-    if traffic.draining:
-        await answer(scope, send, 503, b"draining\n", [_CLOSE_HEADER])
+    if traffic.leaving:
+        headers = [_CLOSE_HEADER] if traffic.draining else []
+        await answer(scope, send, 503, b"draining\n", headers)
     else:
         await answer(scope, send, 200, b"ok\n", [])
 

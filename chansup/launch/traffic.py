@@ -4,6 +4,8 @@ import asyncio
 from types import CodeType, CoroutineType
 from typing import Any, Protocol
 
+from chansup.protocol.scoreboard import LAME_DUCK
+
 
 class HeldWebSocket(Protocol):
     """A WebSocket that the app works on."""
@@ -18,11 +20,12 @@ class Traffic:
     """The books that the instrument keeps and the drain reads."""
 
     __slots__ = (
-        "draining", "entrances", "exempt", "is_cut", "receive_blocks_close", "released", "requests",
-        "websockets",
+        "_cells", "draining", "entrances", "exempt", "is_cut", "receive_blocks_close", "released",
+        "requests", "websockets",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, cells: "memoryview[float] | None" = None) -> None:
+        self._cells = cells
         self.draining = False  # answer "Connection: close", and 503 on the health path
         self.is_cut = False  # time is up: what the app still did was cancelled
         self.receive_blocks_close = False  # the server cannot close while the app waits to receive
@@ -31,6 +34,11 @@ class Traffic:
         self.released = 0  # requests and WebSockets that ended so far, counted only while draining
         self.entrances: set[CodeType] = set()  # the coroutines through which the app is entered
         self.exempt: set[CodeType] = set()  # those behind an entrance that must not be cut
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a load balancer should look elsewhere: it drains, or is about to."""
+        return self.draining or (self._cells is not None and self._cells[LAME_DUCK] != 0)
 
     def cut(self) -> None:
         """Cancel every task of this loop that has entered the app by an entrance.

@@ -54,7 +54,7 @@ def _path(environ: Environ) -> str:
 def _answer_health(
     environ: Environ, start_response: Callable[..., Any], child: Child
 ) -> Iterable[bytes]:
-    draining = child.traffic.draining
+    draining = child.traffic.leaving
     body = b"draining\n" if draining else b"ok\n"
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),

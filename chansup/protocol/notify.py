@@ -19,11 +19,12 @@ SOCKET_VARIABLE = "NOTIFY_SOCKET"
 MAX_DATAGRAM = 4096  # bytes; longer ones are cut
 
 
-def send(fields: Mapping[str, str], address: str | None = None) -> bool:
-    """Send one message without blocking, and say whether anybody was there to take it.
+def send(fields: Mapping[str, str], address: str | None = None, patience: float = 0.0) -> bool:
+    """Send one message, and say whether anybody was there to take it.
 
-    `address` defaults to ``$NOTIFY_SOCKET``. Nobody listening, or a full queue, is no error: the
-    protocol is advisory.
+    `address` defaults to ``$NOTIFY_SOCKET``. Nobody listening, or a queue that stays full for
+    `patience` seconds, is no error: the protocol is advisory. (The queue of a datagram socket is
+    short, net.unix.max_dgram_qlen in unix(7).)
     """
     address = address or os.environ.get(SOCKET_VARIABLE)
     if not address:
@@ -31,7 +32,7 @@ def send(fields: Mapping[str, str], address: str | None = None) -> bool:
     target = "\0" + address[1:] if address.startswith("@") else address
     message = "\n".join(f"{key}={value}" for key, value in fields.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-        notifier.setblocking(False)
+        notifier.settimeout(patience)
         try:
             notifier.sendto(message.encode()[:MAX_DATAGRAM], target)
         except OSError:

@@ -3,7 +3,7 @@
 One anonymous file (memfd_create(2)) per process, mapped on both sides: an array of float64 cells
 at fixed places. The child is the only writer; an aligned 8-byte store is atomic on every platform
 that chansup runs on, so the reader needs no lock, never waits for a busy child, and still has the
-last values when the child was killed.
+last values when the child was killed. One cell goes the other way: `LAME_DUCK`.
 """
 
 import mmap
@@ -26,9 +26,12 @@ DURATION_SUM = 5  # seconds
 DURATIONS = 6  # DURATIONS + i counts requests that took at most DURATION_BOUNDS[i]
 REQUESTS = DURATIONS + len(DURATION_BOUNDS) + 1  # one row per method, one column per status class
 WEBSOCKETS_CLOSED = REQUESTS + len(METHODS) * len(STATUS_CLASSES)  # one cell per close code
-CELLS = WEBSOCKETS_CLOSED + len(CLOSE_CODES)
+PHASE = WEBSOCKETS_CLOSED + len(CLOSE_CODES)  # what was told by notify; no queue can lose it
+LAME_DUCK = PHASE + 1  # written by the supervisor: serve on, but say 503 on the health path
+CELLS = LAME_DUCK + 1
 
-COUNTERS = range(WEBSOCKETS_OPENED, CELLS)  # the cells that only ever grow
+BOOTING, ACCEPTING, LEAVING = 0.0, 1.0, 2.0  # values of PHASE
+COUNTERS = range(WEBSOCKETS_OPENED, PHASE)  # the cells that only ever grow
 SIZE = CELLS * 8  # bytes
 
 _METHOD_ROWS = {method: row for row, method in enumerate(METHODS)}

@@ -8,6 +8,7 @@ BASE = 0.1  # seconds before the first retry
 FACTOR = 2.0  # by which every further failure lengthens the wait
 CAP = 30.0  # seconds, however often it failed
 JITTER = 0.25  # the part of the wait that is random, so that many slots do not retry together
+PROMPT_AFTER = 1.0  # seconds of good work after which the first failure is retried at once
 HEALTHY_AFTER = 10.0  # seconds of good work after which earlier failures are forgotten
 
 
@@ -53,7 +54,7 @@ class Backoff:
         self._random = random
 
     def next_delay(self, healthy_for: float = 0.0) -> float:
-        """Count one failure and return the seconds to wait after it.
+        """Count one failure and return the seconds to wait after it: none, if it comes alone.
 
         `healthy_for` is how long the process did its work before, in seconds of a monotonic clock.
         """
@@ -61,6 +62,8 @@ class Backoff:
             self.reset()
         attempt = self.failures
         self.failures += 1
+        if attempt == 0 and healthy_for >= PROMPT_AFTER:
+            return 0.0
         return delay(attempt, self._base, self._factor, self._cap, self._jitter, self._random)
 
     def reset(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
-from chansup.protocol.scoreboard import BEATS, Scoreboard
+from chansup.protocol.scoreboard import ACCEPTING, BEATS, LAME_DUCK, LEAVING, PHASE, Scoreboard
 from chansup.supervisor.spawn import Child
 from chansup.supervisor.states import ALIVE, Happening, State, after
 
@@ -92,6 +92,21 @@ class Process:
         self.accepts_no_more.set()
         if self.state is State.READY:
             self._on_leave(self)
+
+    def look_at_phase(self) -> None:
+        """Take what the scoreboard says, in case the message about it was lost."""
+        if self.scoreboard is None:
+            return
+        phase = self.scoreboard.cells[PHASE]
+        if phase >= ACCEPTING:
+            self.became_ready()
+        if phase >= LEAVING and not self.accepts_no_more.is_set():
+            self.stopped_accepting()
+
+    def announce_end(self) -> None:
+        """Let it say 503 on its health path while it serves on."""
+        if self.scoreboard is not None:
+            self.scoreboard.cells[LAME_DUCK] = 1.0
 
     def drain(self) -> None:
         """Mark it as one that takes nothing new; the signal comes separately."""

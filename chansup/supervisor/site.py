@@ -227,6 +227,12 @@ class Site:
 
     # Stopping
 
+    def announce_end(self) -> None:
+        """Turn health checks red while everything still serves."""
+        self.stopping = True
+        for process in self.processes.alive():
+            process.announce_end()
+
     async def stop(self, deadline: float, hurried: asyncio.Event) -> None:
         """Stop interface, workers, and programs, in this order, by `deadline` (loop time).
 

@@ -14,7 +14,8 @@ from chansup.config import accounts, limits
 from chansup.supervisor.errors import SpawnError
 
 _inherited_descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-PRELUDE = Path(__file__).parent.parent / "launch" / "prelude.py"
+# Its text, not its path: an upgrade of the package must not change it under a running supervisor.
+PRELUDE = (Path(__file__).parent.parent / "launch" / "prelude.py").read_text()
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
     os.set_blocking(reader, False)
     try:
         popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(PRELUDE), marshal.dumps(order).hex()],
+            [sys.executable, "-I", "-S", "-c", PRELUDE, marshal.dumps(order).hex()],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,

@@ -135,6 +135,8 @@ class Supervisor:
             last = now
 
     def _look(self, elapsed: float) -> None:
+        for process in self.site.processes.alive():
+            process.look_at_phase()
         self._liveness.tick(elapsed)
         for pool in self.site.pools.values():
             pool.changed()
@@ -159,7 +161,7 @@ class Supervisor:
         rollout = self.site.generation.config.rollout
         loop = asyncio.get_running_loop()
         deadline = loop.time() + rollout.stop_timeout
-        self.site.stopping = True  # /readyz turns red
+        self.site.announce_end()
         self._service.stopping("stopping")
         if rollout.shutdown_delay and self._shutdown.exit_code is ExitCode.OK:
             self.site.say(f"accepting for another {rollout.shutdown_delay:g} s")

@@ -32,13 +32,19 @@ def test_doubles_without_jitter():
 def test_any_history_gives_a_usable_delay(spells):
     # A clock that steps backwards makes for negative spells of health.
     backoff = Backoff()
-    assert all(0 < backoff.next_delay(spell) <= 30 for spell in spells)
+    assert all(0 <= backoff.next_delay(spell) <= 30 for spell in spells)
 
 
 def test_a_healthy_spell_ends_the_row():
     backoff = Backoff(jitter=0)
     delays = [backoff.next_delay(healthy_for) for healthy_for in (0, 0, 9.9, 10, 0)]
-    assert delays == pytest.approx([0.1, 0.2, 0.4, 0.1, 0.2])
+    assert delays == pytest.approx([0.1, 0.2, 0.4, 0.0, 0.2])
+
+
+def test_the_first_failure_after_good_work_is_retried_at_once():
+    backoff = Backoff(jitter=0)
+    delays = [backoff.next_delay(healthy_for) for healthy_for in (1.0, 1.0, 1.0)]
+    assert delays == pytest.approx([0.0, 0.2, 0.4])
 
 
 def test_reset_ends_the_row():
