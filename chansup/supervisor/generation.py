@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from chansup.config import commands, order, schema
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
@@ -47,14 +49,16 @@ class PoolSpecification:
         return processes(self.settings.processes)
 
     def runs_the_same_as(self, other: "PoolSpecification") -> bool:
-        """Whether a process of `other` need not be replaced to be one of this."""
-        numberless = replace(self, settings=_without_number(self.settings))
-        return numberless == replace(other, settings=_without_number(other.settings))
+        """Whether the tables of both say the same, but for the number of processes.
+
+        Where the app lies and what its environment is do not count: a program that is kept belongs
+        to no release.
+        """
+        return _without_number(self.settings) == _without_number(other.settings)
 
 
 def _without_number(settings: schema.Pool) -> schema.Pool:
-    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    return type(settings)(**{**fields, "processes": 1})
+    return msgspec.structs.replace(settings, processes=1)
 
 
 @dataclass(frozen=True)

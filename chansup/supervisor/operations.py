@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from functools import partial
 
 from chansup.errors import ChansupError
 from chansup.supervisor import report
@@ -66,23 +67,34 @@ class Operations:
         if target is None:
             slots = [slot for slot in slots if slot.pool.specification.on_reload != "keep"]
         progress = Progress()
-        self._background(self._restart(slots, progress))
+        self._background(self._to_its_result(self._restart(slots, progress), progress))
         async for event in progress.events():
             yield event
 
     async def _restart(self, slots: list[Slot], progress: Progress) -> None:
         for done, slot in enumerate(slots):
             progress.tell(self._progress(slot, "starting", done, len(slots)))
-            try:
-                await slot.replace(slot.generation or self.site.generation, "command")
-            except BootFailed as failure:
-                if failure.lines:
-                    progress.tell(Event("output", str(failure), lines=failure.lines))
-                progress.tell(Event("result", str(failure), outcome="failed", exit_code=1))
-                return
+            await slot.replace(slot.generation or self.site.generation, "command")
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
         progress.tell(Event("result", f"{count} replaced", outcome="succeeded"))
+
+    async def _to_its_result(
+        self, work: Coroutine[object, object, None], progress: Progress
+    ) -> None:
+        """Run a command; whatever goes wrong, its caller gets a result."""
+        failed = partial(Event, "result", outcome="failed", exit_code=1)
+        try:
+            await work
+        except BootFailed as failure:
+            if failure.lines:
+                progress.tell(Event("output", str(failure), lines=failure.lines))
+            progress.tell(failed(str(failure)))
+        except ChansupError as error:
+            progress.tell(failed(str(error)))
+        except Exception as error:
+            self.site.say_defect("a command", error)
+            progress.tell(failed(f"a defect in chansup: {error!r}"))
 
     def _progress(self, slot: Slot, step: str, done: int, total: int) -> Event:
         return Event(
@@ -103,24 +115,17 @@ class Operations:
         one = self.site.pools[pool]
         before = one.desired
         progress = Progress()
-        self._background(self._scale(one, processes, progress))
+        self._background(self._to_its_result(self._scale(one, processes, progress), progress))
         yield Event("progress", f"{pool}: from {before} to {processes} processes", pool=pool)
         async for event in progress.events():
             yield event
 
     async def _scale(self, pool: Pool, processes: int, progress: Progress) -> None:
-        try:
-            await self.site.scale(pool, processes)
-            for slot in list(pool.slots):
-                await slot.booted()
-        except BootFailed as failure:
-            progress.tell(Event("output", str(failure), lines=failure.lines))
-            progress.tell(Event("result", str(failure), outcome="failed", exit_code=1))
-        except ChansupError as error:
-            progress.tell(Event("result", str(error), outcome="failed", exit_code=1))
-        else:
-            message = f"{pool.name} has {pool.ready} of {pool.desired} processes ready"
-            progress.tell(Event("result", message, outcome="succeeded"))
+        await self.site.scale(pool, processes)
+        for slot in list(pool.slots):
+            await slot.booted()
+        message = f"{pool.name} has {pool.ready} of {pool.desired} processes ready"
+        progress.tell(Event("result", message, outcome="succeeded"))
 
     async def stop(self) -> AsyncIterator[Event]:
         """Stop everything; the result comes when only the supervisor itself is left."""

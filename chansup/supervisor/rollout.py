@@ -88,6 +88,9 @@ class Rollout:
             self._dismiss_successors()
             self.supersede()
             raise
+        except Exception as error:  # a defect must not leave the caller waiting for ever
+            self.site.say_defect("a rollout", error)
+            await self._go_back(ChansupError(f"a defect in chansup: {error!r}"), [])
         else:
             self._end("succeeded", f"generation {self.generation.number} runs everywhere")
 

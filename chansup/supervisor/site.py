@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
@@ -66,6 +67,11 @@ class Site:
     def say(self, text: str, level: Level = "info") -> None:
         """Write a line of chansup's own to the log."""
         self.log.say(text, level)
+
+    def say_defect(self, where: str, error: BaseException) -> None:
+        """Write an exception that should not have been possible to the log."""
+        lines = "".join(traceback.format_exception(error))
+        self.say(f"a defect in chansup, in {where}; please report it:\n{lines}", "error")
 
     def recent_lines(self) -> RecentLines:
         """Return a new store of recent lines, of the configured size."""

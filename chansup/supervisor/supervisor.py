@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import traceback
 
 from chansup.errors import ChansupError, ExitCode
 from chansup.supervisor import report
@@ -131,7 +130,7 @@ class Supervisor:
             try:
                 self._look(now - last)
             except Exception as error:  # a defect must not end the watch
-                self._say_defect("the watch", error)
+                self.site.say_defect("the watch", error)
             last = now
 
     def _look(self, elapsed: float) -> None:
@@ -144,14 +143,10 @@ class Supervisor:
             self._told_ready = True
             self._service.ready(report.summary(self.site))
 
-    def _say_defect(self, where: str, error: BaseException) -> None:
-        lines = "".join(traceback.format_exception(error))
-        self.site.say(f"a defect in chansup, in {where}; please report it:\n{lines}", "error")
-
     def _handle_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         if isinstance(error, BaseException):
-            self._say_defect(str(context.get("message", "the loop")), error)
+            self.site.say_defect(str(context.get("message", "the loop")), error)
         else:
             self.site.say(f"a defect in chansup: {context.get('message')}", "error")
 

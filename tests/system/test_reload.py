@@ -304,3 +304,14 @@ class Background:
     def code(self) -> int:
         self._thread.join(60)
         return self._result[0]
+
+
+def test_a_kept_program_belongs_to_no_release(tmp_path: Path) -> None:
+    release(tmp_path, "1")
+    with running(tmp_path, RELEASES + '\n[programs.kept]\ncommand = "sleep 98"\n') as run:
+        run.wait_until_ready()
+        before = run.slots()["kept.0"]["pid"]
+        release(tmp_path, "2")
+        assert run.command("reload").returncode == 0
+        assert run.slots()["kept.0"]["pid"] == before
+        assert versions(run) == {"2"}
