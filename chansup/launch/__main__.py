@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from typing import Protocol, cast
 
 import msgspec
@@ -61,7 +62,9 @@ def main() -> int:
         return EXIT_CONFIGURATION
     child = Child(launch)
     try:
-        return server.serve(child)
+        code = server.serve(child)
+        stand_down()
+        return code
     except application.ApplicationError as error:
         sys.stderr.write(error.details)
         complain(f"{launch.application}: {error}")
@@ -84,6 +87,13 @@ def prepare(launch: Launch) -> None:
     forget_systemd_variables()
     os.chdir(launch.directory)
     sys.path[0] = launch.directory
+
+
+def stand_down() -> None:
+    """Call off the drain's last resort, unless a thread of the app could keep the process alive."""
+    others = [thread for thread in threading.enumerate() if not thread.daemon]
+    if others == [threading.main_thread()]:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def import_server(name: str) -> ServerModule:

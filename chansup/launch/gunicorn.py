@@ -219,7 +219,6 @@ def _asgi_worker() -> Any:
     class Asgi(ASGIWorker):  # type: ignore[misc]
         child: Child
         serving: asyncio.Task[None] | None = None
-        drained: asyncio.Event
 
         def init_signals(self) -> None:
             """Leave the signals to the drain."""
@@ -227,19 +226,38 @@ def _asgi_worker() -> Any:
         async def _serve(self) -> None:
             loop = asyncio.get_running_loop()
             self.serving = asyncio.current_task()
-            self.drained = asyncio.Event()
             heartbeat.start(self.child, loop)
-            chosen = Retirement(self.child, self.drained.set, begin=self._keep_none)
-            retirement.when_accepting(chosen, loop)
+            retirement.when_accepting(Retirement(self.child, self._leave), loop)
+            _close_when_draining(self.child)
             await super()._serve()
 
-        def _keep_none(self) -> None:
-            self.alive = False  # each response says "Connection: close", and means it
+        def _leave(self) -> None:
+            self.alive = False
             if self.serving is not None:
                 self.serving.cancel()  # wakes it from its sleep of a second
 
-        async def _shutdown(self) -> None:
-            await self.drained.wait()
-            await super()._shutdown()
-
     return Asgi
+
+
+def _close_when_draining(child: Child) -> None:
+    """Have gunicorn's own side end a connection after a response that says so.
+
+    Its answer for a request must not change between the headers and the end of the response, or a
+    connection would be closed that was said to be kept.
+    """
+    from gunicorn.asgi.protocol import ASGIProtocol
+
+    protocol: Any = ASGIProtocol
+    original = getattr(protocol, "_will_close", None)
+    if original is None:
+        return  # an older gunicorn: the client closes, as the header tells it
+    traffic = child.traffic
+
+    def will_close(self: Any, request: Any, response_requires_close: bool) -> bool:
+        asked, answer = vars(self).get("_chansup_answer", (None, False))
+        if asked is not request:
+            answer = traffic.draining
+            self._chansup_answer = (request, answer)
+        return bool(answer or original(self, request, response_requires_close))
+
+    protocol._will_close = will_close

@@ -354,3 +354,22 @@ def test_a_signal_before_it_is_ready_ends_it_at_once(supervisor: Supervisor, ser
     process.wait_for_output("importing")
     process.terminate()
     assert process.wait_exit(2) == -15
+
+
+def test_a_channels_consumer_says_goodbye(supervisor: Supervisor, server: str) -> None:
+    pytest.importorskip("channels")
+    drain = Drain(settle=0.05, spread=0.1, keep_alive=0.2, timeout=8.0)
+    process = supervisor.start(server, application="channels_app:application", drain=drain)
+    process.wait_ready()  # though it knows no lifespan
+    sockets = [client.websocket(process.address, "/") for _ in range(3)]
+    sockets[0].send("hello")
+    assert [websocket.recv() for websocket in sockets] == ["hello"] * 3
+    assert client.get(process.address, "/nothing").status == 404
+    process.terminate()
+    for websocket in sockets:
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+    assert process.wait_exit() == 0, process.output()
+    assert process.output().count("consumer left with 1012") == 3
