@@ -262,7 +262,7 @@ class _Batch(NamedTuple):
 
 
 class LogWriter:
-    """Writes to stdout from a thread of its own, the only one of the supervisor.
+    """Writes to stdout from a thread of its own.
 
     The queue is bounded; what finds no room, or fails to be written, is counted, and a line says so
     as soon as stdout takes lines again.

@@ -192,7 +192,9 @@ class Rollout:
 
     async def _replace_slot(self, slot: Slot) -> None:
         before = slot.generation
-        self._progress(f"{slot.name}: starting", slot=slot, step="starting")
+        proven = slot.successor is not None and slot.successor.generation is self.generation
+        if not proven:
+            self._progress(f"{slot.name}: starting", slot=slot, step="starting")
         await slot.replace(self.generation, "reload")
         if before is not None:
             self._replaced.append((slot, before))

@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import logging
 import os
 from pathlib import Path
 
@@ -49,6 +50,7 @@ async def _supervise(
     log_settings = loaded.config.log
     log = LogWriter(format=log_settings.format, level=log_settings.level)
     log.start()
+    logging.getLogger().addHandler(_ToLog(log))
     run = new_run_id()
     notify = NotifySocket()
     guard = Guard(run)
@@ -82,3 +84,17 @@ async def _supervise(
         notify.close()
         inherited.close()
         log.close()
+
+
+class _ToLog(logging.Handler):
+    """Brings what libraries in the supervisor say into its own log."""
+
+    def __init__(self, log: LogWriter) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._log.say(
+            self.format(record), "error" if record.levelno >= logging.ERROR else "warning"
+        )

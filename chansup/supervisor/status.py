@@ -25,7 +25,7 @@ class SlotStatus(msgspec.Struct, frozen=True):
     pid: int | None
     generation: int | None
     started: float | None
-    restarts: dict[str, int]  # by reason: "crash", "hang", "boot", "command"
+    restarts: dict[str, int]  # by reason, see supervisor.reasons
     last_exit: str | None  # "exit code 1", "killed by SIGKILL"
     last_exit_code: int | None  # negative: minus the signal
     status: str | None  # the STATUS= of the process itself
