@@ -171,6 +171,7 @@ def running(
     environ: Mapping[str, str] | None = None,
     name: str = "chansup.toml",
     stdout: Any = None,
+    program: tuple[str, ...] = ("-m", "chansup"),
 ) -> Iterator[Running]:
     """Run chansup on `config`, written into `directory`; afterwards nothing of it may be left."""
     path = directory / name
@@ -183,7 +184,7 @@ def running(
     marker = {"CHANSUP_TEST": str(path)}
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "chansup", "run", "-c", str(path)],
+            [sys.executable, *program, "run", "-c", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=stdout or sink,
             stderr=subprocess.STDOUT if stdout is None else sink,

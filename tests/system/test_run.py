@@ -249,3 +249,31 @@ def test_as_pid_1_it_reaps_strangers(site: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+STEPPING_CLOCK = """
+import sys, time
+real = time.time
+time.time = lambda: real() + float(open('clock').read())
+from chansup.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_clock_that_steps_harms_nothing(site: Path) -> None:
+    """The clock itself is the one thing here that a test cannot have for real."""
+    (site / "clock").write_text("0")
+    program = ("-c", f"import os; os.chdir({str(site)!r})\n{STEPPING_CLOCK}")
+    with running(site, DIRECT, program=program) as run:
+        run.wait_until_ready()
+        for step in ("-7200", "90000"):
+            victim = run.pids()[0]
+            os.kill(victim, signal.SIGKILL)
+            (site / "clock").write_text(step)
+            run.wait_for(
+                lambda victim=victim: run.slots()["interface.0"]["pid"] not in (None, victim)
+            )
+            run.wait_until_ready()
+        write_app(site, "2")
+        assert run.command("reload").returncode == 0
+        assert run.stop() == 0
