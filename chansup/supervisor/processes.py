@@ -119,7 +119,11 @@ class Processes:
             if board is not None:
                 os.close(board)
         self._guard.watch(child.pid)
-        reader = LineReader(child.output, lambda lines: self._print(slot, child.pid, lines, recent))
+        reader = LineReader(
+            child.output,
+            lambda lines: self._print(slot, child.pid, lines, recent),
+            crowded=self._log.crowded,
+        )
 
         def ended(process: Process) -> None:
             del self._by_pid[process.pid]
