@@ -25,6 +25,10 @@ class UnknownTarget(ChansupError):
     """A command named a pool or slot that does not exist."""
 
 
+class SlotRemoved(ChansupError):
+    """The slot was scaled away, or its pool removed, while something waited for it."""
+
+
 class BootFailed(ChansupError):
     """A new process did not become ready. `lines` is the end of what it printed."""
 

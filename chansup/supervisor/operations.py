@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 
 from chansup.errors import ChansupError
 from chansup.supervisor import report
-from chansup.supervisor.errors import BootFailed, UnknownTarget
+from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
 from chansup.supervisor.logs import OWN, LogWriter
 from chansup.supervisor.pool import Pool
 from chansup.supervisor.progress import Progress
@@ -74,7 +75,8 @@ class Operations:
     async def _restart(self, slots: list[Slot], progress: Progress) -> None:
         for done, slot in enumerate(slots):
             progress.tell(self._progress(slot, "starting", done, len(slots)))
-            await slot.replace(slot.generation or self.site.generation, "command")
+            with suppress(SlotRemoved):
+                await slot.replace(None, "command")
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
         progress.tell(Event("result", f"{count} replaced", outcome="succeeded"))

@@ -114,6 +114,10 @@ class Process:
             self.state = after(self.state, Happening.ASKED_TO_STOP)
             self.draining_since = time.time()
 
+    def healthy_for(self) -> float:
+        """Return for how many seconds it has worked; 0 if it was never ready."""
+        return time.monotonic() - self.started_monotonic if self.ready.is_set() else 0.0
+
     def beats(self) -> int:
         """Return a number that changes as long as the event loop turns."""
         if self.scoreboard is not None:

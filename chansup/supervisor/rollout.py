@@ -15,10 +15,11 @@ back to what they ran, if that code is still there.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from chansup.errors import ChansupError
-from chansup.supervisor.errors import BootFailed
+from chansup.supervisor.errors import BootFailed, SlotRemoved
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.logs import Level
 from chansup.supervisor.pool import Pool
@@ -105,7 +106,8 @@ class Rollout:
             slots = self.site.desired_in(self.generation.pools["interface"])
             opened = await self.site.addresses.open(interface, self._binds(), slots)
         try:
-            for name in self.generation.tasks:
+            for name, task in self.generation.tasks.items():
+                await self._add_what_is_missing(task.program.after)
                 self._progress(f"task {name} runs", step="task")
                 await self.site.task(name).run(self.generation)
             self._keep_what_is_the_same()
@@ -115,11 +117,13 @@ class Rollout:
             self._dismiss_successors()
             self.site.addresses.close(opened)
             raise
-        for name, specification in self.generation.pools.items():
-            if name in self.site.pools:
-                await self._replace(self.site.pools[name])
-            else:
-                await self._add(specification)
+        # Again, if somebody scaled a pool that was done already.
+        while self._unfinished():
+            for name, specification in self.generation.pools.items():
+                if name in self.site.pools:
+                    await self._replace(self.site.pools[name])
+                else:
+                    await self._add(specification)
         self.site.generation = self.generation
         await self._stop_what_is_gone()
 
@@ -154,9 +158,28 @@ class Rollout:
             if stale and self.site.desired_in(self.generation.pools[pool.name]):
                 slot = stale[0]
                 self._progress(f"{slot.name}: starting", slot=slot, step="starting")
-                async with slot.changing:
-                    await slot.prepare(self.generation)
-                self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+                with suppress(SlotRemoved):
+                    async with slot.changing:
+                        await slot.prepare(self.generation)
+                    self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+
+    def _unfinished(self) -> bool:
+        """Whether a pool is missing, has the wrong size, or has slots of another generation."""
+        return any(
+            name not in self.site.pools
+            or self.site.pools[name].specification is not specification
+            or self.site.pools[name].desired != self.site.desired_in(specification)
+            or self.site.pools[name].slots_not_of(self.generation)
+            for name, specification in self.generation.pools.items()
+        )
+
+    async def _add_what_is_missing(self, names: Iterable[str]) -> None:
+        """Start new pools that a task needs before anything old is touched."""
+        for name in names:
+            specification = self.generation.pools.get(name)
+            if specification is not None and name not in self.site.pools:
+                await self._add_what_is_missing(specification.after)
+                await self._add(specification)
 
     async def _add(self, specification: PoolSpecification) -> None:
         self._progress(f"{specification.name}: new pool", step="starting")
@@ -179,6 +202,8 @@ class Rollout:
                     except BootFailed:
                         failed.set()
                         raise
+                    except SlotRemoved:
+                        pass
 
         # All of those under way come to their end, then the first failure counts.
         results = await _all(replace(slot) for slot in pool.slots)
@@ -228,7 +253,8 @@ class Rollout:
                 self._progress(
                     f"{slot.name}: back to generation {before.number}", slot=slot, step="back"
                 )
-                await slot.replace(before, "reload")
+                with suppress(SlotRemoved):
+                    await slot.replace(before, "reload")
         except BootFailed as second:
             message += f"; and the way back failed: {second}"
         else:

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 from chansup.config import load
 from chansup.config.errors import ConfigError
@@ -99,7 +100,7 @@ class Site:
     ) -> Process:
         """Start the process of a task. Raises SpawnError."""
         return self.processes.spawn(
-            task.name, 0, specification.program, generation, [], task.recent, lambda _: None
+            task.name, 0, specification.program, generation, [], task.recent, task.ended
         )
 
     def crashed(self, slot: Slot) -> None:
@@ -247,9 +248,8 @@ class Site:
         self.stopping = True
         for work in [*self._starting, *([self._rolling] if self._rolling else [])]:
             work.cancel()
-        for task in self.tasks.values():
-            if task.process is not None:
-                task.process.signal(signal.SIGTERM)
+        running = [task for task in self.tasks.values() if task.process is not None]
+        ending = asyncio.gather(*(task.stop() for task in running))
         loop = asyncio.get_running_loop()
         begun = loop.time()
         order = [name for name in self.generation.pools if name in self.pools]
@@ -257,11 +257,28 @@ class Site:
         for kind, share in STOP_SHARES.items():
             stage = [self.pools[name] for name in reversed(order) if self.pools[name].kind == kind]
             until = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
-            if kind == "programs":
+            if kind == "programs":  # tasks first: they may need a program
+                await self._end_tasks(ending, running, until, hurried)
                 for pool in stage:
                     await self._stop_by([pool], until, hurried)
             else:
                 await self._stop_by(stage, until, hurried)
+
+    async def _end_tasks(
+        self,
+        ending: asyncio.Future[Any],
+        running: list[Task],
+        deadline: float,
+        hurried: asyncio.Event,
+    ) -> None:
+        left = deadline - asyncio.get_running_loop().time()
+        impatience: asyncio.Future[Any] = asyncio.create_task(within(left, hurried))
+        await asyncio.wait([ending, impatience], return_when=asyncio.FIRST_COMPLETED)
+        impatience.cancel()
+        for task in running:
+            if task.process is not None:
+                task.process.kill()
+        await ending
 
     def _is_last(self, kind: str) -> bool:
         kinds = list(STOP_SHARES)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from chansup.config import signals
 from chansup.protocol import scoreboard
 from chansup.supervisor import boot
-from chansup.supervisor.backoff import Backoff
-from chansup.supervisor.errors import BootFailed, SpawnError
+from chansup.supervisor.backoff import HEALTHY_AFTER, Backoff
+from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
 from chansup.supervisor.generation import Generation
 from chansup.supervisor.logs import Level
 from chansup.supervisor.process import Exit, Process
@@ -37,13 +37,13 @@ class Slot:
         self.generation: Generation | None = None  # that a crashed process comes back from
         self.wanted = False
         self.stopped = False
-        self.avoided = False  # no new connections while one of its processes retires
         self.restarts: Counter[str] = Counter()
         self.last_exit: Exit | None = None
         self.complaint: list[str] = []  # the last words of a process that crashed
         self.retry_at: float | None = None  # time.time()
         self.recent = pool.site.recent_lines()
         self.changing = asyncio.Lock()  # one replacement at a time
+        self._retirements = 0  # of its processes, under way
         self._idle_state = State.GONE
         self._backoff = Backoff()
         self._retry: asyncio.TimerHandle | None = None
@@ -63,6 +63,11 @@ class Slot:
         """Whether a ready process fills it."""
         return self.state is State.READY
 
+    @property
+    def avoided(self) -> bool:
+        """Whether it gets no new connections for a while, because one of its processes retires."""
+        return self._retirements > 0
+
     def processes(self) -> list[Process]:
         """Return every process that belongs to it now."""
         filling = [process for process in (self.current, self.successor) if process is not None]
@@ -70,7 +75,8 @@ class Slot:
 
     def runs(self, generation: Generation) -> bool:
         """Whether nothing has to be replaced for it to run `generation`."""
-        return self.current is not None and self.current.generation is generation
+        now = self.current.generation if self.current is not None else self.generation
+        return self.generation is generation is now
 
     def held(self) -> int:
         """Return how many requests and WebSockets the process in it holds."""
@@ -135,6 +141,7 @@ class Slot:
             self.complaint = [str(error)]
             self._idle_state = after(after(self._idle_state, Happening.SPAWNED), Happening.EXITED)
             self._pause("boot", healthy_for=0.0)
+            self.pool.site.crashed(self)
             return
         self._idle_state = State.GONE
         self.current = process
@@ -153,11 +160,12 @@ class Slot:
         if process is self.current and self.wanted:
             self._say("leaves by itself, starting another", process)
             self.current = None
-            self.restarts["exit"] += 1
             self.draining.add(process)
             process.drain()
             self._background(self._see_off(process, process.specification.stop_timeout))
-            self._fill()
+            self._pause("exit", process.healthy_for())
+            if process.healthy_for() < HEALTHY_AFTER:
+                self.pool.site.crashed(self)
             self.pool.changed()
 
     def process_ended(self, process: Process) -> None:
@@ -184,17 +192,16 @@ class Slot:
         self.complaint = self.last_lines(process)
         if (
             process.specification.launcher
+            and not process.ready.is_set()
             and process.exit
             and process.exit.code == EXIT_CONFIGURATION
         ):
             self.restarts["boot"] += 1
             self._idle_state = after(self._idle_state, Happening.GAVE_UP)
             self._say("cannot work with this config: change it and reload", process, "error")
+            self.pool.site.crashed(self)
             return
-        healthy_for = (
-            time.monotonic() - process.started_monotonic if process.ready.is_set() else 0.0
-        )
-        self._pause(reason, healthy_for)
+        self._pause(reason, process.healthy_for())
         assert self.retry_at is not None
         pause = max(0.0, self.retry_at - time.time())
         described = {
@@ -226,8 +233,9 @@ class Slot:
     async def prepare(self, generation: Generation) -> None:
         """Start a successor and wait until it is ready beside the current process.
 
-        Raises BootFailed; the current process is not touched.
+        Raises BootFailed or SlotRemoved; the current process is not touched.
         """
+        self._require_place()
         if self.successor is not None and self.successor.generation is generation:
             return
         self.dismiss()
@@ -241,6 +249,7 @@ class Slot:
         except asyncio.CancelledError:
             self.dismiss()
             raise
+        self._require_place()
         if not ready:
             raise BootFailed(
                 f"{self.name}: {self._why_not_ready(process)}", self.last_lines(process)
@@ -255,8 +264,9 @@ class Slot:
     async def promote(self, reason: str) -> None:
         """Put the ready successor in the slot, and retire its predecessor until that is gone.
 
-        Raises BootFailed if the successor ended meanwhile.
+        Raises BootFailed if the successor ended meanwhile, or SlotRemoved.
         """
+        self._require_place()
         if self.successor is None:
             raise BootFailed(f"{self.name}: the new process ended right after it was ready", [])
         predecessor, self.current, self.successor = self.current, self.successor, None
@@ -265,9 +275,14 @@ class Slot:
         if predecessor is not None:
             await self._background(self.retire(predecessor))
 
-    async def replace(self, generation: Generation, reason: str) -> None:
-        """Replace the process in the way the pool wants it. Raises BootFailed."""
+    async def replace(self, generation: Generation | None, reason: str) -> None:
+        """Replace the process in the way the pool wants it; None: by its own generation.
+
+        Raises BootFailed or SlotRemoved.
+        """
         async with self.changing:
+            # Only now: whoever had the slot until now may have changed what it runs.
+            generation = generation or self.generation or self.pool.site.generation
             how = generation.pools[self.pool.name].on_reload
             if how == "overlap":
                 await self.prepare(generation)
@@ -277,13 +292,14 @@ class Slot:
 
     async def _exchange(self, generation: Generation, reason: str) -> None:
         """Old first, then new: for a program that cannot run twice at a time."""
+        self._require_place()
         former = self.generation
         self.wanted = False
         self._stop_retrying()
-        if (process := self.current) is not None:
-            self.current = None
-            await self._background(self.retire(process))
+        process, self.current = self.current, None
         try:
+            if process is not None:
+                await self._background(self.retire(process))
             await self.prepare(generation)
         except (BootFailed, asyncio.CancelledError):
             if former is not None and not self.stopped:
@@ -291,6 +307,10 @@ class Slot:
             raise
         self.wanted = True
         await self.promote(reason)
+
+    def _require_place(self) -> None:
+        if self.stopped:
+            raise SlotRemoved(f"{self.name}: there is no such slot any more")
 
     def adopt(self, generation: Generation) -> None:
         """Count the process as one of `generation`: it runs the same thing there."""
@@ -316,17 +336,18 @@ class Slot:
         process.drain()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + specification.stop_timeout
-        if self.pool.steers:
+        steers = self.pool.steers
+        if steers:
             # New connections go elsewhere first, so that none waits in the hands of one that ends.
-            self.avoided = True
+            self._retirements += 1
             self.pool.changed()
             await within(self.pool.settle, process.gone)
         process.signal(signals.parse(specification.settings.stop_signal))
-        if self.pool.steers:
+        if steers:
             # A foreign server does not say when it stopped accepting; it does so on its signal.
             patience = specification.stop_timeout if specification.launcher else self.pool.settle
             await within(patience, process.accepts_no_more)
-            self.avoided = False
+            self._retirements -= 1
             self.pool.changed()
         await self._see_off(process, deadline - loop.time())
 

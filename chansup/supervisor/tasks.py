@@ -11,11 +11,12 @@ from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.generation import Generation, TaskSpecification
 from chansup.supervisor.process import Process
 from chansup.supervisor.status import TaskStatus
+from chansup.supervisor.waiting import within
 
 if TYPE_CHECKING:
     from chansup.supervisor.site import Site
 
-GRACE = 5.0  # seconds between SIGTERM and SIGKILL of a task that is not wanted any more
+LINES_OF_FAILURE = 60  # that a failed task shows to the caller of a reload
 
 
 class Task:
@@ -27,10 +28,16 @@ class Task:
         self.done = asyncio.Event()  # it succeeded at least once
         self.process: Process | None = None
         self.recent = site.recent_lines()
+        self._ending: asyncio.Task[None] | None = None
         self.status = TaskStatus(name, "waiting", None, None, None, None, [])
 
     async def run(self, generation: Generation) -> None:
-        """Run it once, to its end. Raises BootFailed when it does not succeed."""
+        """Run it once, to its end, and never twice at a time.
+
+        Raises BootFailed when it does not succeed.
+        """
+        if self.process is not None:
+            await self.process.gone.wait()
         specification = generation.tasks[self.name]
         started = time.time()
         self.status = TaskStatus(self.name, "running", generation.number, None, None, None, [])
@@ -39,11 +46,8 @@ class Task:
         except SpawnError as error:
             self._finish(generation, started, "failed", None, [str(error)])
             raise BootFailed(f"task {self.name}: {error}", [str(error)]) from None
-        try:
-            reason = await self._wait(process, specification)
-        finally:
-            self.process = None
-        lines = [line.text for line in self.recent.tail(60, process.pid)]
+        reason = await self._wait(process, specification)
+        lines = [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
         if reason is None:
             self._finish(generation, started, "succeeded", str(process.exit), [])
             self.done.set()
@@ -53,18 +57,31 @@ class Task:
 
     async def _wait(self, process: Process, specification: TaskSpecification) -> str | None:
         try:
-            await asyncio.wait_for(process.gone.wait(), specification.timeout)
-        except TimeoutError:
-            process.kill()
-            await process.gone.wait()
-            return f"did not end within {specification.timeout:g} s"
+            if not await within(specification.timeout, process.gone):
+                self.site.say(f"task {self.name}: too late, ending it", "warning")
+                await self.stop()
+                return f"did not end within {specification.timeout:g} s"
         except asyncio.CancelledError:
-            process.drain()
-            process.signal(signal.SIGTERM)
-            asyncio.get_running_loop().call_later(GRACE, process.kill)
+            self._ending = asyncio.create_task(self.stop())
             raise
         assert process.exit is not None
         return None if process.exit.code == 0 else f"failed ({process.exit})"
+
+    async def stop(self) -> None:
+        """End a run that is under way, gracefully, within the stop timeout."""
+        if (process := self.process) is None:
+            return
+        if process.draining_since is None:
+            process.drain()
+            process.signal(signal.SIGTERM)
+        if not await within(process.specification.stop_timeout, process.gone):
+            self.site.say(f"task {self.name}: still there, killing it", "warning")
+            process.kill()
+            await process.gone.wait()
+
+    def ended(self, process: Process) -> None:
+        """Take the end of its process."""
+        self.process = None
 
     async def run_until_it_succeeds(self, generation: Callable[[], Generation]) -> None:
         """Run it again and again, with growing pauses: what it needs may come up later."""
