@@ -1,0 +1,125 @@
+"""Every config in the docs loads; every server runs with the options that are shown for it."""
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+import tomli
+
+from chansup.config.load import load
+from tests.docs.pages import Block, all_blocks
+from tests.docs.scene import SITE, Scene
+from tests.running import write_app
+
+APP = '[app]\nasgi = "site_app:app"\n'
+REFERENCE = {"configuration.md"}  # explains keys one by one: all of its configs are parts
+CONFIGS = all_blocks("toml")
+WITH_OPTIONS = [block for block in CONFIGS if "part, options" in block.notes]
+
+
+def whole(block: Block) -> str:
+    """Return a config for a block that shows a part of one, as its note says."""
+    if block.page.name not in REFERENCE and not any(n.startswith("part") for n in block.notes):
+        return block.text
+    present = tomli.loads(block.text)
+    text = block.text
+    if not {"asgi", "wsgi"} & set(present.get("app", {})):
+        text = text.replace("[app]\n", APP) if "app" in present else f"{APP}\n{text}"
+    if "interface" not in present:
+        text += '\n[interface]\nbind = "127.0.0.1:8000"\n'
+    if "redis" in present.get("interface", {}).get("after", []):
+        assert "redis" in present["programs"]
+    return text
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """The directory of a site, with all that configs in the docs name."""
+    for name in ("current", "shared", "run"):
+        (tmp_path / name).mkdir()
+    for directory in (tmp_path, tmp_path / "current"):
+        write_app(directory)
+        (directory / "manage.py").touch()
+    (tmp_path / "shared/env").touch()
+    python = tmp_path / "current/venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", CONFIGS, ids=str)
+def test_a_config_loads(block: Block, site: Path) -> None:
+    text = whole(block).replace(SITE, str(site)).replace("/etc/mysite/env", f"{site}/shared/env")
+    config = site / "chansup.toml"
+    config.write_text(text)
+    warnings = [warning.key for warning in load(config, {}).warnings]
+    # The one for Kubernetes is open to the cluster, and the page says so.
+    assert set(warnings) <= {"admin.bind"}, warnings
+
+
+def test_each_server_is_shown_with_options() -> None:
+    shown = {tomli.loads(block.text)["interface"]["server"] for block in WITH_OPTIONS}
+    assert shown == {"uvicorn", "granian", "hypercorn", "daphne", "gunicorn"}
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    directory = tmp_path / "mysite"
+    directory.mkdir()
+    one = Scene(directory)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+@pytest.mark.parametrize(
+    "block", WITH_OPTIONS, ids=lambda block: tomli.loads(block.text)["interface"]["server"]
+)
+def test_a_server_runs_with_its_options(block: Block, scene: Scene) -> None:
+    config = tomli.loads(block.text)
+    pytest.importorskip(config["interface"]["server"])
+    write_app(scene.directory)
+    certify(scene.directory)
+    text = f"{APP}\n{block.text}".replace("[interface]", '[interface]\nbind = "127.0.0.1:8000"', 1)
+    scene.write("chansup.toml", text)
+    scene.run("chansup check", "…can be used.")
+    assert scene.exit_code == 0
+    scene.start()
+    trusted = ssl.create_default_context(cafile=scene.directory / "cert.pem")
+    answer = httpx.get(f"https://127.0.0.1:{scene.port}/", verify=trusted)
+    assert answer.text.startswith("1 ")
+
+
+def certify(directory: Path) -> None:
+    """Write cert.pem and key.pem for 127.0.0.1."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(encoding))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )

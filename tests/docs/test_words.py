@@ -1,0 +1,192 @@
+"""What the docs say in passing: links, tables, names of commands, options, keys and messages."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from chansup.cli import chansup
+from chansup.config import schema, structure
+from chansup.errors import ExitCode
+from chansup.supervisor.states import TRANSITIONS
+from tests.docs.pages import (
+    PAGES,
+    ROOT,
+    all_blocks,
+    blocks,
+    inline_code,
+    name,
+    prose,
+    table,
+    tables,
+)
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+OTHERS = [
+    ROOT / "examples/chat/README.md",
+    ROOT / "contrib/systemd/README.md",
+    ROOT / "benchmarks/README.md",
+]
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    linked = {link.partition("#")[0] for link in LINK.findall(prose(README))}
+    assert {name(page) for page in PAGES} - {"README.md"} <= linked
+
+
+def test_the_table_of_exit_codes() -> None:
+    rows = table(README, "exit code", "name")
+    assert [(int(code), word.strip("`")) for code, word, _ in rows] == [
+        (code.value, code.name) for code in ExitCode
+    ]
+
+
+def test_the_table_of_commands() -> None:
+    shown = {}
+    for cell, _ in table(README, "command"):
+        _, command, *arguments = cell.strip("`").split(maxsplit=2)
+        shown[command] = arguments
+    has = {
+        command.name: [
+            parameter.make_metavar(click.Context(command))
+            for parameter in command.params
+            if isinstance(parameter, click.Argument)
+        ]
+        for command in chansup.commands.values()
+    }
+    assert shown == has
+
+
+NO_COMMANDS = {"chansup COMMAND --help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    lines = [
+        line.removeprefix("$ ")
+        for block in blocks(page)
+        if block.language == "console"
+        for line in block.text.splitlines()
+        if line.startswith("$ chansup ")
+    ]
+    for text in [*lines, *(code for code in inline_code(page) if code.startswith("chansup "))]:
+        words = re.sub(r"^chansup (-c \S+ )?", "", text).split("|")[0].split("#")[0].split()
+        if words[0].strip(";") not in chansup.commands:
+            assert text in NO_COMMANDS or "…" in text, text
+            continue
+        command = chansup.commands[words[0].strip(";")]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word for word in words[1:] if word.startswith("-")} <= known, text
+
+
+def test_the_table_of_states() -> None:
+    rows = table(DOCS / "architecture.md", "state", "what happens")
+    said = [(state.strip("`"), happening, after.strip("`")) for state, happening, after in rows]
+    assert said == [
+        (state.value, happening.value, after.value)
+        for (state, happening), after in TRANSITIONS.items()
+    ]
+
+
+def test_the_values_of_on_reload() -> None:
+    rows = table(DOCS / "reload.md", "value", "at a reload")
+    assert {row[0].strip('`"') for row in rows} == set(get_args(schema.OnReload))
+
+
+def test_the_table_of_servers() -> None:
+    for rows in tables(DOCS / "servers.md"):
+        if rows[0][1] == "uvicorn":
+            assert tuple(rows[0][1:]) == get_args(schema.Server)
+            return
+    raise AssertionError("no table of servers")
+
+
+STRUCTS = [schema.App, schema.Interface, schema.Workers, schema.Program, schema.Task, schema.Rollout,
+           schema.Admin, schema.Log, schema.Supervisor]  # fmt: skip
+TABLES = {"app": schema.App, "interface": schema.Interface, "rollout": schema.Rollout,
+          "admin": schema.Admin, "log": schema.Log, "supervisor": schema.Supervisor}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_keys_of_the_config_exist(page: Path) -> None:
+    for code in inline_code(page):
+        if match := re.match(r"\[(\w+)\] (\w+)", code):
+            assert match[2] in structure.fields(TABLES[match[1]]), code
+
+
+def test_the_defaults_that_reload_md_names() -> None:
+    said = re.findall(r"^- `(\w+)` \(([\d.]+)\)", prose(DOCS / "reload.md"), re.MULTILINE)
+    assert len(said) >= 5
+    for key, value in said:
+        assert structure.fields(schema.Rollout)[key].default == float(value), key
+
+
+@cache
+def strings() -> str:
+    """Return every string of chansup's sources, and every constant part of an f-string."""
+    found = []
+    for file in (ROOT / "chansup").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def messages() -> list[str]:
+    """Return the messages that troubleshooting.md explains."""
+    page = DOCS / "troubleshooting.md"
+    found = []
+    for rows in tables(page):
+        if "message" in rows[0]:
+            column = rows[0].index("message")
+            found += [row[column].strip("`") for row in rows[1:]]
+    quoted = [code for code in inline_code(page) if "…" in code and " " in code]
+    found += [code for code in quoted if '"unix:' not in code]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("message", messages())
+def test_messages_are_chansup_s_own(message: str) -> None:
+    fragments = [fragment.strip() for fragment in message.split("…")]
+    telling = [fragment for fragment in fragments if len(fragment) > 6]
+    assert telling, message
+    for fragment in telling:
+        assert fragment in strings(), f"nothing says {fragment!r}"
+
+
+def test_nothing_tells_of_the_machine_it_was_written_on() -> None:
+    for page in PAGES:
+        assert not re.search(r"/work/|/root/|/tmp/(?!chansup-UID)\w", page.read_text()), page
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(all_blocks("toml")) > 15
+    assert len(all_blocks("console")) > 10
+    assert len(messages()) > 30
