@@ -28,6 +28,7 @@ class Loaded(msgspec.Struct, frozen=True):
     directory: Path  # of the app; absolute, every symlink followed
     environment: dict[str, str]  # env_file, then [app] environment; nothing inherited
     python: str | None  # absolute path of [app] python
+    document: dict[str, object]  # as it was written, with "${NAME}" where a value may be secret
     warnings: list[Problem]  # what works, and is probably not meant
 
     def child_environment(
@@ -84,7 +85,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Loaded:
         problems.sort(key=lambda problem: (problem.line or 0, order[id(problem)]))
         raise ConfigError(file, problems)
     warnings = _located(rules.warnings(context), lines)
-    return Loaded(config, file, directory, environment, python, warnings)
+    return Loaded(config, file, directory, environment, python, document, warnings)
 
 
 def _early(

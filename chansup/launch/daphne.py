@@ -102,6 +102,15 @@ class _UnixPort(unix.Port):
 
     _shouldShutdown = False  # noqa: N815 - Twisted's name
 
+    def startListening(self) -> None:  # noqa: N802
+        # Twisted's own would bind, and give the file a mode that anybody can connect with.
+        self.factory.doStart()
+        self.socket, self._preexistingSocket = self._preexistingSocket, None
+        self.fileno = self.socket.fileno
+        self.connected = True
+        self.numberAccepts = 100  # at a time, then others get their turn
+        self.startReading()
+
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         _lose_port(self, reason)
 

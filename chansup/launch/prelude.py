@@ -45,7 +45,8 @@ def main() -> None:
         _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
         os.execve(order["executable"], order["argv"], environment)  # noqa: S606 - its purpose
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"chansup: cannot run {order['argv'][0]}: {error}\n")
+        reason = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"chansup: cannot run {order['program']}: {reason}\n")
         sys.stderr.flush()
         os._exit(EXIT_CANNOT_EXECUTE)
 

@@ -41,6 +41,8 @@ class Addresses:
         try:
             for bind in binds:
                 if bind in self._listeners:
+                    for one in self._listeners[bind]:
+                        one.adjust(interface.backlog, int(interface.unix_mode, 8))
                     continue
                 group = await sockets.open_listeners(
                     address.parse(bind),

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from chansup.config import readiness
 from chansup.supervisor import probe
@@ -24,29 +24,25 @@ class Say(Protocol):
 
 async def wait(process: Process, say: Say) -> bool:
     """Wait until `process` is ready; False when it ended, or was too late and is killed."""
-    specification = process.specification
-    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(process.settled.wait())]
-    asked = readiness.parse(specification.ready)
-    if not isinstance(asked, readiness.Notify):
-        directory = Path(specification.command.directory)
-        waiting.append(asyncio.create_task(probe.wait(asked, directory)))
+    asking = asyncio.create_task(_ask(process))
     try:
-        done, _ = await asyncio.wait(
-            waiting,
-            timeout=specification.start_timeout,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        decided = await within(process.specification.start_timeout, process.settled)
     finally:
-        for task in waiting:
-            task.cancel()
-    if not done:
+        asking.cancel()
+    if not decided:
         await _end_late(process, say)
-    elif process.alive:
-        process.became_ready()
     if process.ready.is_set() and process.alive:
         say(f"ready after {time.monotonic() - process.started_monotonic:.1f} s", process)
         return True
     return False
+
+
+async def _ask(process: Process) -> None:
+    """Ask a program that does not say by itself when it is ready."""
+    asked = readiness.parse(process.specification.ready)
+    if not isinstance(asked, readiness.Notify):
+        await probe.wait(asked, Path(process.specification.command.directory))
+        process.became_ready()
 
 
 async def _end_late(process: Process, say: Say) -> None:

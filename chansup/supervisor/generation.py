@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -148,19 +148,23 @@ class _Builder:
         }
 
     def program(self, name: str, program: schema.Program) -> PoolSpecification:
-        command = self._command(program, program.command, program.directory)
+        label = self._written("programs", name)
+        command = self._command(program, program.command, label, program.directory)
         return self._pool(
             name,
             "programs",
             program,
             command,
-            label=_text(program.command),
+            label=label,
             ready=program.ready or "after:1s",
             on_reload=self._on_reload(program, command),
         )
 
     def workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
         line = workers.command
+        label = shlex.join(["runworker", *workers.channels])
+        if line is not None:
+            label = self._written("workers", name)
         if line is None:
             # A message in hand is Channels' own business here: its runworker has no drain.
             django = ["manage.py"] if (self.directory / "manage.py").exists() else ["-m", "django"]
@@ -169,8 +173,8 @@ class _Builder:
             name,
             "workers",
             workers,
-            self._command(workers, line),
-            label=_text(workers.command or ["runworker", *workers.channels]),
+            self._command(workers, line, label),
+            label=label,
             ready=workers.ready or "after:2s",
             on_reload="overlap" if workers.on_reload == "auto" else workers.on_reload,
         )
@@ -178,17 +182,22 @@ class _Builder:
     def interface(self, interface: schema.Interface) -> PoolSpecification:
         if interface.command is not None:
             words = [word.replace("{fd}", "3") for word in commands.parse(interface.command)]
-            command = self._command(interface, words)
-            label = _text(interface.command)
+            label = self._written("interface")
+            command = self._command(interface, words, label)
             ready = interface.ready or "after:2s"
         else:
             application = self.config.app.asgi or self.config.app.wsgi or ""
             words = [self.python, "-m", "chansup.launch", interface.server, application]
-            command = self._command(interface, words)
+            label = f"{interface.server} {application}"
+            command = self._command(interface, words, label)
             limits = {"nofile": most_descriptors(), **interface.limits}
             command = replace(command, limits=limits)
-            label = f"{interface.server} {application}"
             ready = "notify"
+        if interface.server == "gunicorn" and interface.options.get("worker_class") == "sync":
+            # Its only thread is in the app: a long request and a hang look the same.
+            interface = msgspec.structs.replace(
+                interface, liveness_timeout=interface.liveness_timeout or 0.0
+            )
         binds = (interface.bind,) if isinstance(interface.bind, str) else tuple(interface.bind)
         return self._pool(
             "interface",
@@ -203,16 +212,25 @@ class _Builder:
         )
 
     def task(self, name: str, task: schema.Task) -> TaskSpecification:
+        label = self._written("tasks", name)
         program = self._pool(
             name,
             "programs",
             schema.Pool(),
-            self._command(task, task.command, task.directory),
-            label=_text(task.command),
+            self._command(task, task.command, label, task.directory),
+            label=label,
             ready="after:0s",
             on_reload="restart",
         )
         return TaskSpecification(name, program, task.timeout)
+
+    def _written(self, *keys: str) -> str:
+        """Return the command of a table as the file has it: nothing secret was filled in there."""
+        table: Any = self.loaded.document
+        for key in keys:
+            table = table[key]
+        line = table["command"]
+        return line if isinstance(line, str) else " ".join(map(str, line))
 
     def _pool(
         self,
@@ -251,6 +269,7 @@ class _Builder:
         self,
         settings: schema.Pool | schema.Task,
         line: str | list[str],
+        label: str,
         directory: str | None = None,
     ) -> Command:
         words = commands.parse(line)
@@ -258,6 +277,7 @@ class _Builder:
             words[0] = self.python  # the app's interpreter, whatever PATH holds
         return Command(
             argv=tuple(words),
+            program=label.split()[0] if label.split() else "",
             environment=self.loaded.child_environment(self.inherited, settings.environment),
             directory=str(self.directory / (directory or ".")),
             user=settings.user,
@@ -277,7 +297,3 @@ class _Builder:
             and (self.directory / program_file).resolve().is_relative_to(self.directory)
         )
         return "restart" if runs_our_code else "keep"
-
-
-def _text(line: str | list[str]) -> str:
-    return line if isinstance(line, str) else shlex.join(line)

@@ -190,6 +190,10 @@ class RecentLines:
         while len(kept) > self._most or (self._size > self._limit and len(kept) > 1):
             self._size -= len(kept.popleft().text)
 
+    def resize(self, lines: int) -> None:
+        """Keep so many lines from the next one on."""
+        self._most = lines
+
     def tail(self, count: int, pid: int | None = None) -> list[LogLine]:
         """Return the last `count` lines, of one process or of all, oldest first."""
         if count <= 0:

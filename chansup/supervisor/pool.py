@@ -18,7 +18,6 @@ class Pool:
     def __init__(self, site: "Site", specification: PoolSpecification) -> None:
         self.site = site
         self.name = specification.name
-        self.kind: Kind = specification.kind
         self.specification = specification
         self.slots: list[Slot] = []
         self.leaving: list[Slot] = []  # scaled away, still draining
@@ -27,6 +26,11 @@ class Pool:
         self._steered: tuple[tuple[int, int], ...] = ()
 
     # Questions
+
+    @property
+    def kind(self) -> Kind:
+        """Which table of the config describes it."""
+        return self.specification.kind
 
     @property
     def desired(self) -> int:

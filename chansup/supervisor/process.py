@@ -90,7 +90,7 @@ class Process:
     def stopped_accepting(self) -> None:
         """Take the news that the process takes nothing new any more, asked or not."""
         self.accepts_no_more.set()
-        if self.state is State.READY:
+        if self.state is State.READY and not self.hung:
             self._on_leave(self)
 
     def look_at_phase(self) -> None:

@@ -177,5 +177,6 @@ def _launch(
             timeout=specification.stop_timeout,
         ),
         health_path=interface.health_path,
+        heartbeat_interval=min(1.0, specification.liveness_timeout / 4 or 1.0),
         scoreboard_fd=FIRST_DESCRIPTOR + len(listeners),
     )

@@ -280,11 +280,11 @@ class Rollout:
         for name in [name for name in self.site.pools if name not in self._former.pools]:
             await self.site.remove_pool(name)
         for name, pool in self.site.pools.items():
+            former = self._former.pools[name]
+            if pool.slots:
+                await pool.let_go(pool.resize(self.site.desired_in(former), self._former))
             if not any(slot.runs(self.generation) for slot in pool.slots):
-                pool.specification = self._former.pools[name]
-                if pool.slots:
-                    desired = self.site.desired_in(pool.specification)
-                    await pool.let_go(pool.resize(desired, self._former))
+                pool.specification = former
         in_use = {
             bind
             for pool in self.site.pools.values()
@@ -292,8 +292,8 @@ class Rollout:
             for process in slot.processes()
             for bind in process.specification.binds
         }
-        former = self._former.pools.get("interface")
-        self.site.addresses.close_all_but(in_use.union(former.binds if former else ()))
+        interface = self._former.pools.get("interface")
+        self.site.addresses.close_all_but(in_use.union(interface.binds if interface else ()))
 
     def _dismiss_successors(self) -> None:
         for pool in self.site.pools.values():

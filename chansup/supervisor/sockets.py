@@ -55,6 +55,10 @@ class Listeners(ABC):
         """Send new connections to the slots `ready` only; to all if none is."""
 
     @abstractmethod
+    def adjust(self, backlog: int, unix_mode: int) -> None:
+        """Take over settings that can change while it listens."""
+
+    @abstractmethod
     def refuse(self) -> None:
         """Refuse new connections from now on, in every process that shares the sockets.
 
@@ -131,6 +135,12 @@ class SteeredGroup(Listeners):
         if program != self._program:
             steering.attach(self._sockets[0], program)
         self._choice, self._program = choice, program
+
+    def adjust(self, backlog: int, unix_mode: int) -> None:
+        """Take over the backlog."""
+        self._backlog = backlog
+        for sock in self._sockets:
+            sock.listen(backlog)
 
     def refuse(self) -> None:
         """Refuse new connections from now on, in every process that shares the sockets."""
@@ -213,6 +223,15 @@ class SharedSocket(Listeners):
     def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
         """Do nothing: whichever process accepts first gets the connection."""
 
+    def adjust(self, backlog: int, unix_mode: int) -> None:
+        """Take over backlog and mode; what systemd passed is systemd's."""
+        if isinstance(self.address, Systemd):
+            return
+        self._socket.listen(backlog)
+        if self._identity is not None and isinstance(self.address, Unix):
+            with contextlib.suppress(OSError):
+                os.chmod(self.address.path, unix_mode)
+
     def refuse(self) -> None:
         """Refuse new connections from now on, unless systemd goes on listening."""
         if not isinstance(self.address, Systemd):
@@ -268,6 +287,9 @@ async def open_listeners(
         raise AddressError(error.describe(address, holder)) from None
 
 
+OURSELVES = "this site itself"
+
+
 class _PortTakenError(AddressError):
     """Somebody listens there. Found by `open_listeners`, which then looks for the holder."""
 
@@ -277,6 +299,11 @@ class _PortTakenError(AddressError):
 
     def describe(self, asked: Tcp, holder: str | None) -> str:
         """Return the message, for the address as the config has it."""
+        if holder is OURSELVES:
+            return (
+                f"cannot listen on {asked}: it overlaps with an address that this site listens on. "
+                "`chansup stop` and `chansup run` change such an address, or choose another port"
+            )
         held = f"{holder} already listens there" if holder else "the port is already in use"
         return f"cannot listen on {asked}: {held}. Stop it, or choose another port"
 
@@ -417,10 +444,12 @@ def _holder(address: Tcp) -> str | None:
         for connection in connections:
             if connection.status != psutil.CONN_LISTEN or connection.laddr[1:] != (address.port,):
                 continue
-            if connection.pid == os.getpid():
-                return "this supervisor itself"
-            if connection.pid is not None:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+            if connection.pid is None:
+                continue
+            process = psutil.Process(connection.pid)
+            if os.getpid() in (connection.pid, process.ppid()):
+                return OURSELVES
+            return f"process {connection.pid} ({process.name()})"
     except (psutil.Error, OSError):
         pass
     return None

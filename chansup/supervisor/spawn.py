@@ -22,7 +22,8 @@ PRELUDE = (Path(__file__).parent.parent / "launch" / "prelude.py").read_text()
 class Command:
     """What to run, and as whom."""
 
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = field(repr=False)  # may hold secrets
+    program: str  # what messages call it: as the config has it, before anything was filled in
     environment: Mapping[str, str] = field(repr=False)  # may hold secrets
     directory: str
     user: str | None = None
@@ -59,6 +60,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         "listeners": len(listeners),
         "executable": _executable(command),
         "argv": list(command.argv),
+        "program": command.program,
         "umask": None if command.umask is None else int(command.umask, 8),
         "limits": {
             resource.RLIMIT_NOFILE: _inherited_descriptor_limit,
@@ -71,7 +73,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
     try:
         reader, writer = os.pipe2(os.O_CLOEXEC)
     except OSError as error:
-        raise SpawnError(f"cannot start {command.argv[0]}: {error.strerror}") from None
+        raise SpawnError(f"cannot start {command.program}: {error.strerror}") from None
     os.set_blocking(reader, False)
     try:
         popen = subprocess.Popen(
@@ -86,7 +88,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         )
     except OSError as error:
         os.close(reader)
-        raise SpawnError(f"cannot start {command.argv[0]}: {_explain(error, command)}") from None
+        raise SpawnError(f"cannot start {command.program}: {_explain(error, command)}") from None
     finally:
         os.close(writer)
     try:
@@ -95,7 +97,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         os.close(reader)
         popen.kill()
         popen.wait()
-        raise SpawnError(f"cannot watch {command.argv[0]}: {error.strerror}") from None
+        raise SpawnError(f"cannot watch {command.program}: {error.strerror}") from None
 
 
 def account_of(command: Command) -> accounts.Account | None:
@@ -106,12 +108,12 @@ def account_of(command: Command) -> accounts.Account | None:
     try:
         account = accounts.find(command.user, command.group)
     except ValueError as error:
-        raise SpawnError(f"cannot run {command.argv[0]}: {error}") from None
+        raise SpawnError(f"cannot run {command.program}: {error}") from None
     if account is None or os.geteuid() == account.user != 0:
         return None
     if not accounts.is_permitted(account):
         raise SpawnError(
-            f"cannot run {command.argv[0]} as {command.user or command.group}: only a supervisor"
+            f"cannot run {command.program} as {command.user or command.group}: only a supervisor"
             " that runs as root can"
         )
     return account
@@ -145,11 +147,11 @@ def _executable(command: Command) -> str:
         if os.access(path, os.X_OK) and not os.path.isdir(path):
             return path
         problem = "is not executable" if os.path.exists(path) else "does not exist"
-        raise SpawnError(f"{path} {problem}")
+        raise SpawnError(f"{command.program} {problem} (seen from {command.directory})")
     search = command.environment.get("PATH", os.defpath)
     found = shutil.which(program, path=search)
     if found is None:
-        raise SpawnError(f"no program {program!r} on PATH ({search})")
+        raise SpawnError(f"no program {command.program!r} on PATH ({search})")
     return os.path.abspath(found)
 
 
@@ -157,7 +159,7 @@ def _limits(command: Command) -> list[limits.Limit]:
     try:
         return [limits.parse(name, value) for name, value in command.limits.items()]
     except ValueError as error:
-        raise SpawnError(f"cannot run {command.argv[0]}: {error}") from None
+        raise SpawnError(f"cannot run {command.program}: {error}") from None
 
 
 def _explain(error: OSError, command: Command) -> str:

@@ -92,7 +92,11 @@ class Supervisor:
     async def _apply(self, generation: Generation) -> None:
         """Take over what a new generation says of the supervisor itself. Raises AddressError."""
         await self._endpoint.open(generation.config.admin.bind)
-        self._log.configure(generation.config.log.format, generation.config.log.level)
+        settings = generation.config.log
+        self._log.configure(settings.format, settings.level)
+        for pool in self.site.pools.values():
+            for slot in pool.slots:
+                slot.recent.resize(settings.keep_lines)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -70,3 +70,15 @@ time.sleep(99)
     with running(site, config) as run:
         run.wait_for(lambda: run.slots()["beats.0"]["restarts"].get("hang"))
         assert run.slots()["silent.0"]["restarts"] == {}
+
+
+def test_a_frozen_supervisor_gives_a_booting_program_its_time(site: Path) -> None:
+    code = "import os, socket, time; time.sleep(1); s = socket.socket(socket.AF_UNIX); s.bind('up.sock'); s.listen(); time.sleep(99)"
+    config = f'[programs.boots]\ncommand = ["{sys.executable}", "-c", "{code}"]\nready = "unix:up.sock"\nstart_timeout = 3\n'
+    with running(site, config) as run:
+        run.wait_for(lambda: run.slots()["boots.0"]["pid"])
+        run.send(signal.SIGSTOP)
+        time.sleep(4)  # longer than start_timeout: nothing can tell us, it is frozen
+        run.send(signal.SIGCONT)
+        run.wait_until_ready()
+        assert run.slots()["boots.0"]["restarts"] == {}

@@ -287,6 +287,54 @@ def test_worker_k_of_n_failing_stops_the_rollout(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "release-2")
 
 
+def test_slots_that_a_failed_rollout_added_are_gone(tmp_path: Path) -> None:
+    release(tmp_path, "1")
+    with running(tmp_path, RELEASES) as run:
+        run.wait_until_ready()
+        release(
+            tmp_path, "2", before="import os\nassert os.environ['CHANSUP_SLOT'] != 'interface.3'\n"
+        )
+        run.config.write_text(run.config.read_text().replace("processes = 2", "processes = 4"))
+        assert run.command("reload").returncode == 1
+        slots = run.slots()
+        assert {name: slot["generation"] for name, slot in slots.items()} == {
+            "interface.0": 1,
+            "interface.1": 1,
+        }
+        assert versions(run, 30) == {"1"}
+
+
+def test_what_an_open_socket_can_take_over(site: Path) -> None:
+    with running(site, DIRECT.replace("127.0.0.1:0", "unix:web.sock")) as run:
+        run.wait_until_ready()
+        assert (site / "web.sock").stat().st_mode & 0o777 == 0o660
+        run.config.write_text(
+            run.config.read_text().replace("processes = 2", 'processes = 2\nunix_mode = "600"')
+        )
+        assert run.command("reload").returncode == 0
+        assert (site / "web.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_address_that_overlaps_with_a_present_one_says_what_to_do(site: Path) -> None:
+    with running(site, DIRECT) as run:
+        run.wait_until_ready()
+        port = run.address.rsplit(":", 1)[1]
+        run.config.write_text(run.config.read_text().replace("127.0.0.1:0", f"0.0.0.0:{port}"))
+        done = run.command("reload")
+        assert done.returncode == 1
+        assert "chansup stop" in done.stdout + done.stderr
+        assert httpx.get(run.url).status_code == 200
+
+
+def test_a_program_can_become_a_worker(site: Path) -> None:
+    with running(site, DIRECT + '\n[programs.moves]\ncommand = "sleep 99"\n') as run:
+        run.wait_until_ready()
+        run.config.write_text(run.config.read_text().replace("programs.moves", "workers.moves"))
+        assert run.command("reload").returncode == 0
+        kinds = {pool["name"]: pool["kind"] for pool in run.status()["pools"]}
+        assert kinds["moves"] == "workers"
+
+
 class Background:
     """A command that runs while the test does something else."""
 

@@ -190,8 +190,10 @@ def test_a_full_disk_as_stdout_harms_nobody(site: Path) -> None:
 def test_secrets_of_the_environment_show_nowhere(site: Path) -> None:
     config = DIRECT.replace("[interface]", 'environment = { TOKEN = "s3cr3t-one" }\n[interface]')
     config += '\n[admin]\nbind = "127.0.0.1:0"\n'
+    config += '\n[programs.knows]\ncommand = ["sh", "-c", "exec sleep 99", "${PASSWORD}"]\n[programs.lacks]\ncommand = "no-such-${PASSWORD} x"\n'
     with running(site, config, environ={"PASSWORD": "s3cr3t-two"}) as run:
-        run.wait_until_ready()
+        run.wait_for(lambda: run.slots()["lacks.0"]["output"])
+        run.wait_for(lambda: run.slots()["interface.0"]["state"] == "READY")
         admin = run.status()["admin"]
         pages = [httpx.get(f"http://{admin}{path}").text for path in ("/", "/healthz", "/metrics")]
         shown = "".join(pages) + run.command("status", "--json").stdout + run.output()
