@@ -97,10 +97,14 @@ reactor: Any = daphne.server.reactor
 _lose_port: Any = twisted.internet.tcp.Port.connectionLost
 
 
-class _UnixPort(unix.Port):
+_TwistedUnixPort: Any = unix.Port  # Twisted is typed in parts
+
+
+class _UnixPort(_TwistedUnixPort):  # type: ignore[misc]
     """A Unix listener that leaves socket and file alone, as others go on listening there."""
 
     _shouldShutdown = False  # noqa: N815 - Twisted's name
+    _preexistingSocket: Any  # noqa: N815
 
     def startListening(self) -> None:  # noqa: N802
         # Twisted's own would bind, and give the file a mode that anybody can connect with.
