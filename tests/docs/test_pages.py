@@ -52,6 +52,7 @@ def acts(block: Block) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if any(map(acts, blocks(page)))], ids=name)
 def test_a_page(page: Path, scene: Scene) -> None:
     for block in blocks(page):

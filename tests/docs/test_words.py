@@ -128,9 +128,7 @@ def test_the_table_of_servers() -> None:
     raise AssertionError("no table of servers")
 
 
-STRUCTS = [schema.App, schema.Interface, schema.Workers, schema.Program, schema.Task, schema.Rollout,
-           schema.Admin, schema.Log, schema.Supervisor]  # fmt: skip
-TABLES = {"app": schema.App, "interface": schema.Interface, "rollout": schema.Rollout,
+TABLES: dict[str, type[schema.Table]] = {"app": schema.App, "interface": schema.Interface, "rollout": schema.Rollout,
           "admin": schema.Admin, "log": schema.Log, "supervisor": schema.Supervisor}  # fmt: skip
 
 
