@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from chansup.config import load
+from chansup.config import cores, load
 from chansup.config.errors import ConfigError
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
@@ -48,7 +48,7 @@ class Site:
         self.rollouts: Counter[str] = Counter()
         self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
         self.stopping = False
-        self.turn = asyncio.Lock()  # to spawn
+        self.turns = asyncio.Semaphore(2 * cores.usable())  # to spawn and boot
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self._environ = environ
         self._on_fatal = on_fatal

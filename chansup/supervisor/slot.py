@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chansup.supervisor.pool import Pool
 
 LINES_OF_FAILURE = 60  # that a failed boot shows to the caller of a reload
+LONGEST_TURN = 10.0  # seconds after which a process that still boots lets others begin
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: a launcher says that its options are wrong
 
 
@@ -126,11 +127,16 @@ class Slot:
         self._filling = self._background(self._fill_in_turn())
 
     async def _fill_in_turn(self) -> None:
-        # One spawn per turn of the loop, so that hundreds of them do not stop everything else.
-        async with self.pool.site.turn:
+        async with self.pool.site.turns:
             self._filling = None
-            if self.wanted and self.current is None:
-                self._fill_now()
+            if not self.wanted or self.current is not None:
+                return
+            self._fill_now()
+            await asyncio.sleep(0)  # hundreds of spawns must not stop everything else
+            process = self.current
+            if process is not None and process.specification.launcher:
+                # Nor may hundreds of interpreters that boot starve each other and the supervisor.
+                await within(LONGEST_TURN, process.settled)
 
     def _fill_now(self) -> None:
         assert self.generation is not None
