@@ -25,13 +25,31 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. Whatever goes wrong is one message, no traceback."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller: >&-
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # as in `chansup logs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         code = BROKEN_PIPE
+    except OSError as error:  # a full disk behind stdout, say
+        _forget_stdout()
+        where = f"{error.filename}: " if error.filename else ""
+        _say_error(f"{where}{error.strerror or error}")
+        code = ExitCode.FAILED
+    except Exception as error:
+        _forget_stdout()
+        _say_error(f"a defect in chansup: {error!r}. Please report it; CHANSUP_DEBUG=1 shows more")
+        if os.environ.get("CHANSUP_DEBUG"):
+            raise
+        code = ExitCode.FAILED
     sys.exit(code)
+
+
+def _forget_stdout() -> None:
+    """Let nothing more be written to a stdout that does not take it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -57,7 +75,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except BrokenPipeError:  # click would exit with 1
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_stdout()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
 
 
@@ -83,7 +101,14 @@ def _config() -> Path:
     """Return the absolute path of the config file; symlinks stay."""
     context = click.get_current_context().find_root()
     given = context.meta.get("chansup.config")
-    return Path(os.path.abspath(given or os.environ.get("CHANSUP_CONFIG") or DEFAULT_CONFIG))
+    name = given or os.environ.get("CHANSUP_CONFIG") or DEFAULT_CONFIG
+    try:
+        return Path(os.path.abspath(name))
+    except FileNotFoundError:
+        raise ChansupError(
+            "the working directory does not exist any more: change to another one, or give -c with"
+            " an absolute path"
+        ) from None
 
 
 def _client() -> "Client":
@@ -179,6 +204,8 @@ def reload(no_wait: bool, as_json: bool) -> int:
 @click.argument("target", metavar="[POOL|SLOT]", required=False, shell_complete=_complete_target)
 def restart(target: str | None, no_wait: bool, as_json: bool) -> int:
     """Replace the processes of a pool, of a slot, or all, without reading the config anew."""
+    if target == "":
+        raise click.BadParameter("the name of a pool or slot is empty", param_hint="POOL|SLOT")
     return _follow(_client().restart(target, wait=not no_wait), "The restart", as_json)
 
 

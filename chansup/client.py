@@ -267,7 +267,7 @@ def _understood() -> Iterator[None]:
 
 def _query(**parameters: str | None) -> str:
     given = {name: value for name, value in parameters.items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+    return f"?{urlencode(given, errors='surrogateescape')}" if given else ""
 
 
 def _open_process(connection: _Connection) -> int | None:

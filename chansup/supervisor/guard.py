@@ -84,7 +84,11 @@ class Guard:
         assert self._loop is not None
         self._retry = None
         self._started = self._loop.time()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+        except OSError:  # no more descriptors: that passes
+            self._spawn_later()
+            return
         try:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(PROGRAM)],

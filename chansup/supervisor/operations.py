@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 
+from chansup.config.cores import MAX_PROCESSES
 from chansup.errors import ChansupError
 from chansup.supervisor import report
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
@@ -114,6 +115,8 @@ class Operations:
         self._refuse_while_stopping("scale")
         if pool not in self.site.pools:
             raise UnknownTarget(self._no_such(pool, list(self.site.pools)))
+        if processes > MAX_PROCESSES:
+            raise ChansupError(f"cannot scale: a pool has at most {MAX_PROCESSES} processes")
         one = self.site.pools[pool]
         before = one.desired
         progress = Progress()

@@ -74,10 +74,14 @@ class Pool:
     # Size
 
     def resize(self, desired: int, generation: Generation) -> list[Slot]:
-        """Add or take away slots; return those that leave, still running."""
+        """Add or take away slots; return those that leave, still running.
+
+        Raises AddressError, and changes nothing, when a listener for a new slot cannot be had.
+        """
+        if self.specification.binds and desired > len(self.slots):
+            self.site.addresses.ensure(desired)
         while len(self.slots) < desired:
             slot = Slot(self, len(self.slots))
-            self.site.addresses.ensure(slot.number + 1)
             self.slots.append(slot)
             slot.start(generation)
         leaving = self.slots[desired:]

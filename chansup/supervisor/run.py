@@ -1,12 +1,14 @@
 """``chansup run``: from the config file to a running supervisor, and its exit code."""
 
 import asyncio
+import errno
 import faulthandler
 import logging
 import os
 from pathlib import Path
 
 from chansup.config import load
+from chansup.errors import ChansupError
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.generation import build
@@ -18,7 +20,7 @@ from chansup.supervisor.reaper import Reaper, become_subreaper
 from chansup.supervisor.runtime import RuntimeDirectory, directory_for
 from chansup.supervisor.site import Site
 from chansup.supervisor.spawn import raise_descriptor_limit
-from chansup.supervisor.supervisor import Supervisor
+from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
 from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
 
 
@@ -33,6 +35,10 @@ def main(config_path: Path) -> int:
     runtime.open()
     try:
         return asyncio.run(_supervise(loaded, runtime, service, inherited))
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
+            raise
+        raise ChansupError(f"cannot run: {error.strerror}: {MORE_DESCRIPTORS}") from None
     finally:
         runtime.close()
 

@@ -1,6 +1,7 @@
 """The supervisor: it brings the site up, does what it is asked, and takes everything down again."""
 
 import asyncio
+import errno
 import signal
 
 from chansup.errors import ChansupError, ExitCode
@@ -21,6 +22,7 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.systemd import ServiceNotifier
 from chansup.supervisor.waiting import within
 
+MORE_DESCRIPTORS = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
 SWEEP_TIME = 5.0  # seconds to find and kill what children left behind
 
 
@@ -49,6 +51,7 @@ class Supervisor:
         self._control: Server | None = None
         site.apply = self._apply
         self._told_ready = False
+        self._quiet_until = 0.0  # loop time; until then, nothing more about missing descriptors
         self._reloads: set[asyncio.Task[None]] = set()
 
     # The course of a run
@@ -149,6 +152,11 @@ class Supervisor:
 
     def _handle_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            if loop.time() >= self._quiet_until:
+                self._quiet_until = loop.time() + 10.0
+                self.site.say(f"{error.strerror}: {MORE_DESCRIPTORS}", "error")
+            return
         if isinstance(error, BaseException):
             self.site.say_defect(str(context.get("message", "the loop")), error)
         else:

@@ -279,3 +279,25 @@ def test_a_clock_that_steps_harms_nothing(site: Path) -> None:
         write_app(site, "2")
         assert run.command("reload").returncode == 0
         assert run.stop() == 0
+
+
+def test_a_large_pool_of_workers_opens_no_listeners(site: Path) -> None:
+    config = DIRECT.replace("processes = 2", "processes = 1")
+    config += '\n[workers.many]\ncommand = "sleep 99"\nready = "after:0s"\nprocesses = 6\nafter = ["interface"]\n'
+    with running(site, config) as run:
+        run.wait_until_ready()
+        port = int(run.address.rsplit(":", 1)[1])
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        assert [row[1] for row in rows if row[3] == "0A"].count(f"0100007F:{port:04X}") == 1
+        assert run.command("scale", "many=5000").returncode == 1
+
+
+def test_a_small_limit_of_descriptors_is_told_in_one_line(site: Path) -> None:
+    (site / "chansup.toml").write_text(
+        DIRECT + f'\n[supervisor]\nruntime_directory = "{site}/.chansup"\n'
+    )
+    shell = f'ulimit -n 9; exec "{sys.executable}" -m chansup run -c "{site}/chansup.toml"'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "ulimit -n" in done.stderr + done.stdout
