@@ -75,6 +75,7 @@ class Operations:
 
     async def _restart(self, slots: list[Slot], progress: Progress) -> None:
         for done, slot in enumerate(slots):
+            self._refuse_while_stopping("restart")
             progress.tell(self._progress(slot, "starting", done, len(slots)))
             with suppress(SlotRemoved):
                 await slot.replace(None, "command")

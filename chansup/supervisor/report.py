@@ -26,9 +26,9 @@ def reasons_not_ready(site: Site) -> list[str]:
     if site.stopping:
         return ["the supervisor is stopping"]
     reasons = [
-        f"task {task.name}: {task.status.state}"
-        for task in site.tasks.values()
-        if not task.done.is_set()
+        f"task {name}: {site.task(name).status.state}"
+        for name in site.generation.tasks
+        if not site.task(name).done.is_set()
     ]
     for name, specification in site.generation.pools.items():
         pool = site.pools.get(name)
@@ -66,9 +66,15 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
         admin=admin,
         rollout=site.rollout.status() if site.rollout else None,
         pools=[_pool(pool) for pool in site.pools.values()],
-        tasks=[task.status for task in site.tasks.values()],
+        tasks=[site.task(name).status for name in _present_tasks(site)],
         log_lines_dropped=dropped,
     )
+
+
+def _present_tasks(site: Site) -> list[str]:
+    """Return the tasks of the newest generation, and those of one that is being rolled out."""
+    rolled_out = site.rollout.generation.tasks if site.rollout and site.rollout.runs else {}
+    return list({**site.generation.tasks, **rolled_out})
 
 
 def measurements(site: Site) -> list[Measurement]:

@@ -50,6 +50,11 @@ class Rollout:
 
     # Questions
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not come to its outcome yet."""
+        return self.outcome == "running"
+
     def total(self) -> int:
         """How many slots the new generation wants."""
         return sum(self.site.desired_in(pool) for pool in self.generation.pools.values())
@@ -64,7 +69,7 @@ class Rollout:
 
     def status(self) -> RolloutStatus:
         """Return where it stands."""
-        running = self.outcome == "running"
+        running = self.runs
         return RolloutStatus(
             generation=self.generation.number,
             outcome=self.outcome,
@@ -79,6 +84,7 @@ class Rollout:
 
     async def run(self) -> None:
         """Carry it out; never raises but CancelledError. `outcome` and `message` tell."""
+        self._former = self.site.generation
         try:
             await self._advance()
         except BootFailed as failure:
@@ -119,6 +125,8 @@ class Rollout:
             raise
         # Again, if somebody scaled a pool that was done already.
         while self._unfinished():
+            if self.site.stopping:
+                raise asyncio.CancelledError
             for name, specification in self.generation.pools.items():
                 if name in self.site.pools:
                     await self._replace(self.site.pools[name])

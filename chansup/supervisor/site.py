@@ -57,6 +57,7 @@ class Site:
         self._crashes: dict[str, deque[float]] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._rolling: asyncio.Task[None] | None = None
+        self._rollout_turn = asyncio.Lock()
 
     # What pools, slots and tasks ask of it
 
@@ -92,6 +93,8 @@ class Site:
             slot.process_ended,
             slot.process_leaves,
         )
+        if self.stopping:
+            process.announce_end()
         self.say(f"{slot.name}[{process.pid}]: started, generation {generation.number}", "debug")
         return process
 
@@ -209,21 +212,19 @@ class Site:
         async def roll() -> None:
             for task in list(self._starting):  # the rollout starts what is missing by itself
                 task.cancel()
-            try:
-                if former is not None:
-                    await asyncio.wait([former])
+            async with self._rollout_turn:  # those that were superseded end first
                 await rollout.run()
-            except asyncio.CancelledError:
-                if rollout.outcome == "running":
-                    rollout.supersede()
-                raise
-            finally:
-                self.rollouts[rollout.outcome] += 1
-                self.rollout_seconds[rollout.outcome] += rollout.duration
-            if rollout.outcome == "failed":
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if rollout.runs:  # cancelled before its turn came
+                rollout.supersede()
+            self.rollouts[rollout.outcome] += 1
+            self.rollout_seconds[rollout.outcome] += rollout.duration
+            if rollout.outcome == "failed" and not self.stopping and task is self._rolling:
                 self.start()  # what had not been started yet, with the former generation
 
         self._rolling = asyncio.create_task(roll())
+        self._rolling.add_done_callback(ended)
         return self._rolling
 
     async def scale(self, pool: Pool, number: int) -> None:

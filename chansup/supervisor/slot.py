@@ -315,7 +315,7 @@ class Slot:
         await self.promote(reason)
 
     def _require_place(self) -> None:
-        if self.stopped:
+        if self.stopped or self.pool.site.stopping:
             raise SlotRemoved(f"{self.name}: there is no such slot any more")
 
     def adopt(self, generation: Generation) -> None:

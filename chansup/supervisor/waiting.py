@@ -17,7 +17,9 @@ async def within(seconds: float, event: asyncio.Event) -> bool:
         step = min(left, STEP)
         begun = loop.time()
         try:
-            await asyncio.wait_for(event.wait(), step)
+            # Not wait_for: on Python 3.11 it loses a cancellation that meets the event.
+            async with asyncio.timeout(step):
+                await event.wait()
         except TimeoutError:
             left -= min(loop.time() - begun, 1.5 * step)
     return event.is_set()

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -166,3 +167,36 @@ def test_a_storm_of_signals_and_commands(site: Path) -> None:
         run.wait_until_ready()
         wait_for(lambda: launchers(run) == len(run.pids()) == 2)
         assert run.stop() == 0
+
+
+def test_forty_reloads_at_once_end_in_one_generation(site: Path) -> None:
+    config = DIRECT + '\n[tasks.quick]\ncommand = "true"\nbefore = ["interface"]\n'
+    with running(site, config) as run:
+        run.wait_until_ready()
+        for _ in range(40):
+            run.send(signal.SIGHUP)
+            time.sleep(0.01)  # a storm, not a queue: signals of one kind are merged
+        assert run.command("reload", timeout=90).returncode == 0
+        generation = run.status()["generation"]
+        assert {slot["generation"] for slot in run.slots().values()} == {generation}
+        wait_for(lambda: launchers(run) == 2)
+
+
+def test_a_reload_that_failed_leaves_the_site_ready(site: Path) -> None:
+    with running(site, DIRECT) as run:
+        run.wait_until_ready()
+        good = run.config.read_text()
+        run.config.write_text(good + '\n[tasks.new]\ncommand = "false"\nbefore = ["interface"]\n')
+        assert run.command("reload").returncode == 1
+        assert run.status()["ready"], run.status()["reasons"]
+        assert run.status()["tasks"] == []
+
+
+def test_a_restart_ends_with_the_stop_that_crosses_it(site: Path) -> None:
+    write_app(site, before=SLOW)
+    with running(site, THREE) as run:
+        run.wait_until_ready()
+        restart = Background(run, "restart")
+        run.wait_for(lambda: any(slot["restarts"] for slot in run.slots().values()))
+        assert run.stop() == 0
+        assert restart.code() == 1
