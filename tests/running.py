@@ -108,6 +108,10 @@ class Running:
         """Return what `happened` returns, once it is true."""
         return wait_for(happened, what, self._tell_if_ended)
 
+    def wait_for_successor(self, slot: str, pid: int) -> None:
+        """Wait until another process than `pid` runs in `slot`."""
+        self.wait_for(lambda: self.slots()[slot]["pid"] not in (None, pid))
+
     def wait_for_output(self, text: str) -> None:
         wait_for(lambda: text in self.output(), f"{text!r} in the output", self._tell)
 

@@ -61,13 +61,23 @@ def test_what_is_no_address(text, words):
 
 
 def test_unix_paths_hang_on_the_config_file():
-    assert parse("unix:run/x").within(Path("/etc/site")) == Path("/etc/site/run/x")
-    assert parse("unix:/run/x").within(Path("/etc/site")) == Path("/run/x")
+    def within_site(text: str) -> Path:
+        address = parse(text)
+        assert isinstance(address, Unix)
+        return address.within(Path("/etc/site"))
+
+    assert within_site("unix:run/x") == Path("/etc/site/run/x")
+    assert within_site("unix:/run/x") == Path("/run/x")
 
 
 def test_loopback():
-    assert all(parse(text).is_loopback for text in ("1", "127.9.9.9:1", "[::1]:1", "localhost:1"))
-    assert not any(parse(text).is_loopback for text in (":1", "[::]:1", "10.0.0.1:1", "host:1"))
+    def is_loopback(text: str) -> bool:
+        address = parse(text)
+        assert isinstance(address, Tcp)
+        return address.is_loopback
+
+    assert all(is_loopback(text) for text in ("1", "127.9.9.9:1", "[::1]:1", "localhost:1"))
+    assert not any(is_loopback(text) for text in (":1", "[::]:1", "10.0.0.1:1", "host:1"))
 
 
 _hosts = st.one_of(

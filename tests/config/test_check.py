@@ -163,6 +163,7 @@ def test_what_the_probe_is_asked_and_answers(site, tmp_path):
 def _ask(site, script: str, timeout: float = 10.0) -> probe.Finding:
     path = site('bind = "127.0.0.1:0"')
     loaded = load(path, ENVIRON)
+    assert loaded.python is not None
     python = Path(loaded.python)
     python.write_text(script)
     (finding,) = probe.ask(loaded, ENVIRON, timeout).problems

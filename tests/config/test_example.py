@@ -7,11 +7,12 @@ import pytest
 import tomli
 
 from chansup.config import schema, structure
+from chansup.config.keys import Finding
 from chansup.config.load import load
 
 EXAMPLE = Path(__file__).parents[2] / "chansup.toml.example"
 TEXT = EXAMPLE.read_text()
-TABLES = {
+TABLES: dict[str, type[schema.Table]] = {
     "app": schema.App,
     "interface": schema.Interface,
     "workers.thumbnails": schema.Workers,
@@ -50,7 +51,7 @@ def test_it_is_valid_as_it_is(tmp_path):
 
 
 def test_every_line_that_is_off_would_be_understood():
-    findings = []
+    findings: list[Finding] = []
     structure.build(uncommented(), findings)
     assert findings == []
 
@@ -59,7 +60,9 @@ def test_every_line_that_is_off_would_be_understood():
 def test_no_key_is_missing(name):
     document = uncommented()
     for part in name.split("."):
-        document = document[part]
+        table = document[part]
+        assert isinstance(table, dict)
+        document = table
     assert set(document) == set(structure.fields(TABLES[name]))
 
 

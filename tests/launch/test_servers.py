@@ -101,7 +101,8 @@ def test_it_retires_without_loss(supervisor: Supervisor, server: str, family: st
     slow.ask("/slow?1.2")
     slow_began = time.monotonic()
     open_websocket = client.websocket(address, "/talkative")
-    late = threading.Thread(target=connect_late, args=(address, late_codes := []))
+    late_codes: list[int] = []
+    late = threading.Thread(target=connect_late, args=(address, late_codes))
     late.start()
     process.wait_for_output("late connect")
     eventually(lambda: process.board.cells[scoreboard.IN_PROGRESS] == 1)

@@ -20,17 +20,13 @@ application = never_installed.get_asgi_application()
 
 @pytest.fixture
 def files(tmp_path: Path):
-    def write(**contents: str) -> Path:
-        return write_all({name.replace("__", "/"): text for name, text in contents.items()})
-
-    def write_all(contents: dict[str, str]) -> Path:
+    def write(contents: dict[str, str]) -> Path:
         for name, text in contents.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return tmp_path
 
-    write.all = write_all
     return write
 
 
@@ -46,7 +42,7 @@ def django(**more: str) -> dict[str, str]:
 
 
 def test_a_django_project(files):
-    directory = files.all(django())
+    directory = files(django())
     assert discover(directory) == Project(
         directory=directory,
         asgi="mysite.asgi:application",
@@ -57,7 +53,7 @@ def test_a_django_project(files):
 
 def test_settings_say_where_the_app_is(files):
     found = discover(
-        files.all(
+        files(
             {
                 **django(),
                 "mysite/settings.py": "ASGI_APPLICATION = 'chat.routing.app'\n",
@@ -69,20 +65,20 @@ def test_settings_say_where_the_app_is(files):
 
 
 def test_settings_that_name_a_module_that_is_not_there(files):
-    found = discover(files.all({**django(), "mysite/settings.py": "ASGI_APPLICATION = 'no.x'"}))
+    found = discover(files({**django(), "mysite/settings.py": "ASGI_APPLICATION = 'no.x'"}))
     assert found.asgi == "mysite.asgi:application"
 
 
 def test_only_wsgi(files):
     contents = django()
     del contents["mysite/asgi.py"]
-    found = discover(files.all(contents))
+    found = discover(files(contents))
     assert (found.asgi, found.wsgi) == (None, "mysite.wsgi:application")
 
 
 def test_split_settings_and_a_project_one_level_down(files):
     found = discover(
-        files.all(
+        files(
             {
                 "backend/manage.py": MANAGE.replace(
                     "mysite.settings", "mysite.settings.production"
@@ -110,7 +106,7 @@ def test_split_settings_and_a_project_one_level_down(files):
     ],
 )
 def test_the_channel_layer(files, text, layer):
-    assert discover(files.all({**django(), "mysite/settings.py": text})).channel_layer == layer
+    assert discover(files({**django(), "mysite/settings.py": text})).channel_layer == layer
 
 
 ROUTING = """
@@ -126,13 +122,13 @@ other = ChannelNameRouter(ROUTES)
 
 
 def test_channels_are_read_from_the_router(files):
-    found = discover(files.all({**django(), "chat/routing.py": ROUTING}))
+    found = discover(files({**django(), "chat/routing.py": ROUTING}))
     assert found.channels == ["thumbnails", "mail.out", "previews"]
 
 
 def test_channels_are_found_through_imports(files):
     found = discover(
-        files.all(
+        files(
             {
                 **django(),
                 "mysite/asgi.py": "from rooms.routing import channels as routes\n"
@@ -157,7 +153,7 @@ def test_channels_of_the_procfile_are_not_run_twice(files):
         "bot: python bot.py $TOKEN\n"
         "watch: sleep 1 | cat\n"
     )
-    found = discover(files.all({**django(), "chat/routing.py": ROUTING, "Procfile": procfile}))
+    found = discover(files({**django(), "chat/routing.py": ROUTING, "Procfile": procfile}))
     assert found.channels == ["mail.out", "previews"]
     assert found.release == "python manage.py migrate"
     assert {program.name: program.command for program in found.programs} == {
@@ -183,13 +179,13 @@ def test_channels_of_the_procfile_are_not_run_twice(files):
     ],
 )
 def test_other_frameworks(files, contents, directory, asgi):
-    found = discover(files.all(contents))
+    found = discover(files(contents))
     assert (found.app_directory, found.asgi, found.wsgi) == (directory, asgi, None)
     assert not found.is_django
 
 
 def test_flask(files):
-    found = discover(files.all({"wsgi.py": "application = Flask(__name__)"}))
+    found = discover(files({"wsgi.py": "application = Flask(__name__)"}))
     assert (found.asgi, found.wsgi) == (None, "wsgi:application")
 
 
@@ -209,11 +205,11 @@ def test_flask(files):
 )
 def test_nothing_is_found_and_the_error_says_what_was_looked_for(files, contents):
     with pytest.raises(NothingFoundError, match=r"manage\.py.*FastAPI"):
-        discover(files.all(contents))
+        discover(files(contents))
 
 
 def test_a_current_release(files, tmp_path):
-    files.all({f"releases/2/{name}": text for name, text in django().items()})
+    files({f"releases/2/{name}": text for name, text in django().items()})
     (tmp_path / "current").symlink_to("releases/2")
     # Only what the link points to counts: releases are not searched by chance.
     found = discover(tmp_path)
@@ -222,7 +218,7 @@ def test_a_current_release(files, tmp_path):
 
 
 def test_virtual_environments(files, tmp_path):
-    files.all({**django(), ".venv/pyvenv.cfg": ""})
+    files({**django(), ".venv/pyvenv.cfg": ""})
     assert discover(tmp_path).python is None
     (tmp_path / ".venv/bin").mkdir()
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
@@ -233,14 +229,14 @@ def test_virtual_environments(files, tmp_path):
 
 
 def test_the_environment_that_chansup_runs_in_needs_no_mention(files, tmp_path, monkeypatch):
-    files.all({**django(), "venv/pyvenv.cfg": "", "venv/bin/python": ""})
+    files({**django(), "venv/pyvenv.cfg": "", "venv/bin/python": ""})
     (tmp_path / "venv/bin/python").chmod(0o755)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     assert discover(tmp_path).python is None
 
 
 def test_files_that_cannot_be_read_are_passed_over(files, tmp_path):
-    files.all(django())
+    files(django())
     (tmp_path / "broken.py").write_bytes(b"\xff\xfe\x00app = FastAPI()")
     (tmp_path / "deep.py").write_text("x = " + "(" * 5000)
     os.mkfifo(tmp_path / "fifo.py")

@@ -77,15 +77,15 @@ def supervise():
             [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
         )
         running.append(supervisor)
+        assert supervisor.stdout is not None
         guard, port, *pids = map(int, supervisor.stdout.readline().split())
         assert pids
         return supervisor, guard, port, pids
 
     yield start
     for supervisor in running:
-        supervisor.kill()
-        supervisor.wait()
-        supervisor.stdout.close()
+        with supervisor:  # which closes stdout and waits
+            supervisor.kill()
 
 
 # Prints its pid and that of a grandchild in a session of its own.
@@ -219,6 +219,7 @@ def test_a_guard_that_dies_is_replaced_and_the_new_one_knows_everything():
         guard = Guard(run)
         await guard.start()
         first = guard.pid
+        assert first is not None
         with (
             subprocess.Popen(["sleep", "60"], env={**os.environ, module.VARIABLE: run}) as marked,
             subprocess.Popen(["sleep", "60"], start_new_session=True) as grouped,
@@ -281,6 +282,7 @@ def test_a_guard_that_is_stopped_does_not_stop_the_supervisor(monkeypatch):
         guard = Guard(new_run_id())
         await guard.start()
         pid = guard.pid
+        assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         for number in range(20_000):  # more than the pipe holds
             guard.watch(10_000_000 + number)
@@ -296,6 +298,7 @@ def test_the_guard_holds_nothing_of_ours():
         os.set_inheritable(writer, True)
         guard = Guard(new_run_id())
         await guard.start()
+        assert guard.pid is not None
         wait_until(lambda: guard_ignores(guard.pid))
         assert len(os.listdir(f"/proc/{guard.pid}/fd")) == 3
         assert os.getsid(guard.pid) == guard.pid

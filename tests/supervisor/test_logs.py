@@ -30,6 +30,7 @@ from chansup.supervisor.logs import (
     escape,
     resolve,
 )
+from chansup.supervisor.status import LogLine
 
 NOON = 1_800_000_000.125
 
@@ -43,7 +44,8 @@ def nonblocking_pipe():
 def read_lines(*chunks):
     """Return the lines that a reader makes of the chunks, and how often it heard of the end."""
     reader, writer = nonblocking_pipe()
-    lines, ends = [], []
+    lines: list[str] = []
+    ends: list[int] = []
     one = LineReader(reader, lines.extend, lambda: ends.append(1))
     for chunk in chunks:
         for start in range(0, len(chunk), 4096):
@@ -140,7 +142,8 @@ def child_printing(program):
 def test_the_output_of_a_child_to_its_end():
     async def main():
         child, reader = child_printing("import os; os.write(1, b'hello\\nand bye')")
-        lines, ended = [], asyncio.Event()
+        lines: list[str] = []
+        ended = asyncio.Event()
         LineReader(reader, lines.extend, ended.set).start(asyncio.get_running_loop())
         await asyncio.wait_for(ended.wait(), 10)
         assert lines == ["hello", "and bye"]
@@ -201,7 +204,8 @@ def test_a_flood_gets_one_chunk_at_a_time_and_then_it_is_the_turn_of_the_others(
 
 def test_closing_takes_what_waits_but_not_for_ever():
     child, reader = child_printing(FLOOD)
-    lines, ends = [], []
+    lines: list[str] = []
+    ends: list[int] = []
     one = LineReader(reader, lines.extend, lambda: ends.append(1))
     while not one._read():
         pass
@@ -218,7 +222,8 @@ def test_a_crowded_queue_slows_a_flood_and_nobody_else():
     async def main():
         loop = asyncio.get_running_loop()
         child, reader = child_printing(FLOOD)
-        flood, quiet = [], []
+        flood: list[int] = []
+        quiet: list[str] = []
         first = LineReader(
             reader, lambda lines: flood.append(sum(map(len, lines))), crowded=lambda: True
         )
@@ -255,7 +260,7 @@ def test_the_last_lines_are_kept():
     assert [line.text for line in recent.tail(2)] == ["c", "d"]
     assert [line.text for line in recent.tail(10, pid=1)] == ["b"]
     assert recent.tail(0) == []
-    assert recent.tail(1)[0] == logs.LogLine(NOON, "web.0", 2, "d")
+    assert recent.tail(1)[0] == LogLine(NOON, "web.0", 2, "d")
 
 
 @example([["x" * 30] * 5, ["y" * 30]], 20)

@@ -1,5 +1,6 @@
 """The runtime directory, on real file systems."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -147,7 +148,8 @@ def test_what_a_killed_supervisor_left_is_no_obstacle(tmp_path):
 def test_a_second_supervisor_is_told_of_the_first(opened):
     with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} ") as caught:
         RuntimeDirectory(opened.path).open()
-    assert caught.value.exit_code == ExitCode.ALREADY_RUNNING == 4
+    assert caught.value.exit_code == ExitCode.ALREADY_RUNNING
+    assert int(caught.value.exit_code) == 4
     assert "chansup stop" in str(caught.value)
     assert (opened.path / "lock").exists()  # the one that failed took nothing with it
 
@@ -181,15 +183,15 @@ def test_a_lock_file_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
     first = RuntimeDirectory(path)
     first.open()
     second = RuntimeDirectory(path)
-    flock = runtime.fcntl.flock
+    flock = fcntl.flock
 
     def late(descriptor, operation):
-        monkeypatch.setattr(runtime.fcntl, "flock", flock)
+        monkeypatch.setattr(fcntl, "flock", flock)
         first._created.clear()
         first.close()
         flock(descriptor, operation)
 
-    monkeypatch.setattr(runtime.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     second.open()
     with pytest.raises(AlreadyRunning):
         RuntimeDirectory(path).open()

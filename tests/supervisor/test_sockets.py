@@ -130,7 +130,12 @@ def test_an_unchanged_choice_costs_no_system_call(group, monkeypatch):
     group.ensure(3)
     attached = []
     attach = steering.attach
-    monkeypatch.setattr(steering, "attach", lambda *both: (attached.append(both), attach(*both)))
+
+    def recorded(*both):
+        attached.append(both)
+        attach(*both)
+
+    monkeypatch.setattr(steering, "attach", recorded)
     group.steer([0, 1], [4, 8])
     group.steer([0, 1], [4, 8])
     group.steer([0, 1], [1, 2])  # the same proportion
@@ -200,6 +205,8 @@ def test_the_holder_of_a_port_is_named():
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
         port = int(other.stdout.readline())
         with pytest.raises(AddressError, match=rf"process {other.pid} \(.*python.*\) already"):
             open_all(Tcp("127.0.0.1", port))
@@ -212,7 +219,7 @@ def test_two_supervisors_that_start_at_once_never_share_a_port():
         port = probe.getsockname()[1]
     for _ in range(30):
         barrier = threading.Barrier(4)
-        opened = []
+        opened: list[SteeredGroup] = []
 
         def race(barrier=barrier, opened=opened):
             barrier.wait()

@@ -34,6 +34,10 @@ def launchers(run: Running) -> int:
     return found
 
 
+def wait_for_launchers(run: Running, count: int) -> None:
+    wait_for(lambda: launchers(run) == count)
+
+
 def test_scale_down_during_a_rollout(site: Path) -> None:
     write_app(site, before=SLOW)
     for moment, size in (
@@ -46,7 +50,7 @@ def test_scale_down_during_a_rollout(site: Path) -> None:
             run.wait_for_output(moment.format(2))
             assert run.command("scale", f"interface={size}").returncode == 0
             assert reload.code() == 0, reload.output
-            wait_for(lambda run=run, size=size: launchers(run) == size)
+            wait_for_launchers(run, size)
             slots = run.slots()
             assert len(slots) == size
             assert {slot["generation"] for slot in slots.values()} == {2}

@@ -32,7 +32,7 @@ def loaded(run: Running) -> Iterator[tuple[FreshConnections, KeepAlive, WebSocke
     loads = (FreshConnections(address, 60), KeepAlive(address, 10), WebSockets(address, 20))
     with in_background(*loads):
         yield loads
-    fresh, kept, sockets = (load.result for load in loads)
+    fresh, kept, sockets = loads[0].result, loads[1].result, loads[2].result
     assert fresh.succeeded > 30
     assert kept.succeeded > 30
     assert not fresh.failures, fresh.summary()
@@ -81,7 +81,7 @@ def test_rolling_sigterm_under_load(site: Path) -> None:
             for slot in ("interface.0", "interface.1"):
                 pid = run.slots()[slot]["pid"]
                 os.kill(pid, signal.SIGTERM)
-                run.wait_for(lambda slot=slot, pid=pid: run.slots()[slot]["pid"] not in (None, pid))
+                run.wait_for_successor(slot, pid)
                 run.wait_until_ready()
 
 

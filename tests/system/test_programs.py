@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.running import running, wait_for, write_app
+from tests.running import Running, running, wait_for, write_app
 from tests.system.conftest import DIRECT
 
 
@@ -219,6 +219,10 @@ time.sleep(99)
         os.close(writer)
 
 
+def wait_for_last_exit(run: Running, text: str) -> None:
+    run.wait_for(lambda: run.slots()["ends.0"]["last_exit"] == text)
+
+
 def test_every_exit_code_and_signal_is_told(site: Path) -> None:
     code = "import os, signal; n = int(open('how').read()); os.kill(os.getpid(), -n) if n < 0 else os._exit(n)"
     (site / "how").write_text("7")
@@ -231,7 +235,7 @@ def test_every_exit_code_and_signal_is_told(site: Path) -> None:
         ):
             (site / "how").write_text(str(number))
             run.command("restart", "ends")
-            run.wait_for(lambda text=text: run.slots()["ends.0"]["last_exit"] == text)
+            wait_for_last_exit(run, text)
             assert run.slots()["ends.0"]["last_exit_code"] == number
 
 

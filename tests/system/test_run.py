@@ -272,9 +272,7 @@ def test_a_clock_that_steps_harms_nothing(site: Path) -> None:
             victim = run.pids()[0]
             os.kill(victim, signal.SIGKILL)
             (site / "clock").write_text(step)
-            run.wait_for(
-                lambda victim=victim: run.slots()["interface.0"]["pid"] not in (None, victim)
-            )
+            run.wait_for_successor("interface.0", victim)
             run.wait_until_ready()
         write_app(site, "2")
         assert run.command("reload").returncode == 0

@@ -16,9 +16,13 @@ from chansup.errors import ExitCode
 CONTRIB = Path(__file__).parents[2] / "contrib" / "systemd"
 
 
+class UnitParser(configparser.RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr  # systemd minds the case
+
+
 def unit(name):
-    parser = configparser.RawConfigParser(strict=False, delimiters=["="], comment_prefixes=["#"])
-    parser.optionxform = str
+    parser = UnitParser(strict=False, delimiters=["="], comment_prefixes=["#"])
     parser.read(CONTRIB / name)
     return parser
 
