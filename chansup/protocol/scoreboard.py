@@ -6,6 +6,8 @@ that chansup runs on, so the reader needs no lock, never waits for a busy child,
 last values when the child was killed. One cell goes the other way: `LAME_DUCK`.
 """
 
+import fcntl
+import math
 import mmap
 import os
 
@@ -51,13 +53,18 @@ def close_cell(code: int) -> int:
     return _CLOSE_CELLS.get(name, _CLOSE_CELLS["other"])
 
 
+_F_ADD_SEALS = 1033  # fcntl(2); Python names them only from 3.13 on
+_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
+
 REJECTED_CELL = _CLOSE_CELLS["rejected"]
 
 
 def create() -> int:
     """Return the descriptor of a new, zeroed scoreboard, for a child to inherit."""
-    descriptor = os.memfd_create("chansup-scoreboard", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("chansup-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, SIZE)
+    # Sealed: a child that cut it off would kill the supervisor with SIGBUS.
+    fcntl.fcntl(descriptor, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
     return descriptor
 
 
@@ -67,6 +74,11 @@ class Scoreboard:
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)
         self.cells: memoryview[float] = memoryview(self._memory).cast("d")
+
+    def read(self, cell: int) -> float:
+        """Return one cell as the supervisor may use it: what a child wrote is not trusted."""
+        value = self.cells[cell]
+        return value if math.isfinite(value) and value >= 0 else 0.0
 
     def close(self) -> None:
         """Unmap the memory; the cells cannot be used afterwards."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from chansup.config import address, schema
 from chansup.supervisor import sockets, steering
+from chansup.supervisor.errors import AddressError
 from chansup.supervisor.systemd import InheritedSockets
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Addresses:
         """Whether any address can be steered."""
         return any(one.steered for group in self._listeners.values() for one in group)
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether new connections can be kept away from a single slot."""
+        return any(one.slots > 1 for group in self._listeners.values() for one in group)
+
     async def open(
         self, interface: schema.Interface, binds: Sequence[str], slots: int
     ) -> list[str]:
@@ -44,15 +50,20 @@ class Addresses:
                     for one in self._listeners[bind]:
                         one.adjust(interface.backlog, int(interface.unix_mode, 8))
                     continue
-                group = await sockets.open_listeners(
-                    address.parse(bind),
-                    directory=self._directory,
-                    backlog=interface.backlog,
-                    unix_mode=int(interface.unix_mode, 8),
-                    steer=interface.steering == "auto",
-                    inherited=self._systemd,
-                    beside=[address.parse(other) for other in binds if other != bind],
-                )
+                asked = address.parse(bind)
+                try:
+                    group = await sockets.open_listeners(
+                        asked,
+                        directory=self._directory,
+                        backlog=interface.backlog,
+                        unix_mode=int(interface.unix_mode, 8),
+                        steer=interface.steering == "auto",
+                        inherited=self._systemd,
+                        beside=[address.parse(other) for other in binds if other != bind],
+                    )
+                except AddressError as error:
+                    present = [one for group in self._listeners.values() for one in group]
+                    raise sockets.overlap(asked, present) or error from None
                 self._listeners[bind] = group
                 opened.append(bind)
                 for one in group:
@@ -83,6 +94,12 @@ class Addresses:
         for group in self._listeners.values():
             for one in group:
                 one.ensure(slots)
+
+    def shrink(self, slots: int) -> None:
+        """Close the listeners of further slots: nothing is left to accept there."""
+        for group in self._listeners.values():
+            for one in group:
+                one.shrink(slots)
 
     def steer(self, pool: "Pool") -> None:
         """Send new connections to the ready slots, more to those that hold fewer."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from chansup.config import address
 from chansup.supervisor import sockets
 from chansup.supervisor.admin import Admin
+from chansup.supervisor.errors import AddressError
 from chansup.supervisor.http import Server, admin_server
 
 
@@ -17,24 +18,31 @@ class Endpoint:
         self._directory = directory  # that paths of Unix sockets are relative to
         self._bind: str | None = None  # as in the config
         self._server: Server | None = None
+        self._listeners: list[sockets.Listeners] = []
 
     async def open(self, bind: str | None) -> None:
         """Serve on `bind`, and nowhere else any more. Raises AddressError; nothing changes then."""
         if bind == self._bind:
             return
-        former = self._server
+        server, listeners = None, []
         if bind:
-            listeners = await sockets.open_listeners(
-                address.parse(bind), directory=self._directory, steer=False
-            )
-            self._server = admin_server(self._admin, [one.socket_of(0) for one in listeners])
-            await self._server.start()
-            self.address = str(listeners[0].address)
-        else:
-            self._server = self.address = None
+            listeners = await self._listen(address.parse(bind))
+            server = admin_server(self._admin, [one.socket_of(0) for one in listeners])
+            await server.start()
+        former, self._server = self._server, server
+        present, self._listeners = self._listeners, listeners
+        self.address = str(listeners[0].address) if listeners else None
         self._bind = bind
         if former is not None:
             await former.stop()
+        for one in present:
+            one.close()
+
+    async def _listen(self, asked: address.Address) -> list[sockets.Listeners]:
+        try:
+            return await sockets.open_listeners(asked, directory=self._directory, steer=False)
+        except AddressError as error:
+            raise sockets.overlap(asked, self._listeners) or error from None
 
     async def close(self) -> None:
         """Stop serving."""

@@ -5,9 +5,9 @@ the supervisor itself was frozen, or the machine slept, nobody is blamed for it.
 """
 
 import asyncio
-import signal
 from typing import TYPE_CHECKING
 
+from chansup.config import signals
 from chansup.supervisor.process import Process
 from chansup.supervisor.states import State
 from chansup.supervisor.waiting import within
@@ -53,6 +53,8 @@ class Liveness:
 
     def _end(self, process: Process, silence: float) -> None:
         process.hung = True
+        for pool in self._site.pools.values():
+            pool.changed()  # no new connections for it
         self._site.say(
             f"{process.slot}[{process.pid}]: silent for {silence:.0f} s"
             f" (liveness_timeout = {process.specification.liveness_timeout:g} s), ending it",
@@ -67,6 +69,6 @@ async def _end_hung(process: Process) -> None:
     if process.specification.launcher:
         process.dump_stacks()
         await within(TIME_TO_PRINT, process.gone)
-    process.signal(signal.SIGTERM)
+    process.signal(signals.parse(process.specification.settings.stop_signal))
     await within(TIME_TO_LEAVE, process.gone)
     process.kill()

@@ -12,7 +12,7 @@ and psutil are imported there by the first scrape.
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,8 +144,8 @@ class Metrics:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Collected())
         if openmetrics:
-            page: bytes = exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
-            return page
+            generate: Callable[[CollectorRegistry], bytes] = exposition.generate_latest
+            return generate(registry)
         return generate_latest(registry)
 
     def _families(self, snapshot: Snapshot) -> Iterator["Metric"]:

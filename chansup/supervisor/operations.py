@@ -58,9 +58,14 @@ class Operations:
         progress = Progress()
         rolling = self.site.begin_rollout(progress.tell)
         self._service.reloading("reloading")
-        rolling.add_done_callback(lambda _: self._service.ready(report.summary(self.site)))
+        rolling.add_done_callback(self._tell_service)
         async for event in progress.events():
             yield event
+
+    def _tell_service(self, rolling: "asyncio.Task[None]") -> None:
+        newest = self.site.rollout is not None and not self.site.rollout.runs
+        if newest and not self._shutdown.asked.is_set():
+            self._service.ready(report.summary(self.site))
 
     async def restart(self, target: str | None) -> AsyncIterator[Event]:
         """Replace the processes of a pool, of a slot, or all, with their own generation."""
@@ -137,6 +142,8 @@ class Operations:
         """Stop everything; the result comes when only the supervisor itself is left."""
         again = self._shutdown.asked.is_set()
         self._shutdown.ask()
+        if not again:
+            self.site.say("chansup stop: stopping")
         yield Event("progress", "already stopping" if again else "stopping", step="retiring")
         await self._shutdown.done.wait()
         yield Event("result", "stopped", outcome="succeeded")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from chansup.supervisor.generation import Generation, Kind, PoolSpecification
 from chansup.supervisor.processes import Inheritance
 from chansup.supervisor.slot import Slot
-from chansup.supervisor.sockets import Listeners
 
 if TYPE_CHECKING:
     from chansup.supervisor.site import Site
@@ -20,10 +19,8 @@ class Pool:
         self.name = specification.name
         self.specification = specification
         self.slots: list[Slot] = []
-        self.leaving: list[Slot] = []  # scaled away, still draining
-        self.listeners: dict[str, Listeners] = {}  # by address, as in the config
+        self._leaving: dict[Slot, asyncio.Task[None]] = {}  # scaled away, still draining
         self.available = asyncio.Event()  # it was ready at least once
-        self._steered: tuple[tuple[int, int], ...] = ()
 
     # Questions
 
@@ -51,12 +48,16 @@ class Pool:
     @property
     def steers(self) -> bool:
         """Whether new connections can be kept away from single slots."""
-        return self.desired > 1 and any(one.steered for one in self.listeners.values())
+        return bool(self.specification.binds) and self.site.addresses.has_choice
 
     @property
     def settle(self) -> float:
         """Seconds for what was accepted to arrive, before its process is asked to stop."""
         return self.site.settle
+
+    def all_slots(self) -> list[Slot]:
+        """Return its slots, with those that leave and still drain."""
+        return [*self.slots, *self._leaving]
 
     def slots_not_of(self, generation: Generation) -> list[Slot]:
         """Return the slots that do not run `generation` yet."""
@@ -73,12 +74,12 @@ class Pool:
 
     # Size
 
-    def resize(self, desired: int, generation: Generation) -> list[Slot]:
-        """Add or take away slots; return those that leave, still running.
+    def resize(self, desired: int, generation: Generation) -> None:
+        """Add slots, or begin to stop those that are too many: `let_go` waits for them.
 
-        Raises AddressError, and changes nothing, when a listener for a new slot cannot be had.
+        Raises AddressError when a listener for a new slot cannot be had.
         """
-        if self.specification.binds and desired > len(self.slots):
+        if self.specification.binds:
             self.site.addresses.ensure(desired)
         while len(self.slots) < desired:
             slot = Slot(self, len(self.slots))
@@ -86,19 +87,21 @@ class Pool:
             slot.start(generation)
         leaving = self.slots[desired:]
         del self.slots[desired:]
-        self.leaving.extend(leaving)
-        self.changed()
-        return leaving
+        self.changed()  # away from those that leave, before they are asked to
+        for slot in leaving:
+            self._leaving[slot] = asyncio.create_task(slot.stop())
 
-    async def let_go(self, slots: list[Slot]) -> None:
-        """Stop slots that `resize` took away."""
-        await asyncio.gather(*(slot.stop() for slot in slots))
-        for slot in slots:
-            self.leaving.remove(slot)
+    async def let_go(self) -> None:
+        """Wait until the slots that were taken away are empty."""
+        while self._leaving:
+            await asyncio.wait(self._leaving.values())
+            self._leaving = {slot: task for slot, task in self._leaving.items() if not task.done()}
+        if self.specification.binds:
+            self.site.addresses.shrink(len(self.slots))
 
     async def stop(self) -> None:
         """Stop every slot; returns when all processes are gone."""
-        await asyncio.gather(*(slot.stop() for slot in [*self.slots, *self.leaving]))
+        await asyncio.gather(*(slot.stop() for slot in [*self.slots, *self._leaving]))
 
     # Where new connections go
 

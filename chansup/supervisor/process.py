@@ -97,7 +97,7 @@ class Process:
         """Take what the scoreboard says, in case the message about it was lost."""
         if self.scoreboard is None:
             return
-        phase = self.scoreboard.cells[PHASE]
+        phase = self.scoreboard.read(PHASE)
         if phase >= ACCEPTING:
             self.became_ready()
         if phase >= LEAVING and not self.accepts_no_more.is_set():
@@ -121,7 +121,7 @@ class Process:
     def beats(self) -> int:
         """Return a number that changes as long as the event loop turns."""
         if self.scoreboard is not None:
-            return int(self.scoreboard.cells[BEATS])
+            return int(self.scoreboard.read(BEATS))
         return self.signs_of_life
 
     def signal(self, number: int) -> None:

@@ -19,10 +19,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from chansup.errors import ChansupError
+from chansup.protocol.scoreboard import IN_PROGRESS, WEBSOCKETS_OPEN
 from chansup.supervisor.errors import BootFailed, SlotRemoved
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.logs import Level
 from chansup.supervisor.pool import Pool
+from chansup.supervisor.process import Process
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.status import Event, RolloutStatus
 
@@ -44,8 +46,6 @@ class Rollout:
         self.duration = 0.0
         self._former = site.generation
         self._tell = tell
-        self._replaced: list[tuple[Slot, Generation]] = []  # with what each ran before
-        self._kept: list[tuple[Slot, Generation]] = []
         self._begun = time.monotonic()
 
     # Questions
@@ -152,8 +152,6 @@ class Rollout:
                     and process is not None
                     and new.runs_the_same_as(process.specification)
                 ):
-                    if slot.generation is not None:
-                        self._kept.append((slot, slot.generation))
                     slot.adopt(self.generation)
                     self._progress(f"{slot.name} is the same, it stays", slot=slot, step="kept")
 
@@ -198,7 +196,7 @@ class Rollout:
     async def _replace(self, pool: Pool) -> None:
         specification = self.generation.pools[pool.name]
         pool.specification = specification
-        leaving = pool.resize(self.site.desired_in(specification), self.generation)
+        pool.resize(self.site.desired_in(specification), self.generation)
         surge = asyncio.Semaphore(self.generation.config.rollout.surge)
         failed = asyncio.Event()
 
@@ -218,19 +216,22 @@ class Rollout:
         for slot in pool.slots:
             if slot.runs(self.generation) and not slot.serves:
                 await self._booted(slot)
-        await pool.let_go(leaving)
+        await pool.let_go()
         for failure in results:
             if failure is not None:
                 raise failure
 
     async def _replace_slot(self, slot: Slot) -> None:
-        before = slot.generation
         proven = slot.successor is not None and slot.successor.generation is self.generation
         if not proven:
             self._progress(f"{slot.name}: starting", slot=slot, step="starting")
-        await slot.replace(self.generation, "reload")
-        if before is not None:
-            self._replaced.append((slot, before))
+
+        def retiring(process: Process) -> None:
+            held = f", with {slot_holds(process)}" if slot_holds(process) else ""
+            message = f"{slot.name}: the old process drains{held}"
+            self._progress(message, slot=slot, step="retiring")
+
+        await slot.replace(self.generation, "reload", retiring)
         self._progress(f"{slot.name}: replaced", slot=slot, step="replaced")
 
     async def _booted(self, slot: Slot) -> None:
@@ -247,41 +248,40 @@ class Rollout:
     # Going back
 
     async def _go_back(self, failure: ChansupError, lines: list[str]) -> None:
+        """Bring everything back to the former generation, as far as it can be; never raises."""
         if lines:
             self._tell(Event(type="output", message=str(failure), lines=lines))
         self._dismiss_successors()
-        back = [
-            (slot, before)
-            for slot, before in self._replaced
-            if before.can_start_beside(self.generation) and slot.wanted
-        ]
-        message = str(failure)
-        try:
-            for slot, before in back:
-                self._progress(
-                    f"{slot.name}: back to generation {before.number}", slot=slot, step="back"
-                )
-                with suppress(SlotRemoved):
-                    await slot.replace(before, "reload")
-        except BootFailed as second:
-            message += f"; and the way back failed: {second}"
-        else:
-            message += self._where_that_leaves(len(back))
-        for slot, before in self._kept:
-            slot.adopt(before)
-        await self._undo_pools()
-        await self.site.apply(self._former)
+        problems = []
+        for step in (self._replace_with_the_former, self._undo_pools, self._undo_settings):
+            try:
+                await step()
+            except ChansupError as second:
+                problems.append(str(second))
+            except Exception as error:
+                self.site.say_defect("the way back of a rollout", error)
+                problems.append(repr(error))
+        message = str(failure) + self._where_that_leaves()
+        if problems:
+            message += f"; the way back failed: {', '.join(problems)}"
         self._end("failed", message)
 
-    def _where_that_leaves(self, back: int) -> str:
-        if not self._replaced:
-            return f"; generation {self._former.number} goes on serving"
-        if back:
-            return f"; {back} slots went back to generation {self._former.number}"
-        return (
-            f"; {len(self._replaced)} slots run generation {self.generation.number}: its directory"
-            " is the same as before, so there is no old code to go back to"
-        )
+    async def _replace_with_the_former(self) -> None:
+        """Take every slot back that the former generation can still be started in."""
+        for name, pool in self.site.pools.items():
+            former = self._former.pools.get(name)
+            for slot in list(pool.slots):
+                if former is None or slot.generation is self._former or slot.generation is None:
+                    continue
+                process = slot.current
+                kept = former.on_reload == "keep" and process is not None
+                if kept and process and former.runs_the_same_as(process.specification):
+                    slot.adopt(self._former)
+                elif self._former.can_start_beside(slot.generation):
+                    message = f"{slot.name}: back to generation {self._former.number}"
+                    self._progress(message, slot=slot, step="back")
+                    with suppress(SlotRemoved):
+                        await slot.replace(self._former, "reload")
 
     async def _undo_pools(self) -> None:
         """Bring sizes, new pools and addresses back to the former config."""
@@ -290,18 +290,33 @@ class Rollout:
         for name, pool in self.site.pools.items():
             former = self._former.pools[name]
             if pool.slots:
-                await pool.let_go(pool.resize(self.site.desired_in(former), self._former))
-            if not any(slot.runs(self.generation) for slot in pool.slots):
+                pool.resize(self.site.desired_in(former), self._former)
+                await pool.let_go()
+            if all(slot.generation is self._former for slot in pool.slots):
                 pool.specification = former
-        in_use = {
-            bind
+        generations = {
+            slot.generation
             for pool in self.site.pools.values()
             for slot in pool.slots
-            for process in slot.processes()
-            for bind in process.specification.binds
+            if slot.generation is not None
         }
-        interface = self._former.pools.get("interface")
-        self.site.addresses.close_all_but(in_use.union(interface.binds if interface else ()))
+        pools = [one.pools.get("interface") for one in (self._former, *generations)]
+        self.site.addresses.close_all_but({bind for pool in pools if pool for bind in pool.binds})
+
+    async def _undo_settings(self) -> None:
+        await self.site.apply(self._former)
+
+    def _where_that_leaves(self) -> str:
+        number = self._former.number
+        slots = [slot for pool in self.site.pools.values() for slot in pool.slots]
+        stayed = [slot for slot in slots if slot.generation is not self._former]
+        if stayed:
+            return (
+                f"; {len(stayed)} of {len(slots)} slots run newer code: its directory is the same"
+                " as before, so there is no old code to go back to"
+            )
+        serves = any(slot.serves for slot in slots)
+        return f"; generation {number} goes on{' serving' if serves else ' trying to start'}"
 
     def _dismiss_successors(self) -> None:
         for pool in self.site.pools.values():
@@ -358,3 +373,14 @@ async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
             raise result
         failures.append(result)
     return failures
+
+
+def slot_holds(process: Process) -> str:
+    """Return what a process holds, for people: "2 requests, 30 WebSockets"; "" for nothing."""
+    if process.scoreboard is None:
+        return ""
+    counts = {
+        "request": int(process.scoreboard.read(IN_PROGRESS)),
+        "WebSocket": int(process.scoreboard.read(WEBSOCKETS_OPEN)),
+    }
+    return ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)

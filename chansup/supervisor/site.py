@@ -11,6 +11,7 @@ from typing import Any
 from chansup.config import cores, load
 from chansup.config.errors import ConfigError
 from chansup.supervisor.addresses import Addresses
+from chansup.supervisor.boot import UNDEAD
 from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
 from chansup.supervisor.logs import Level, LogWriter, RecentLines
 from chansup.supervisor.pool import Pool
@@ -48,7 +49,9 @@ class Site:
         self.rollouts: Counter[str] = Counter()
         self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
         self.stopping = False
-        self.turns = asyncio.Semaphore(2 * cores.usable())  # to spawn and boot
+        self.turns = asyncio.Semaphore(2 * cores.usable())  # to boot a launcher
+        self.spawning = asyncio.Lock()
+        self.removing: list[Pool] = []  # that the config has no more, while they stop
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self._environ = environ
         self._on_fatal = on_fatal
@@ -126,6 +129,11 @@ class Site:
             else:
                 self.say(f"{excess}; trying on", "error")
 
+    def gave_up(self, slot: Slot) -> None:
+        """Take notice of a slot that cannot work before the config changes."""
+        if slot.pool.specification.settings.on_max_restarts == "exit":
+            self._on_fatal(f"{slot.name} cannot work with this config")
+
     def task(self, name: str) -> Task:
         """Return the task of that name."""
         if name not in self.tasks:
@@ -185,7 +193,13 @@ class Site:
 
     async def remove_pool(self, name: str) -> None:
         """Stop a pool that the config has no more."""
-        await self.pools.pop(name).stop()
+        pool = self.pools.pop(name)
+        self.removing.append(pool)
+        try:
+            await pool.stop()
+        finally:
+            if not self.stopping:
+                self.removing.remove(pool)
 
     # Changing
 
@@ -229,9 +243,15 @@ class Site:
 
     async def scale(self, pool: Pool, number: int) -> None:
         """Change the number of slots of a pool. Returns when what leaves is gone."""
-        specification = pool.specification
-        self._scaled[pool.name] = (specification.count, number)
-        await pool.let_go(pool.resize(number, self.generation))
+        self._scaled[pool.name] = (pool.specification.count, number)
+        pool.resize(number, self._generation_with(pool))
+        await pool.let_go()
+
+    def _generation_with(self, pool: Pool) -> Generation:
+        """Return the newest generation that has `pool`: one under way may have brought it."""
+        if pool.name not in self.generation.pools and self.rollout is not None:
+            return self.rollout.generation
+        return self.generation
 
     # Stopping
 
@@ -253,10 +273,10 @@ class Site:
         ending = asyncio.gather(*(task.stop() for task in running))
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        order = [name for name in self.generation.pools if name in self.pools]
-        order += [name for name in self.pools if name not in order]
+        order = [self.pools[name] for name in self.generation.pools if name in self.pools]
+        order += [pool for pool in [*self.pools.values(), *self.removing] if pool not in order]
         for kind, share in STOP_SHARES.items():
-            stage = [self.pools[name] for name in reversed(order) if self.pools[name].kind == kind]
+            stage = [pool for pool in reversed(order) if pool.kind == kind]
             until = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
             if kind == "programs":  # tasks first: they may need a program
                 await self._end_tasks(ending, running, until, hurried)
@@ -279,7 +299,7 @@ class Site:
         for task in running:
             if task.process is not None:
                 task.process.kill()
-        await ending
+        await asyncio.wait([ending], timeout=UNDEAD)
 
     def _is_last(self, kind: str) -> bool:
         kinds = list(STOP_SHARES)
@@ -318,7 +338,7 @@ class Site:
                     f"{process.slot}[{process.pid}]: did not end in time, killing it", "warning"
                 )
                 process.kill()
-        await stopping
+        await asyncio.wait([stopping], timeout=UNDEAD + HURRY_BEFORE)
 
     def _hurry(self, pools: list[Pool]) -> None:
         for process in _processes_of(pools):
@@ -331,9 +351,4 @@ async def _nothing_to_apply(generation: Generation) -> None:
 
 
 def _processes_of(pools: list[Pool]) -> list[Process]:
-    return [
-        process
-        for pool in pools
-        for slot in [*pool.slots, *pool.leaving]
-        for process in slot.processes()
-    ]
+    return [process for pool in pools for slot in pool.all_slots() for process in slot.processes()]

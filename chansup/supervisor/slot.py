@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from chansup.config import signals
@@ -48,7 +48,7 @@ class Slot:
         self._idle_state = State.GONE
         self._backoff = Backoff()
         self._retry: asyncio.TimerHandle | None = None
-        self._filling: asyncio.Future[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
         self._totals = [0.0] * scoreboard.CELLS  # of processes that are gone
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,8 +61,8 @@ class Slot:
 
     @property
     def serves(self) -> bool:
-        """Whether a ready process fills it."""
-        return self.state is State.READY
+        """Whether a ready process fills it that is not about to be killed."""
+        return self.state is State.READY and self.current is not None and not self.current.hung
 
     @property
     def avoided(self) -> bool:
@@ -83,8 +83,8 @@ class Slot:
         """Return how many requests and WebSockets the process in it holds."""
         if self.current is None or self.current.scoreboard is None:
             return 0
-        cells = self.current.scoreboard.cells
-        return int(cells[scoreboard.IN_PROGRESS] + cells[scoreboard.WEBSOCKETS_OPEN])
+        read = self.current.scoreboard.read
+        return int(read(scoreboard.IN_PROGRESS) + read(scoreboard.WEBSOCKETS_OPEN))
 
     def cells(self) -> list[float]:
         """Return the scoreboard of the slot: counters of all processes it ever had.
@@ -95,7 +95,7 @@ class Slot:
         boards = [process.scoreboard for process in self.processes()]
         for board in boards:
             if board is not None:
-                _add(cells, board.cells)
+                _add(cells, board)
         current = self.current
         lag = (
             current.scoreboard.cells[scoreboard.LOOP_LAG] if current and current.scoreboard else 0.0
@@ -116,7 +116,7 @@ class Slot:
         """Wait until the slot is filled by a ready process. Raises BootFailed."""
         while self.wanted and not self.serves:
             if self._filling is not None:
-                await self._filling
+                await asyncio.shield(self._filling)
             elif self.current is not None:
                 await self.current.settled.wait()
             else:
@@ -127,23 +127,32 @@ class Slot:
         self._filling = self._background(self._fill_in_turn())
 
     async def _fill_in_turn(self) -> None:
-        async with self.pool.site.turns:
-            self._filling = None
-            if not self.wanted or self.current is not None:
-                return
-            self._fill_now()
-            await asyncio.sleep(0)  # hundreds of spawns must not stop everything else
-            process = self.current
-            if process is not None and process.specification.launcher:
-                # Nor may hundreds of interpreters that boot starve each other and the supervisor.
-                await within(LONGEST_TURN, process.settled)
+        site = self.pool.site
+        if not self.pool.specification.launcher:
+            await self._fill_now()
+            return
+        # Hundreds of interpreters that boot would starve each other and the supervisor.
+        async with site.turns:
+            await self._fill_now()
+            if self.current is not None:
+                await within(LONGEST_TURN, self.current.settled)
 
-    def _fill_now(self) -> None:
+    async def _fill_now(self) -> None:
+        async with self.pool.site.spawning:
+            self._filling = None
+            if self.wanted and self.current is None:
+                self._try_to_fill()
+            await asyncio.sleep(0)  # one spawn per turn of the loop: others have work, too
+
+    def _try_to_fill(self) -> None:
         assert self.generation is not None
         try:
             process = self._spawn(self.generation)
-        except SpawnError as error:
-            self._say(str(error))
+        except Exception as error:
+            if isinstance(error, SpawnError):
+                self._say(str(error))
+            else:
+                self.pool.site.say_defect(f"spawning {self.name}", error)
             self.complaint = [str(error)]
             self._idle_state = after(after(self._idle_state, Happening.SPAWNED), Happening.EXITED)
             self._pause("boot", healthy_for=0.0)
@@ -164,6 +173,11 @@ class Slot:
     def process_leaves(self, process: Process) -> None:
         """Take the news that `process` stopped accepting of its own accord: fill its place now."""
         if process is self.current and self.wanted:
+            if process.specification.on_reload != "overlap":
+                # Two of its kind must not run at a time: the next one comes after its end.
+                process.drain()
+                self._background(self._see_off(process, process.specification.stop_timeout))
+                return
             self._say("leaves by itself, starting another", process)
             self.current = None
             self.draining.add(process)
@@ -178,7 +192,10 @@ class Slot:
         """Take the end of one of the slot's processes."""
         assert process.exit is not None
         if process.scoreboard is not None:
-            _add(self._totals, process.scoreboard.cells, scoreboard.COUNTERS)
+            _add(self._totals, process.scoreboard, scoreboard.COUNTERS)
+            # Those that a killed process still had were closed without a word.
+            cut = process.scoreboard.read(scoreboard.WEBSOCKETS_OPEN)
+            self._totals[scoreboard.close_cell(1006)] += cut
             process.scoreboard.close()
             process.scoreboard = None
         if process is self.successor:
@@ -205,7 +222,7 @@ class Slot:
             self.restarts["boot"] += 1
             self._idle_state = after(self._idle_state, Happening.GAVE_UP)
             self._say("cannot work with this config: change it and reload", process, "error")
-            self.pool.site.crashed(self)
+            self.pool.site.gave_up(self)
             return
         self._pause(reason, process.healthy_for())
         assert self.retry_at is not None
@@ -215,9 +232,8 @@ class Slot:
             "hang": "hung and was killed",
             "exit": "ended by itself",
         }.get(reason, "crashed")
-        self._say(
-            f"{described} ({process.exit}), next attempt in {pause:.1f} s", process, "warning"
-        )
+        when = f"in {pause:.1f} s" if pause >= 0.05 else "now"
+        self._say(f"{described} ({process.exit}), next attempt {when}", process, "warning")
         self.pool.site.crashed(self)
 
     def _pause(self, reason: str, healthy_for: float) -> None:
@@ -267,7 +283,7 @@ class Slot:
             self.successor = None
             self._background(self.retire(process))
 
-    async def promote(self, reason: str) -> None:
+    async def promote(self, reason: str, retiring: Callable[[Process], None]) -> None:
         """Put the ready successor in the slot, and retire its predecessor until that is gone.
 
         Raises BootFailed if the successor ended meanwhile, or SlotRemoved.
@@ -279,10 +295,18 @@ class Slot:
         self._settle_with(self.current.generation, reason)
         self.pool.changed()
         if predecessor is not None:
-            await self._background(self.retire(predecessor))
+            retiring(predecessor)
+            await asyncio.shield(self._background(self.retire(predecessor)))
 
-    async def replace(self, generation: Generation | None, reason: str) -> None:
+    async def replace(
+        self,
+        generation: Generation | None,
+        reason: str,
+        retiring: Callable[[Process], None] = lambda process: None,
+    ) -> None:
         """Replace the process in the way the pool wants it; None: by its own generation.
+
+        `retiring` hears of the old process when it begins to drain.
 
         Raises BootFailed or SlotRemoved.
         """
@@ -292,11 +316,13 @@ class Slot:
             how = generation.pools[self.pool.name].on_reload
             if how == "overlap":
                 await self.prepare(generation)
-                await self.promote(reason)
+                await self.promote(reason, retiring)
             else:
-                await self._exchange(generation, reason)
+                await self._exchange(generation, reason, retiring)
 
-    async def _exchange(self, generation: Generation, reason: str) -> None:
+    async def _exchange(
+        self, generation: Generation, reason: str, retiring: Callable[[Process], None]
+    ) -> None:
         """Old first, then new: for a program that cannot run twice at a time."""
         self._require_place()
         former = self.generation
@@ -305,14 +331,15 @@ class Slot:
         process, self.current = self.current, None
         try:
             if process is not None:
-                await self._background(self.retire(process))
+                retiring(process)
+                await asyncio.shield(self._background(self.retire(process)))
             await self.prepare(generation)
-        except (BootFailed, asyncio.CancelledError):
+        except (BootFailed, SlotRemoved, asyncio.CancelledError):
             if former is not None and not self.stopped:
                 self.start(former)
             raise
         self.wanted = True
-        await self.promote(reason)
+        await self.promote(reason, retiring)
 
     def _require_place(self) -> None:
         if self.stopped or self.pool.site.stopping:
@@ -378,9 +405,12 @@ class Slot:
             self.draining.add(process)
         self.current = self.successor = None
         retiring = [self._background(self.retire(process)) for process in ending]
-        await asyncio.gather(*retiring)
+        if retiring:
+            await asyncio.wait(retiring)
         for process in list(self.draining):
-            await process.gone.wait()
+            limit = process.specification.stop_timeout + boot.UNDEAD
+            if not await within(limit, process.gone):
+                self._say("cannot be killed, leaving it behind", process, "error")
 
     # Helpers
 
@@ -397,12 +427,12 @@ class Slot:
         of = f"{self.name}[{process.pid}]" if process is not None else self.name
         self.pool.site.say(f"{of}: {text}", level)
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
-        """Run `work` to its end even when the caller is cancelled; awaiting it is optional."""
+    def _background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run `work` to its end, whoever waits for it or not."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return asyncio.shield(task)
+        return task
 
 
 def _reason(process: Process) -> str:
@@ -413,6 +443,6 @@ def _reason(process: Process) -> str:
     return "exit" if process.exit is not None and process.exit.code == 0 else "crash"
 
 
-def _add(totals: list[float], cells: "memoryview[float]", which: range | None = None) -> None:
+def _add(totals: list[float], board: scoreboard.Scoreboard, which: range | None = None) -> None:
     for cell in which or range(scoreboard.CELLS):
-        totals[cell] += cells[cell]
+        totals[cell] += board.read(cell)

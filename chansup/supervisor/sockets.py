@@ -17,7 +17,7 @@ import secrets
 import socket
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -37,6 +37,11 @@ class Listeners(ABC):
 
     address: Address  # with the real port
     steered: bool  # whether new connections can be kept away from a slot
+
+    @property
+    def slots(self) -> int:
+        """How many listeners there are to choose from."""
+        return 1
 
     @abstractmethod
     def ensure(self, slots: int) -> None:
@@ -84,6 +89,11 @@ class SteeredGroup(Listeners):
         self._slots = 1
         self._choice: object = None  # what the program was made for
         self._program: list[Instruction] | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many listeners there are to choose from."""
+        return len(self._sockets)
 
     @classmethod
     def open(
@@ -254,6 +264,17 @@ def _shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)
 
 
+def overlap(asked: Address, present: Iterable[Listeners]) -> AddressError | None:
+    """Return what to say if `asked` failed because of an address that this site listens on."""
+    ports = {one.address.port for one in present if isinstance(one.address, Tcp)}
+    if not isinstance(asked, Tcp) or asked.port not in ports:
+        return None
+    return AddressError(
+        f"cannot listen on {asked}: it overlaps with an address that this site listens on. "
+        "`chansup stop` and `chansup run` change such an address, or choose another port"
+    )
+
+
 async def open_listeners(
     address: Address,
     *,
@@ -287,9 +308,6 @@ async def open_listeners(
         raise AddressError(error.describe(address, holder)) from None
 
 
-OURSELVES = "this site itself"
-
-
 class _PortTakenError(AddressError):
     """Somebody listens there. Found by `open_listeners`, which then looks for the holder."""
 
@@ -299,11 +317,6 @@ class _PortTakenError(AddressError):
 
     def describe(self, asked: Tcp, holder: str | None) -> str:
         """Return the message, for the address as the config has it."""
-        if holder is OURSELVES:
-            return (
-                f"cannot listen on {asked}: it overlaps with an address that this site listens on. "
-                "`chansup stop` and `chansup run` change such an address, or choose another port"
-            )
         held = f"{holder} already listens there" if holder else "the port is already in use"
         return f"cannot listen on {asked}: {held}. Stop it, or choose another port"
 
@@ -447,8 +460,8 @@ def _holder(address: Tcp) -> str | None:
             if connection.pid is None:
                 continue
             process = psutil.Process(connection.pid)
-            if os.getpid() in (connection.pid, process.ppid()):
-                return OURSELVES
+            if connection.pid == os.getpid():
+                return "this supervisor itself"
             return f"process {connection.pid} ({process.name()})"
     except (psutil.Error, OSError):
         pass

@@ -151,7 +151,7 @@ def _executable(command: Command) -> str:
     search = command.environment.get("PATH", os.defpath)
     found = shutil.which(program, path=search)
     if found is None:
-        raise SpawnError(f"no program {command.program!r} on PATH ({search})")
+        raise SpawnError(f"no program {command.program!r} on the PATH of its processes")
     return os.path.abspath(found)
 
 

@@ -91,7 +91,7 @@ s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.sendto(b'READY=1\\\\nSTOPPING=1', chr(0) + os.environ['NOTIFY_SOCKET'][1:])
 time.sleep(60)
 """
-    config = f'[programs.leaves]\ncommand = ["{sys.executable}", "-c", """{code}"""]\nready = "notify"\nmax_restarts = 4\non_max_restarts = "exit"\n'
+    config = f'[programs.leaves]\ncommand = ["{sys.executable}", "-c", """{code}"""]\nready = "notify"\non_reload = "overlap"\nstop_timeout = 2\nmax_restarts = 4\non_max_restarts = "exit"\n'
     with running(site, config) as run:
         assert run.wait(60) == 5
         assert run.output().count("leaves by itself") == 5
@@ -204,3 +204,64 @@ def test_a_restart_ends_with_the_stop_that_crosses_it(site: Path) -> None:
         run.wait_for(lambda: any(slot["restarts"] for slot in run.slots().values()))
         assert run.stop() == 0
         assert restart.code() == 1
+
+
+def test_slots_that_leave_in_a_superseded_rollout_are_gone(site: Path) -> None:
+    write_app(site, before=SLOW)
+    goodbye = "trap 'sleep 1; exit 0' TERM; while true; do sleep 0.1; done"
+    config = (
+        DIRECT
+        + f'\n[workers.work]\ncommand = ["sh", "-c", "{goodbye}"]\nready = "after:0s"\nprocesses = 3\n'
+    )
+    with running(site, config) as run:
+        run.wait_until_ready()
+        before = run.pids("work")
+        run.config.write_text(run.config.read_text().replace("processes = 3", "processes = 1"))
+        first = Background(run, "reload")
+        run.wait_for_output("rollout 2: work.0: the old process drains")
+        assert run.command("reload").returncode == 0
+        assert first.code() == 1
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
+
+
+def test_two_reloads_that_arrive_together_both_get_a_result(site: Path) -> None:
+    with running(site, DIRECT) as run:
+        run.wait_until_ready()
+        run.send(signal.SIGSTOP)
+        both = [Background(run, "reload"), Background(run, "reload")]
+        time.sleep(0.6)  # both have asked by now; a frozen supervisor cannot tell
+        run.send(signal.SIGCONT)
+        assert sorted(one.code() for one in both) == [0, 1]
+
+
+def test_a_pool_that_is_being_removed_ends_gracefully(site: Path) -> None:
+    goodbye = "trap 'sleep 2; echo goodbye; exit 0' TERM; while true; do sleep 0.1; done"
+    worker = f'\n[workers.work]\ncommand = ["sh", "-c", "{goodbye}"]\nready = "after:0s"\n'
+    with running(site, DIRECT + worker) as run:
+        run.wait_until_ready()
+        run.config.write_text(run.config.read_text().replace(worker, ""))
+        reload = Background(run, "reload")
+        run.wait_for_output("work: stopping")
+        assert run.stop() == 0
+        assert "work.0 | goodbye" in run.output()
+        reload.code()
+
+
+def test_a_child_cannot_harm_the_supervisor_through_its_scoreboard(site: Path) -> None:
+    vandal = """
+import json, mmap, os, struct
+fd = json.loads(os.environ["CHANSUP_LAUNCH"])["scoreboard_fd"] if "CHANSUP_LAUNCH" in os.environ else 4
+try:
+    os.ftruncate(fd, 0)
+except OSError as error:
+    print("refused:", error, flush=True)
+memory = mmap.mmap(fd, 0)
+memory[:] = struct.pack("d", float("nan")) * (len(memory) // 8)
+"""
+    write_app(site, before=vandal)
+    with running(site, DIRECT + '\n[admin]\nbind = "127.0.0.1:0"\n') as run:
+        run.wait_for_output("refused:")
+        run.wait_until_ready()
+        status = run.status()
+        assert httpx.get(f"http://{status['admin']}/metrics").status_code == 200
+        assert httpx.get(run.url).status_code == 200

@@ -140,3 +140,58 @@ ready = "notify"
         assert sockets.result.echoed > 10
         assert not sockets.result.handshake_failures, sockets.result.summary()
         assert set(sockets.result.closes) <= {1000, 1001}, sockets.result.summary()
+
+
+RUDE_SERVER = r"""
+import asyncio, os, socket, sys
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(0.02)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+    await writer.drain()
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(answer, sock=socket.socket(fileno=3))
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def test_a_foreign_server_that_dies_at_once_loses_nothing(site: Path) -> None:
+    """New connections are kept away from it before its SIGTERM."""
+    (site / "server.py").write_text(RUDE_SERVER)
+    text = f"""
+[interface]
+bind = "127.0.0.1:0"
+processes = 3
+command = "{sys.executable} server.py"
+ready = "notify"
+"""
+    with running(site, text) as run:
+        run.wait_until_ready()
+        fresh = FreshConnections(run.address, 100)
+        with in_background(fresh):
+            for _ in range(2):
+                assert run.command("reload").returncode == 0
+            assert run.command("scale", "interface=1").returncode == 0
+        assert fresh.result.succeeded > 100
+        assert not fresh.result.failures, fresh.result.summary()
+
+
+def test_nothing_waits_at_a_slot_that_was_scaled_away(site: Path) -> None:
+    write_app(site, before="import time; time.sleep(0.5)\n")
+    with running(site, config("uvicorn", processes=4)) as run:
+        run.wait_until_ready()
+        assert run.command("scale", "interface=1").returncode == 0
+        address = run.address
+        os.kill(run.pids()[0], signal.SIGKILL)
+        fresh = FreshConnections(address, 40, timeout=10)
+        with in_background(fresh):
+            run.wait_until_ready()
+        assert fresh.result.succeeded > 5
+        assert not fresh.result.failures, fresh.result.summary()
