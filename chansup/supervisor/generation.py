@@ -70,7 +70,7 @@ class TaskSpecification:
     timeout: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two snapshots are never the same
 class Generation:
     """One snapshot. `pools` stand in the order of start; rollouts go the same way."""
 

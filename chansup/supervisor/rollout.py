@@ -315,8 +315,9 @@ class Rollout:
                 f"; {len(stayed)} of {len(slots)} slots run newer code: its directory is the same"
                 " as before, so there is no old code to go back to"
             )
-        serves = any(slot.serves for slot in slots)
-        return f"; generation {number} goes on{' serving' if serves else ' trying to start'}"
+        if any(slot.serves for slot in slots):
+            return f"; generation {number} goes on serving"
+        return f"; generation {number} goes on trying to start"
 
     def _dismiss_successors(self) -> None:
         for pool in self.site.pools.values():

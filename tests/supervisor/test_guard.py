@@ -125,11 +125,11 @@ def test_a_program_that_overwrites_its_environment_is_found_by_its_group(supervi
     supervisor, _, _, pids = supervise("""
         program = (
             "import ctypes, os, time\\n"
-            "if os.fork(): print(os.getpid(), flush=True); time.sleep(60)\\n"
+            "if os.fork(): os.write(1, b'%d\\\\n' % os.getpid()); time.sleep(60)\\n"
             "fields = open('/proc/self/stat').read().rpartition(')')[2].split()\\n"
             "start, end = int(fields[47]), int(fields[48])\\n"
             "ctypes.memset(start, 0, end - start)\\n"
-            "print(os.getpid(), flush=True)\\n"
+            "os.write(1, b'%d\\\\n' % os.getpid())\\n"
             "time.sleep(60)\\n"
         )
         child = spawn(sys.executable, "-c", program)

@@ -67,7 +67,9 @@ def test_code_that_does_not_boot_touches_nothing(site: Path, how: str) -> None:
         assert run.pids() == before
         assert versions(run) == {"1"}
         assert run.status()["ready"]
-        assert run.status()["rollout"]["outcome"] == "failed"
+        rollout = run.status()["rollout"]
+        assert rollout["outcome"] == "failed"
+        assert rollout["message"].endswith("generation 1 goes on serving")
 
 
 def test_code_that_is_not_ready_in_time_touches_nothing(site: Path) -> None:
