@@ -28,7 +28,8 @@ help:
 demo:
 	@scripts/venv $(VENV) demo "$(PYTHON)"
 	@scripts/need redis-server redis-server || { echo 'The chat needs Redis. Then, once more: make demo' >&2; exit 1; }
-	@echo 'chat: http://127.0.0.1:$(PORT)/   (Ctrl-C stops it)'
+	@echo 'chat: http://127.0.0.1:$(PORT)/   in a few seconds; Ctrl-C stops it'
+	@echo 'in another terminal: cd examples/chat; ../../$(BIN)/chansup status   (reload, logs -f, …)'
 	@cd examples/chat && exec ../../$(BIN)/chansup run
 
 test: check pytest other-pythons

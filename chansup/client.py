@@ -194,12 +194,12 @@ class Client:
             self._check_owner(connection)
             yield connection
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            missing = "" if self._config.exists() else " (there is no such file)"
-            raise NotRunning(
-                f"No supervisor runs for {self._config}{missing}. "
-                f"Start one with `chansup -c {self._config} run`, "
-                "or name another config file with -c."
-            ) from None
+            remedy = (
+                f"Start one with `chansup -c {self._config} run`, or name another file with -c."
+            )
+            if not self._config.exists():
+                remedy = "There is no such file: go to the directory of yours, or name it with -c."
+            raise NotRunning(f"No supervisor runs for {self._config}. {remedy}") from None
         except PermissionError:
             owner = _owner(self.socket_path)
             raise NotAnswering(

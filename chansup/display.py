@@ -176,17 +176,17 @@ def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> 
     from rich.text import Text
 
     # Columns in the order in which they are given up on a narrow terminal, the last first.
-    wanted = ["slot", "state", "up", "failures", "requests", "websockets", "pid", "gen",
+    wanted = ["slot", "state", "up", "failures", "in flight", "websockets", "pid", "gen",
               "last exit", "status"]  # fmt: skip
     widths = (0, 28, 37, 46, 55, 66, 74, 79, 99, 120)
     any_status = any(slot.status for pool in pools for slot in pool.slots)
     names = [name for name, least in zip(wanted, widths, strict=True)
              if console.width >= least and (name != "status" or any_status)]  # fmt: skip
-    shown = [name for name in ("slot", "state", "pid", "gen", "up", "failures", "requests",
+    shown = [name for name in ("slot", "state", "pid", "gen", "up", "failures", "in flight",
                                "websockets", "last exit", "status") if name in names]  # fmt: skip
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for name in shown:
-        number = name in ("pid", "gen", "up", "failures", "requests", "websockets")
+        number = name in ("pid", "gen", "up", "failures", "in flight", "websockets")
         table.add_column(name, justify="right" if number else "left", no_wrap=True,
                          overflow="ellipsis")  # fmt: skip
     for pool in pools:
@@ -227,7 +227,7 @@ def _slot_cells(slot: SlotStatus, now: float) -> "dict[str, Text]":
         "gen": Text("" if slot.generation is None else str(slot.generation)),
         "up": Text("" if slot.started is None else duration(now - slot.started)),
         "failures": Text(str(failed), "yellow" if failed else "dim"),
-        "requests": Text(requests, "dim" if requests == "0" else ""),
+        "in flight": Text(requests, "dim" if requests == "0" else ""),
         "websockets": Text(websockets, "dim" if websockets == "0" else ""),
         "last exit": Text(clean(slot.last_exit or "")),
         "status": Text(clean(slot.status or ""), "dim"),

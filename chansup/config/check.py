@@ -70,6 +70,8 @@ def _listening(loaded: Loaded, held: Collection[str]) -> Iterator[Finding]:
     places = [(key, text, address.parse(text)) for key, text in addresses.written(loaded.config)]
     beside = [place for _, _, place in places]
     for key, text, place in places:
+        if isinstance(place, address.Unix):
+            place = address.Unix(str(place.within(loaded.path.parent)))
         if isinstance(place, address.Systemd) or text in held or str(place) in held:
             continue
         if reason := listening.obstacle(place, loaded.path.parent, beside):

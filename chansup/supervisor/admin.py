@@ -23,7 +23,7 @@ import msgspec
 from chansup.supervisor.commands import Commands
 from chansup.supervisor.http import Receive, Scope, Send, respond
 from chansup.supervisor.metrics import Metrics
-from chansup.supervisor.status import PoolStatus, SlotStatus, TaskStatus
+from chansup.supervisor.status import PoolStatus, RolloutStatus, SlotStatus, TaskStatus
 
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
@@ -92,7 +92,7 @@ class Admin:
             "version": status.version,
             "generation": status.generation,
             "started": status.started,
-            "rollout": status.rollout,
+            "rollout": rollout_health(status.rollout),
             "pools": [pool_health(pool) for pool in status.pools],
             "tasks": [task_health(task) for task in status.tasks],
         }
@@ -111,6 +111,15 @@ class Admin:
         return 200, body.encode(), HTML
 
 
+def rollout_health(rollout: RolloutStatus | None) -> dict[str, object] | None:
+    """Return what may be told of a rollout: not why it failed, which names files of the app."""
+    if rollout is None:
+        return None
+    document = msgspec.structs.asdict(rollout)
+    del document["message"]
+    return document
+
+
 def pool_health(pool: PoolStatus) -> dict[str, object]:
     """Return what may be told of a pool."""
     return {
@@ -125,7 +134,7 @@ def pool_health(pool: PoolStatus) -> dict[str, object]:
 def slot_health(slot: SlotStatus) -> dict[str, object]:
     """Return what may be told of a slot: not what its processes printed."""
     document = msgspec.structs.asdict(slot)
-    del document["output"]
+    del document["output"], document["status"]
     return document
 
 

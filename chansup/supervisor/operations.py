@@ -181,7 +181,8 @@ class Operations:
         for slot in slots:
             if slot.name == target:
                 return [slot]
-        raise UnknownTarget(self._no_such(target, [*pools, *(slot.name for slot in slots)]))
+        names = [*pools, *(slot.name for slot in slots)]
+        raise UnknownTarget(self._no_such(target, names))
 
     def _no_such(self, target: str, names: list[str]) -> str:
         return f"there is no pool or slot {target!r}; there are {', '.join(names) or 'none at all'}"

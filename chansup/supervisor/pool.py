@@ -20,6 +20,7 @@ class Pool:
         self.specification = specification
         self.slots: list[Slot] = []
         self._leaving: dict[Slot, asyncio.Task[None]] = {}  # scaled away, still draining
+        self.started = False  # what it waits for was there
         self.available = asyncio.Event()  # it was ready at least once
 
     # Questions
@@ -81,6 +82,7 @@ class Pool:
         """
         if self.specification.binds:
             self.site.addresses.ensure(desired)
+        self.started = True
         while len(self.slots) < desired:
             slot = Slot(self, len(self.slots))
             self.slots.append(slot)
@@ -107,7 +109,7 @@ class Pool:
 
     def changed(self) -> None:
         """Look again at which slots are ready, and steer new connections to them."""
-        if self.ready >= self.desired:
+        if self.started and self.ready >= self.desired:
             self.available.set()
         if self.kind == "interface":
             self.site.addresses.steer(self)

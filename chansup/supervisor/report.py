@@ -65,7 +65,7 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
         steering=("steered" if site.addresses.steered else "shared") if interface else "",
         admin=admin,
         rollout=site.rollout.status() if site.rollout else None,
-        pools=[_pool(pool) for pool in site.pools.values()],
+        pools=[_pool(site, pool) for pool in site.pools.values()],
         tasks=[site.task(name).status for name in _present_tasks(site)],
         log_lines_dropped=dropped,
     )
@@ -95,12 +95,12 @@ def measurements(site: Site) -> list[Measurement]:
     ]
 
 
-def _pool(pool: Pool) -> PoolStatus:
+def _pool(site: Site, pool: Pool) -> PoolStatus:
     return PoolStatus(
         name=pool.name,
         kind=pool.kind,
         command=pool.specification.label,
-        desired=pool.desired,
+        desired=pool.desired if pool.started else site.desired_in(pool.specification),
         ready=pool.ready,
         slots=[_slot(slot) for slot in pool.slots],
     )

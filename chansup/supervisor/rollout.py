@@ -289,7 +289,7 @@ class Rollout:
             await self.site.remove_pool(name)
         for name, pool in self.site.pools.items():
             former = self._former.pools[name]
-            if pool.slots:
+            if pool.started:
                 pool.resize(self.site.desired_in(former), self._former)
                 await pool.let_go()
             if all(slot.generation is self._former for slot in pool.slots):

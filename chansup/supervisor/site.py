@@ -162,7 +162,7 @@ class Site:
             if not self.task(name).done.is_set():
                 self._begin(self._start_task(self.task(name)))
         for pool in self.pools.values():
-            if not pool.slots:
+            if not pool.started:
                 self._begin(self._start_pool(pool))
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:

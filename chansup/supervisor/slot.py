@@ -281,7 +281,7 @@ class Slot:
         """End the successor; the current process stays."""
         if (process := self.successor) is not None:
             self.successor = None
-            self._background(self.retire(process))
+            self._begin_to_retire(process)
 
     async def promote(self, reason: str, retiring: Callable[[Process], None]) -> None:
         """Put the ready successor in the slot, and retire its predecessor until that is gone.
@@ -296,7 +296,7 @@ class Slot:
         self.pool.changed()
         if predecessor is not None:
             retiring(predecessor)
-            await asyncio.shield(self._background(self.retire(predecessor)))
+            await asyncio.shield(self._begin_to_retire(predecessor))
 
     async def replace(
         self,
@@ -332,7 +332,7 @@ class Slot:
         try:
             if process is not None:
                 retiring(process)
-                await asyncio.shield(self._background(self.retire(process)))
+                await asyncio.shield(self._begin_to_retire(process))
             await self.prepare(generation)
         except (BootFailed, SlotRemoved, asyncio.CancelledError):
             if former is not None and not self.stopped:
@@ -361,6 +361,10 @@ class Slot:
         self.restarts[reason] += 1
 
     # Ending it
+
+    def _begin_to_retire(self, process: Process) -> "asyncio.Task[None]":
+        self.draining.add(process)  # at once: no process is ever in none of the slot's sets
+        return self._background(self.retire(process))
 
     async def retire(self, process: Process) -> None:
         """End `process` gracefully, within the stop timeout of its pool."""
@@ -404,7 +408,7 @@ class Slot:
         for process in ending:
             self.draining.add(process)
         self.current = self.successor = None
-        retiring = [self._background(self.retire(process)) for process in ending]
+        retiring = [self._begin_to_retire(process) for process in ending]
         if retiring:
             await asyncio.wait(retiring)
         for process in list(self.draining):

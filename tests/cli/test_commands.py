@@ -16,6 +16,8 @@ from chansup import __version__
 
 from .conftest import Site, command, environment, interrupt
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 CLIENT_COMMANDS = [
     ["status"], ["reload"], ["restart"], ["stop"], ["scale", "web=2"], ["logs"], ["logs", "-f"],
     ["status", "--json"], ["status", "--watch"], ["reload", "--no-wait"],

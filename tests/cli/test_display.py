@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from chansup.display import clean, clean_but_colours, duration
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 
 @given(st.text())
 def test_what_processes_print_cannot_control_the_terminal(text: str):

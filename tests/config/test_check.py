@@ -11,6 +11,8 @@ from chansup.config import probe
 from chansup.config.check import check
 from chansup.config.load import load
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 ENVIRON = {"PATH": os.environ["PATH"]}
 
 

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 MANY = """\
 [app]
 agsi = "x:y"                                 # app.agsi: did you mean "asgi"?

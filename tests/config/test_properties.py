@@ -15,6 +15,8 @@ from chansup.config.keys import dotted
 from chansup.config.lines import Lines
 from chansup.config.load import Loaded, load
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 VALID: dict[str, object] = {
     "app": {"asgi": "mysite.asgi:application", "environment": {"A": "b"}},
     "interface": {"bind": ["8000", "unix:x"], "processes": 2, "options": {"a": [1, {"b": True}]}},

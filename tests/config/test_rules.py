@@ -3,6 +3,8 @@ import resource
 
 import pytest
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 SITE = '[app]\nasgi = "mysite.asgi:application"\n[interface]\n'
 DJANGO = SITE + "[workers.x]\nenvironment = { DJANGO_SETTINGS_MODULE = 's' }\n"
 REDIS = '[programs.redis]\ncommand = "redis-server"\n'

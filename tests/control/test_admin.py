@@ -14,6 +14,8 @@ from chansup.supervisor.http import admin_server
 from .fake import FakeCommands
 from .serving import serving, tcp_listener
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 
 @pytest.fixture
 def fake():

@@ -18,6 +18,8 @@ from chansup.supervisor.status import Measurement
 
 from .fake import FakeCommands, cells
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1"
 ROOT = Path(__file__).parents[2]
 DOCUMENTATION = ROOT / "docs" / "metrics.md"

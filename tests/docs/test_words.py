@@ -25,6 +25,8 @@ from tests.docs.pages import (
     tables,
 )
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")

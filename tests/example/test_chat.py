@@ -11,6 +11,8 @@ from chansup.config.load import load
 
 from .site import EXAMPLE, copy_example, environment
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:

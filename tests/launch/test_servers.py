@@ -125,7 +125,7 @@ def test_it_retires_without_loss(supervisor: Supervisor, server: str, family: st
     answer = slow.answer()
     assert answer.status == 200
     assert answer.connection == "close"
-    assert time.monotonic() - slow_began >= 1.2
+    assert time.monotonic() - slow_began >= 1.19  # the app's clock may tick differently
     late.join(harness.PATIENCE)
     assert late_codes == [1012]
 

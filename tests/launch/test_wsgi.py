@@ -12,6 +12,8 @@ from . import client
 from .harness import Process, Supervisor, eventually
 from .test_servers import Load
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 DRAIN = Drain(settle=0.1, spread=0.1, keep_alive=0.6, timeout=8.0)
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gthread": ("gunicorn", {}),

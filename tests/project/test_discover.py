@@ -6,6 +6,8 @@ import pytest
 
 from chansup.project import NothingFoundError, Project, discover
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 MANAGE = """
 import os, sys
 def main():

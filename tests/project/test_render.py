@@ -9,6 +9,8 @@ from chansup.errors import ChansupError
 from chansup.project import FileExistsAlreadyError, Project, discover, render, write
 from chansup.project.project import Program
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -32,6 +32,8 @@ from chansup.supervisor.logs import (
 )
 from chansup.supervisor.status import LogLine
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 NOON = 1_800_000_000.125
 
 

@@ -16,6 +16,8 @@ from chansup.supervisor import runtime
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
 from chansup.supervisor.runtime import RuntimeDirectory, control_socket_path, directory_for
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 

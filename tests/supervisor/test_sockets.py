@@ -17,6 +17,8 @@ from chansup.supervisor import sockets, steering
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.sockets import SharedSocket, SteeredGroup, open_listeners
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 LOOPBACK = Tcp("127.0.0.1", 0)
 
 

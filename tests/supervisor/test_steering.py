@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from chansup.supervisor import steering
 from chansup.supervisor.steering import Instruction, SteeringRefused, attach, program, weights
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 
 def interpret(instructions, random):
     """Run a program as the kernel would; `random` is the word that it loads."""

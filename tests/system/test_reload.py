@@ -258,6 +258,7 @@ def test_a_silent_connection_lives_through_a_reload(site: Path) -> None:
         assert reload.code() == 0
 
 
+@pytest.mark.slow
 def test_repeated_reloads_leak_no_descriptors(site: Path) -> None:
     config = DIRECT.replace("settle = 0.05", "settle = 0").replace("processes = 2", "processes = 1")
     with running(site, config) as run:

@@ -1,0 +1,181 @@
+"""A slot, driven with every order of what can happen to it.
+
+The processes stand in for real ones, so that thousands of histories fit into seconds; what a slot
+does with real ones is in tests/system.
+"""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chansup.config import load
+from chansup.supervisor.backoff import Backoff
+from chansup.supervisor.errors import BootFailed, SlotRemoved
+from chansup.supervisor.generation import Generation, PoolSpecification, build
+from chansup.supervisor.logs import RecentLines
+from chansup.supervisor.pool import Pool
+from chansup.supervisor.process import Exit, Process
+from chansup.supervisor.slot import Slot
+from chansup.supervisor.states import Happening, State, after
+
+CONFIG = """
+[programs.one]
+command = "anything"
+ready = "notify"
+stop_timeout = 0.05
+start_timeout = 5
+on_reload = "{how}"
+"""
+
+
+class StandIn(Process):
+    """A process without a child: it ends when it is told to."""
+
+    def __init__(
+        self, slot: Slot, specification: PoolSpecification, generation: Generation
+    ) -> None:
+        self.slot = slot.name
+        self.specification = specification
+        self.generation = generation
+        self.pid = 1
+        self.started = self.started_monotonic = 0.0
+        self.state = after(State.GONE, Happening.SPAWNED)
+        self.scoreboard = None
+        self.status = self.exit = self.draining_since = None
+        self.late = self.hung = self.watchdog = False
+        self.ready, self.accepts_no_more = asyncio.Event(), asyncio.Event()
+        self.gone, self.settled = asyncio.Event(), asyncio.Event()
+        self.owner = slot
+        self._on_leave = slot.process_leaves
+
+    def signal(self, number: int) -> None:
+        if number == signal.SIGTERM:
+            asyncio.get_running_loop().call_soon(self.end, 0)
+
+    def kill(self) -> None:
+        self.end(-9)
+
+    def end(self, code: int) -> None:
+        if self.exit is None:
+            self.exit = Exit(code)
+            self.state = after(self.state, Happening.EXITED)
+            for event in (self.accepts_no_more, self.settled, self.gone):
+                event.set()
+            self.owner.process_ended(self)
+
+
+class Site:
+    """As much of a site as one slot asks for."""
+
+    stopping = False
+    settle = 0.0
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.turns, self.spawning = asyncio.Semaphore(4), asyncio.Lock()
+        self.born: list[StandIn] = []
+
+    def spawn(
+        self, slot: Slot, specification: PoolSpecification, generation: Generation
+    ) -> StandIn:
+        self.born.append(StandIn(slot, specification, generation))
+        return self.born[-1]
+
+    def recent_lines(self) -> RecentLines:
+        return RecentLines(5)
+
+    def say(self, text: str, level: str = "info") -> None:
+        pass
+
+    def crashed(self, slot: Slot) -> None:
+        pass
+
+    def alive(self) -> list[StandIn]:
+        return [process for process in self.born if process.exit is None]
+
+
+STEPS = ("ready", "crash", "exit", "leave", "turn", "pause", "replace", "cancel", "restart")
+
+
+@pytest.mark.parametrize("how", ["overlap", "restart"])
+@settings(deadline=None, max_examples=150)
+@given(steps=st.lists(st.sampled_from(STEPS), max_size=14), stops=st.booleans())
+def test_any_history(
+    tmp_path_factory: pytest.TempPathFactory, how: str, steps: list[str], stops: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"{how}.toml"
+    path.write_text(CONFIG.format(how=how))
+    asyncio.run(live(path, how, steps, stops))
+
+
+async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
+    loaded = load.load(path, {})
+    generations = [build(number, loaded, {}) for number in range(1, 20)]
+    site: Any = Site(generations[0])
+    pool = Pool(site, generations[0].pools["one"])
+    slot = Slot(pool, 0)
+    pool.slots.append(slot)
+    slot._backoff = Backoff(base=0.001, cap=0.002)
+    slot.start(generations[0])
+    newest = 0
+    commands: list[asyncio.Task[None]] = []
+    for step in steps:
+        current = slot.current
+        if step == "ready":
+            for process in site.alive():
+                process.became_ready()
+        elif step == "crash" and isinstance(current, StandIn):
+            current.end(-11)
+        elif step == "exit" and isinstance(current, StandIn):
+            current.end(0)
+        elif step == "leave" and current is not None:
+            current.stopped_accepting()
+        elif step == "replace":
+            newest += 1
+            commands.append(asyncio.create_task(slot.replace(generations[newest], "reload")))
+        elif step == "restart":
+            commands.append(asyncio.create_task(slot.replace(None, "command")))
+        elif step == "cancel" and commands:
+            commands[-1].cancel()
+        await asyncio.sleep(0.003 if step == "pause" else 0)
+        check(slot, site, how)
+    if stops:
+        await asyncio.wait_for(slot.stop(), 5)
+        assert slot.current is slot.successor is None
+    # Whatever was begun comes to an end, once everything that boots becomes ready.
+    async with asyncio.timeout(5):
+        while not all(command.done() for command in commands) or not at_rest(slot):
+            for process in site.alive():
+                process.became_ready()
+            await asyncio.sleep(0.001)
+            check(slot, site, how)
+    for command in commands:
+        if not command.cancelled() and (error := command.exception()):
+            assert isinstance(error, BootFailed | SlotRemoved)
+    if stops:
+        assert site.alive() == []
+        assert slot.state is State.GONE
+    else:
+        assert slot.serves
+        assert site.alive() == [slot.current]
+
+
+def at_rest(slot: Slot) -> bool:
+    return not slot.draining and (slot.stopped or slot.serves) and slot.successor is None
+
+
+def check(slot: Slot, site: Site, how: str) -> None:
+    known = slot.processes()
+    assert len(known) == len(set(known))
+    assert set(site.alive()) == set(known), (
+        "a process that no table knows, or a dead one in a table"
+    )
+    assert slot.state in State
+    if how == "restart":
+        working = [process for process in site.alive() if process.draining_since is None]
+        assert len(working) <= 1, "two of a program that must not run twice"
