@@ -106,8 +106,14 @@ class Guard:
         finally:
             os.close(reader)
         os.set_blocking(writer, False)
-        self._process, self._pipe = process, writer
-        self._pidfd = os.pidfd_open(process.pid)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            os.close(writer)  # it ends by that
+            process.wait()
+            self._spawn_later()
+            return
+        self._process, self._pipe, self._pidfd = process, writer, pidfd
         self._gone.clear()
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
         self._tell(self._run + "\n")

@@ -89,32 +89,12 @@ class Processes:
         on_leave: Callable[[Process], None] = lambda process: None,
     ) -> Process:
         """Start one process of `specification` for `slot`. Raises SpawnError."""
+        command = self._command(slot, number, specification, generation, listeners)
+        inherited = [inheritance.descriptor for inheritance in listeners]
+        board = _new_board() if specification.launcher else None
         try:
-            board = scoreboard.create() if specification.launcher else None
-        except OSError as error:
-            raise SpawnError(f"cannot start a process: {error.strerror}") from None
-        environment = {
-            SOCKET_VARIABLE: self._notify.address,
-            guard.VARIABLE: self._run,
-            "CHANSUP_POOL": specification.name,
-            "CHANSUP_SLOT": slot,
-            "CHANSUP_GENERATION": str(generation.number),
-        }
-        if specification.launcher:
-            environment[launch.VARIABLE] = launch.encode(
-                _launch(number, specification, generation, listeners)
-            )
-        account = account_of(specification.command)
-        if account is not None:
-            self._notify.allow(account.user)
-        command = _for_slot(specification.command, environment, slot, specification.launcher)
-        try:
-            child = spawn(
-                command,
-                [inheritance.descriptor for inheritance in listeners],
-                [] if board is None else [board],
-            )
             cells = None if board is None else Scoreboard(board)
+            child = spawn(command, inherited, [] if board is None else [board])
         finally:
             if board is not None:
                 os.close(board)
@@ -136,10 +116,41 @@ class Processes:
         reader.start(asyncio.get_running_loop())
         return process
 
+    def _command(
+        self,
+        slot: str,
+        number: int,
+        specification: PoolSpecification,
+        generation: Generation,
+        listeners: Sequence[Inheritance],
+    ) -> Command:
+        """Return the command of one process, with all that its environment tells it."""
+        account = account_of(specification.command)
+        if account is not None:
+            self._notify.allow(account.user)
+        environment = {
+            SOCKET_VARIABLE: self._notify.address,
+            guard.VARIABLE: self._run,
+            "CHANSUP_POOL": specification.name,
+            "CHANSUP_SLOT": slot,
+            "CHANSUP_GENERATION": str(generation.number),
+        }
+        if specification.launcher:
+            document = _launch(number, specification, generation, listeners)
+            environment[launch.VARIABLE] = launch.encode(document)
+        return _for_slot(specification.command, environment, slot, specification.launcher)
+
     def _print(self, slot: str, pid: int, lines: list[str], recent: RecentLines) -> None:
         now = time.time()
         recent.append(slot, pid, lines, now)
         self._log.write(slot, pid, lines, now)
+
+
+def _new_board() -> int:
+    try:
+        return scoreboard.create()
+    except OSError as error:
+        raise SpawnError(f"cannot start a process: {error.strerror}") from None
 
 
 def _for_slot(command: Command, environment: dict[str, str], slot: str, launcher: bool) -> Command:
