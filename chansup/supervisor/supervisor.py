@@ -97,9 +97,10 @@ class Supervisor:
         await self._endpoint.open(generation.config.admin.bind)
         settings = generation.config.log
         self._log.configure(settings.format, settings.level)
-        slots = [slot for pool in self.site.pools.values() for slot in pool.slots]
-        for holder in [*slots, *self.site.tasks.values()]:
-            holder.recent.resize(settings.keep_lines)
+        stores = [slot.recent for pool in self.site.pools.values() for slot in pool.slots]
+        stores += [task.recent for task in self.site.tasks.values()]
+        for recent in stores:
+            recent.resize(settings.keep_lines)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
