@@ -124,7 +124,7 @@ def _rollout(rollout: RolloutStatus) -> str:
         f"{_badge('under way' if rollout.outcome == 'running' else rollout.outcome)}</h2>"
         f'<progress max="{total}" value="{rollout.done}"></progress>'
         f"<p>{rollout.done} of {rollout.total} replaced, {_duration(rollout.duration)}"
-        f"{': ' if rollout.message else ''}{escape(rollout.message)}</p></section>"
+        f"{'; chansup status says why' if rollout.outcome == 'failed' else ''}</p></section>"
     )
 
 
@@ -135,7 +135,7 @@ def _pool(pool: PoolStatus, now: float) -> str:
     return (
         f"<section><h2>{escape(pool.name)}{kind} "
         f'<span class="badge {tone}">{pool.ready}/{pool.desired} ready</span></h2>'
-        '<table class="slots"><thead><tr><th>slot<th>state<th class="n">up<th class="n">requests'
+        '<table class="slots"><thead><tr><th>slot<th>state<th class="n">up<th class="n">in flight'
         '<th class="n">WebSockets<th class="n">failures<th class="n">lag'
         '<th class="n">gen<th class="n">pid<th>last exit</thead>'
         f"<tbody>{rows}</tbody></table></section>"
@@ -144,15 +144,14 @@ def _pool(pool: PoolStatus, now: float) -> str:
 
 def _slot(slot: SlotStatus, now: float) -> str:
     retry = f" in {_duration(slot.retry_in + 0.999)}" if slot.retry_in is not None else ""
-    said = f'<span class="said">{escape(slot.status)}</span>' if slot.status else ""
     counts = slot.loop_lag is not None or slot.requests_in_progress or slot.websockets_open
     reasons = ", ".join(f"{count} {name}" for name, count in failures(slot.restarts).items())
     row = _row(
         slot.name,
-        _badge(slot.state.lower(), retry) + said,
+        _badge(slot.state.lower(), retry),
         {
             "up": "" if slot.started is None else _duration(now - slot.started),
-            "requests": _number(slot.requests_in_progress) if counts else "",
+            "in flight": _number(slot.requests_in_progress) if counts else "",
             "WebSockets": _number(slot.websockets_open) if counts else "",
             "failures": reasons or "0",
             "lag": "" if slot.loop_lag is None else _lag(slot.loop_lag),
@@ -165,7 +164,7 @@ def _slot(slot: SlotStatus, now: float) -> str:
 
 
 def _draining(old: DrainingStatus, now: float) -> str:
-    cells = dict.fromkeys(("up", "requests", "WebSockets", "failures", "lag"), "")
+    cells = dict.fromkeys(("up", "in flight", "WebSockets", "failures", "lag"), "")
     cells |= {"up": _duration(now - old.since), "gen": str(old.generation), "pid": str(old.pid)}
     return _row("replaced", _badge("draining"), cells, None, "old")
 
