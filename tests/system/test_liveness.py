@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.running import running
 from tests.system.conftest import DIRECT
+
+pytestmark = pytest.mark.slow
 
 QUICK = DIRECT.replace("processes = 2", "processes = 2\nliveness_timeout = 2")
 

@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.running import Running, running, wait_for, write_app
 from tests.system.conftest import DIRECT
+
+pytestmark = pytest.mark.slow
 
 
 def program(name: str, code: str, *keys: str) -> str:
