@@ -19,6 +19,7 @@ Name = str  # of a pool: a letter, then letters, digits, "_" and "-"
 Processes = int | str  # a number, "per-core", "2-per-core"
 
 Server = Literal["uvicorn", "granian", "hypercorn", "daphne", "gunicorn"]
+Handover = Literal["transparent", "close"]
 OnReload = Literal["auto", "overlap", "restart", "keep"]
 
 
@@ -72,13 +73,36 @@ class Interface(Pool, frozen=True, kw_only=True):
     steering: Literal["auto", "off"] = "auto"
 
 
+class Route(Table, frozen=True, kw_only=True):
+    """One entry of `serves`, where what the pool says does not fit it."""
+
+    route: str  # as the plain entries: "http", "websocket:/ws/*", "http:example.org/*"
+    handover: Handover | None = None  # the pool's if unset
+    redeliver: bool | None = None  # the pool's if unset
+
+
 class Workers(Pool, frozen=True, kw_only=True):
-    """``[workers.NAME]``: processes that run the app's background work."""
+    """``[workers.NAME]``: app workers (`serves`), channel workers (`channels`), or a command."""
 
     command: str | list[str] | None = None
     channels: list[str] = []  # names of channels that the project's consumers handle
     ready: str | None = None
     on_reload: OnReload = "overlap"
+
+    # Of app workers
+    serves: list[str | Route] = []  # routes
+    asgi: str | None = None  # [app]'s if neither this nor wsgi is set
+    wsgi: str | None = None
+    python: str | None = None  # [app]'s if unset
+    threads: Annotated[int, Meta(ge=1)] | None = None  # of a WSGI app; 4 if unset
+    concurrency: Annotated[int, Meta(ge=1)] | None = None  # requests at a time in each process
+    queue_limit: Count = 1000  # requests that may wait, in each interface process
+    queue_timeout: PositiveSeconds = 30.0  # that a request may wait for a worker that is busy
+    worker_timeout: PositiveSeconds = 120.0  # that a request may wait while there is no worker
+    websocket_timeout: PositiveSeconds = 15.0  # that an open WebSocket may be without a worker
+    handover: Handover = "transparent"  # what a deploy does to WebSockets
+    handover_rate: PositiveSeconds = 500.0  # WebSockets per second, from each interface process
+    redeliver: bool = False  # what a dead worker had in hand goes to another one
 
 
 class Program(Pool, frozen=True, kw_only=True):

@@ -27,14 +27,29 @@ class Drain(msgspec.Struct, frozen=True):
     timeout: float  # after which the supervisor kills; the launcher ends a moment before
 
 
+class Relay(msgspec.Struct, frozen=True):
+    """What makes an interface process one of relay mode."""
+
+    roster_fd: int  # where the supervisor tells of the app workers: `protocol.roster`
+    board_fd: int | None = None  # where the relay counts: `protocol.relay_board`
+
+
+class AppWorker(msgspec.Struct, frozen=True):
+    """What makes a process an app worker. Its one listener is the Unix socket of the relay."""
+
+    concurrency: int  # requests that it works on at a time, over all interface processes
+    threads: int  # of a WSGI app
+    peers: list[int]  # user ids whose processes may connect
+
+
 class Launch(msgspec.Struct, frozen=True):
     """Everything a launcher needs to run one server in one process."""
 
     pool: str
     slot: int
     generation: int
-    server: str  # uvicorn | granian | hypercorn | daphne | gunicorn
-    application: str  # "package.module:attribute"
+    server: str  # uvicorn | granian | hypercorn | daphne | gunicorn; relay: an app worker
+    application: str  # "package.module:attribute"; empty where the relay is what is served
     gateway: str  # "asgi" | "wsgi"
     directory: str  # absolute; working directory and first on sys.path
     listeners: list[Listener]
@@ -43,6 +58,8 @@ class Launch(msgspec.Struct, frozen=True):
     health_path: str | None = None
     heartbeat_interval: float = 1.0  # seconds between two beats of the event loop
     scoreboard_fd: int | None = None
+    relay: Relay | None = None  # of an interface process in relay mode
+    app_worker: AppWorker | None = None
 
 
 def encode(launch: Launch) -> str:

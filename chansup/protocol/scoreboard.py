@@ -61,8 +61,13 @@ REJECTED_CELL = _CLOSE_CELLS["rejected"]
 
 def create() -> int:
     """Return the descriptor of a new, zeroed scoreboard, for a child to inherit."""
-    descriptor = os.memfd_create("chansup-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, SIZE)
+    return create_sealed("chansup-scoreboard", SIZE)
+
+
+def create_sealed(name: str, size: int) -> int:
+    """Return the descriptor of `size` zeroed bytes that nobody can shrink or grow."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
     # Sealed: a child that cut it off would kill the supervisor with SIGBUS.
     fcntl.fcntl(descriptor, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
     return descriptor

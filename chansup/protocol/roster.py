@@ -1,0 +1,70 @@
+"""What the supervisor tells an interface process of the app workers: who they are, what they serve.
+
+The interface process inherits one end of a stream socket pair. Each message is the whole truth, one
+JSON document and a newline; the newest one counts. The end of the stream means that the supervisor
+is gone.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Handover = Literal["transparent", "close"]
+WorkerState = Literal["ready", "draining"]
+
+MAX_POOLS = 64  # rows of a relay board
+
+
+class Route(msgspec.Struct, frozen=True):
+    """What a pool serves: as the config has it ("http", "websocket:/ws/*", …), and how."""
+
+    route: str
+    handover: Handover = "transparent"
+    redeliver: bool = False
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """A pool of app workers. Times are seconds."""
+
+    name: str
+    row: int  # of this pool on each relay board; never given to another pool
+    routes: list[Route]
+    queue_limit: int  # requests that may wait for a worker, in each interface process
+    queue_timeout: float  # that a request may wait while there are workers
+    worker_timeout: float  # that a request may wait while there are none
+    websocket_timeout: float  # that an open WebSocket may be without a worker
+    handover_rate: float  # WebSockets per second that begin to move, in each interface process
+    drain_spread: float  # over which WebSockets are closed where handover is "close"
+    stop_timeout: float  # from a worker's SIGTERM to its end
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A process that runs the app. It keeps its `address` from ready to gone."""
+
+    name: str  # of its slot: "web.0"
+    pool: str
+    pid: int
+    generation: int
+    address: str  # path of the Unix socket that it listens on
+    state: WorkerState  # draining: begin nothing there, take away what is there
+
+
+class Roster(msgspec.Struct, frozen=True):
+    """Every pool that serves, and every worker in them that is ready or drains."""
+
+    pools: list[Pool]
+    workers: list[Worker]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Roster)
+
+
+def encode(roster: Roster) -> bytes:
+    """Return one line."""
+    return _encoder.encode(roster) + b"\n"
+
+
+def decode(line: bytes) -> Roster:
+    """Return what one line says. Raises msgspec.DecodeError."""
+    return _decoder.decode(line)
