@@ -1,4 +1,4 @@
-"""The Python interpreter that runs the app."""
+"""The Python interpreters that run the app."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from chansup.config.keys import quoted
 
 
 def find(python: str, directory: Path, search_path: str | None) -> str:
-    """Return the absolute path of `[app] python`; ValueError if there is no such program.
+    """Return the absolute path of a `python`; ValueError if there is no such program.
 
     A name alone is looked up on `search_path`; anything with a slash is relative to `directory`,
     the app's, so that each release may bring its own. Symlinks are kept: one is what makes a

@@ -28,20 +28,25 @@ class Loaded(msgspec.Struct, frozen=True):
     directory: Path  # of the app; absolute, every symlink followed
     environment: dict[str, str]  # env_file, then [app] environment; nothing inherited
     python: str | None  # absolute path of [app] python
+    pythons: dict[str, str]  # absolute paths of the interpreters that pools of workers name
     document: dict[str, object]  # as it was written, with "${NAME}" where a value may be secret
     warnings: list[Problem]  # what works, and is probably not meant
 
+    def python_of(self, workers: str) -> str:
+        """Return the absolute path of the interpreter of a pool of workers."""
+        return self.pythons.get(workers) or self.python or sys.executable
+
     def child_environment(
-        self, inherited: Mapping[str, str], own: Mapping[str, str]
+        self, inherited: Mapping[str, str], own: Mapping[str, str], python: str | None = None
     ) -> dict[str, str]:
         """Return the environment of a process whose table has `own` variables.
 
-        Unless the config sets PATH, the directory of the app's interpreter stands first on it, so
-        that "python" and what is installed beside it are the app's.
+        Unless the config sets PATH, the directory of `python`, by default the app's interpreter,
+        stands first on it, so that "python" and what is installed beside it are the app's.
         """
         environment = {**inherited, **self.environment, **own}
         if "PATH" not in self.environment and "PATH" not in own:
-            first = os.path.dirname(self.python or sys.executable)
+            first = os.path.dirname(python or self.python or sys.executable)
             rest = inherited.get("PATH", os.defpath)
             environment["PATH"] = f"{first}{os.pathsep}{rest}"
         return environment
@@ -77,15 +82,17 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Loaded:
     context = Context(config, resolved, file.parent, directory, {**environ, **environment})
     wrong = [*(key for key, _ in findings), *_unresolved(resolved, ())]
     found_by_rules = rules.errors(context)
-    python, no_python = _python(context)
-    findings.extend(_beyond([*found_by_rules, *no_python], wrong))
+    pythons, not_found = _pythons(context)
+    findings.extend(_beyond([*found_by_rules, *not_found], wrong))
     problems.extend(_located(findings, lines))
     if problems:
         order = {id(problem): place for place, problem in enumerate(problems)}
         problems.sort(key=lambda problem: (problem.line or 0, order[id(problem)]))
         raise ConfigError(file, problems)
     warnings = _located(rules.warnings(context), lines)
-    return Loaded(config, file, directory, environment, python, document, warnings)
+    python = pythons.pop(("app",), None)
+    own = {key[-1]: found for key, found in pythons.items()}
+    return Loaded(config, file, directory, environment, python, own, document, warnings)
 
 
 def _early(
@@ -193,15 +200,22 @@ def _beyond(findings: Iterable[Finding], wrong: list[Key]) -> Iterable[Finding]:
         yield key, message
 
 
-def _python(context: Context) -> tuple[str | None, list[Finding]]:
-    python = context.config.app.python
-    if python is None:
-        return None, []
-    try:
-        search_path = context.environment.get("PATH")
-        return interpreter.find(python, context.directory, search_path), []
-    except ValueError as error:
-        return None, [(("app", "python"), str(error))]
+def _pythons(context: Context) -> tuple[dict[tuple[str, ...], str], list[Finding]]:
+    """Return the interpreters by the keys of the tables that name them, and those not found."""
+    named: dict[tuple[str, ...], str | None] = {("app",): context.config.app.python}
+    for name, workers in context.config.workers.items():
+        named["workers", name] = workers.python
+    found: dict[tuple[str, ...], str] = {}
+    findings: list[Finding] = []
+    search_path = context.environment.get("PATH")
+    for key, python in named.items():
+        if python is None:
+            continue
+        try:
+            found[key] = interpreter.find(python, context.directory, search_path)
+        except ValueError as error:
+            findings.append(((*key, "python"), str(error)))
+    return found, findings
 
 
 def _located(findings: Iterable[Finding], lines: Lines) -> list[Problem]:

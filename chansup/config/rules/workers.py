@@ -15,6 +15,8 @@ def rule(context: Context) -> Iterator[Finding]:
     """A worker has a command or channels; channels need a Django project."""
     for name, worker in context.config.workers.items():
         key = ("workers", name)
+        if worker.serves:
+            continue
         if worker.command is None and not worker.channels:
             message = (
                 'expected a command ("python manage.py runworker thumbnails") or '
