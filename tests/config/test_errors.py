@@ -27,7 +27,7 @@ backlog = "${UNSET_VARIABLE}"                # interface.backlog: UNSET_VARIABLE
 user = "no such user"                        # interface.user: there is no user
 on_max_restarts = "exit"                     # interface.on_max_restarts: without max_restarts
 
-[workers.thumbs]                             # workers.thumbs: found neither
+[workers.thumbs]                             # workers.thumbs: found none of them
 stop_signal = "SIGTREM"                      # workers.thumbs.stop_signal: did you mean "TERM"?
 limits.nofiles = 3                           # workers.thumbs.limits.nofiles: did you mean "nofile"?
 limits.core = "200:100"                      # workers.thumbs.limits.core: is above the hard limit

@@ -10,6 +10,7 @@ from chansup.config.rules import (
     interface,
     names,
     processes,
+    serving,
     timing,
     workers,
 )
@@ -20,11 +21,15 @@ _ERRORS: tuple[Rule, ...] = (
     application.form,
     application.directories,
     interface.rule,
+    interface.mode,
     addresses.rule,
     names.valid,
     names.existing,
     names.no_circle,
     workers.rule,
+    serving.only_with_serves,
+    serving.pools,
+    serving.entries,
     processes.commands_and_readiness,
     processes.counts,
     processes.attributes,
@@ -36,6 +41,7 @@ _WARNINGS: tuple[Rule, ...] = (
     addresses.public_admin,
     names.aimless_tasks,
     timing.cut_clients,
+    timing.cut_handovers,
 )
 
 

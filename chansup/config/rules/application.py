@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from chansup.config import relay
 from chansup.config.keys import Finding, Key, quoted
 from chansup.config.rules.context import Context
 from chansup.config.schema import Program, Task
@@ -22,11 +23,16 @@ def something_to_run(context: Context) -> Iterator[Finding]:
 def form(context: Context) -> Iterator[Finding]:
     """An app is ASGI or WSGI, and written ``module:attribute``."""
     app = context.config.app
-    if app.asgi is not None and app.wsgi is not None:
-        yield ("app", "wsgi"), "stands beside asgi: an app is one or the other, keep one"
-    for kind, text in (("asgi", app.asgi), ("wsgi", app.wsgi)):
+    yield from application(("app",), app.asgi, app.wsgi)
+
+
+def application(key: Key, asgi: str | None, wsgi: str | None) -> Iterator[Finding]:
+    """Yield what is wrong with the app that a table names."""
+    if asgi is not None and wsgi is not None:
+        yield (*key, "wsgi"), "stands beside asgi: an app is one or the other, keep one"
+    for kind, text in (("asgi", asgi), ("wsgi", wsgi)):
         if text is not None and not _APPLICATION.match(text):
-            yield ("app", kind), _meant(text, kind)
+            yield (*key, kind), _meant(text, kind)
 
 
 def _meant(text: str, kind: str) -> str:
@@ -63,9 +69,17 @@ def _existing(key: Key, given: str, place: Path) -> Iterator[Finding]:
 def unused(context: Context) -> Iterator[Finding]:
     """An app that no pool runs."""
     config = context.config
-    pools = [config.interface, *config.workers.values()]
-    if any(pool is not None and pool.command is None for pool in pools):
+    remedy = "add [interface]"
+    if relay.is_relay(config):
+        used = {relay.application(config, name) for name in relay.app_workers(config)}
+        if any(app is not None and app.key[0] == "app" for app in used):
+            return
+        remedy = "each table with serves names its own, so remove it"
+    elif any(
+        pool is not None and pool.command is None
+        for pool in (config.interface, *config.workers.values())
+    ):
         return
     for kind, text in (("asgi", config.app.asgi), ("wsgi", config.app.wsgi)):
         if text is not None:
-            yield ("app", kind), "nothing runs the app: add [interface]"
+            yield ("app", kind), f"nothing runs the app: {remedy}"

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 
 from chansup.config import modes
-from chansup.config.keys import Finding, quoted
+from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
 from chansup.config.schema import Interface
 
 _HEALTH_PATH = re.compile(r"/[^\s?#]*\Z")
+_OF_THE_RELAY = ("uvicorn", "granian", "hypercorn", "daphne")  # servers that can carry it
 _OF_SERVERS = ("server", "options", "health_path", "mode")  # nothing that a command could use
 
 
@@ -23,9 +24,6 @@ def rule(context: Context) -> Iterator[Finding]:
         for name in _OF_SERVERS:
             if context.stands("interface", name):
                 yield ("interface", name), f"has no effect beside a command: remove {name}"
-    if interface.mode == "relay":
-        message = 'relay mode is not available in this version of chansup: write "direct"'
-        yield ("interface", "mode"), message
     path = interface.health_path
     if path is not None and not _HEALTH_PATH.match(path):
         message = f'expected a path like "/-/health", without a query, found {quoted(path)}'
@@ -35,7 +33,8 @@ def rule(context: Context) -> Iterator[Finding]:
 
 def _server(interface: Interface, context: Context) -> Iterator[Finding]:
     app = context.config.app
-    if app.asgi is None and app.wsgi is None:
+    has_app = app.asgi is not None or app.wsgi is not None
+    if not has_app and not _serving(context) and interface.mode != "relay":
         message = (
             "[interface] has nothing to serve: name the app, "
             '[app] asgi = "mysite.asgi:application" (or wsgi), or a command in [interface]'
@@ -44,3 +43,43 @@ def _server(interface: Interface, context: Context) -> Iterator[Finding]:
     if interface.ready is not None:
         message = "is for a command; a server itself says when it is ready: remove it"
         yield ("interface", "ready"), message
+
+
+def _serving(context: Context) -> list[Key]:
+    """Return the tables that have `serves`, whatever stands there."""
+    tables: list[Key] = [("workers", name) for name in context.config.workers]
+    return [key for key in tables if context.stands(*map(str, key), "serves")]
+
+
+def mode(context: Context) -> Iterator[Finding]:
+    """The interface can be what its mode and `serves` in tables of workers make of it."""
+    interface = context.config.interface
+    serving = _serving(context)
+    if not serving:
+        if interface is not None and interface.mode == "relay":
+            message = (
+                'needs app workers: add [workers.web] with serves = ["http", "websocket"], '
+                'or write "direct"'
+            )
+            yield ("interface", "mode"), message
+        return
+    if interface is None:
+        message = "leads nowhere without [interface], which holds the connections: add that table"
+        yield (*serving[0], "serves"), message
+        return
+    table = f"[{dotted(serving[0])}]"
+    beside = f"stands beside serves in {table}"
+    if interface.command is not None:
+        message = f"{beside}, and the relay runs on a server: remove one of both"
+        yield ("interface", "command"), message
+    elif interface.mode == "direct":
+        yield ("interface", "mode"), f'{beside}: write "relay", or remove mode or serves'
+    elif interface.server == "gunicorn":
+        message = (
+            f"({quoted(interface.server)}) cannot hold connections for app workers: write "
+            f"{listed(_OF_THE_RELAY)}. A WSGI app runs in the workers: wsgi in {table}"
+        )
+        yield ("interface", "server"), message
+    elif interface.server == "hypercorn" and interface.options.get("worker_class") == "trio":
+        message = 'the relay runs on asyncio: write "asyncio" or "uvloop"'
+        yield ("interface", "options", "worker_class"), message

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from chansup.config import relay
 from chansup.config.keys import Finding, Key
 from chansup.config.rules.context import Context
 
@@ -38,6 +39,22 @@ def cut_clients(context: Context) -> Iterator[Finding]:
             f"{stop_timeout:g} s: what is open then is cut off"
         )
         yield ("rollout", "drain_spread"), message
+
+
+def cut_handovers(context: Context) -> Iterator[Finding]:
+    """App workers would end before their WebSockets are closed."""
+    rollout = context.config.rollout
+    for name, table in relay.app_workers(context.config).items():
+        closes = any(entry.handover == "close" for entry in relay.served(table))
+        stop_timeout = table.stop_timeout or rollout.stop_timeout
+        if closes and rollout.drain_spread > stop_timeout:
+            own: Key = ("workers", name, "stop_timeout")
+            key = ("rollout", "drain_spread") if table.stop_timeout is None else own
+            message = (
+                f"WebSockets are closed over drain_spread ({rollout.drain_spread:g} s), and "
+                f"stop_timeout is over after {stop_timeout:g} s: what is open then is cut off"
+            )
+            yield key, message
 
 
 def _stop_timeout(context: Context) -> tuple[Key, float]:

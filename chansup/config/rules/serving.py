@@ -1,0 +1,132 @@
+"""Rules of ``serves`` in ``[workers.NAME]``: app workers, and the routes that lead to them."""
+
+from collections.abc import Iterator
+
+from chansup.config import relay, routes
+from chansup.config.keys import Finding, Key, dotted, quoted
+from chansup.config.rules.application import application
+from chansup.config.rules.context import Context
+from chansup.config.schema import Route, Workers
+from chansup.protocol.roster import MAX_POOLS
+
+_OF_APP_WORKERS = (
+    "asgi",
+    "wsgi",
+    "python",
+    "threads",
+    "concurrency",
+    "queue_limit",
+    "queue_timeout",
+    "worker_timeout",
+    "websocket_timeout",
+    "handover",
+    "handover_rate",
+    "redeliver",
+)
+
+
+def only_with_serves(context: Context) -> Iterator[Finding]:
+    """What describes app workers stands in tables of such."""
+    for name, table in context.config.workers.items():
+        if context.stands("workers", name, "serves"):
+            continue
+        for field in _OF_APP_WORKERS:
+            if context.stands("workers", name, field):
+                message = (
+                    'is for app workers: add serves = ["http", "websocket"], '
+                    f"or remove {field}{_instead(field, table)}"
+                )
+                yield ("workers", name, field), message
+
+
+def _instead(field: str, table: Workers) -> str:
+    if field == "python" and table.command is not None:
+        return " and name the interpreter in the command"
+    return ""
+
+
+def pools(context: Context) -> Iterator[Finding]:
+    """Each pool of app workers has an app, and nothing that would have no effect."""
+    for place, (name, table) in enumerate(relay.app_workers(context.config).items(), start=1):
+        key = ("workers", name)
+        if table.on_reload not in ("overlap", "auto"):
+            message = (
+                f"({quoted(table.on_reload)}) would leave clients without app workers for a while: "
+                'remove it, or write "overlap"'
+            )
+            yield (*key, "on_reload"), message
+        if place >= MAX_POOLS:
+            message = f"is one pool too many: {MAX_POOLS - 1} at most can have serves"
+            yield (*key, "serves"), message
+        yield from application(key, table.asgi, table.wsgi)
+        yield from _app(name, table, context)
+
+
+def _app(name: str, table: Workers, context: Context) -> Iterator[Finding]:
+    key = ("workers", name)
+    app = relay.application(context.config, name)
+    if app is None:
+        message = (
+            'has no app to run: name it here or in [app], asgi = "mysite.asgi:application" '
+            "(or wsgi)"
+        )
+        yield key, message
+        return
+    if app.gateway == "asgi":
+        if table.threads is not None:
+            message = f"is for a WSGI app, and {dotted(app.key)} is none: remove it"
+            yield (*key, "threads"), message
+    elif (table.concurrency or table.threads or 1) < (table.threads or 1):
+        message = (
+            f"({table.concurrency}) is below threads ({table.threads}), some of which would "
+            "never work: raise it, or remove it"
+        )
+        yield (*key, "concurrency"), message
+
+
+def entries(context: Context) -> Iterator[Finding]:
+    """Every route can be understood, and leads to one pool."""
+    taken: dict[routes.Route, tuple[str, Key]] = {}
+    for name, table in context.config.workers.items():
+        key = ("workers", name, "serves")
+        if not table.serves and context.stands(*key):
+            yield key, 'expected at least one route, as in ["http", "websocket"]'
+        for place, entry in enumerate(table.serves):
+            text, at = _written(entry, (*key, place))
+            try:
+                route = routes.parse(text)
+            except ValueError as error:
+                yield at, str(error)
+                continue
+            yield from _type(route.type, at, context)
+            if isinstance(entry, Route):
+                yield from _effects(route.type, entry, (*key, place))
+            if route in taken:
+                other, elsewhere = taken[route]
+                same = "stands" if other == text else f"fits the same as {quoted(other)}"
+                message = f"{quoted(text)} {same} in {dotted(elsewhere)} already: remove one"
+                yield at, message
+            else:
+                taken[route] = text, at
+
+
+def _written(entry: str | Route, key: Key) -> tuple[str, Key]:
+    return (entry, key) if isinstance(entry, str) else (entry.route, (*key, "route"))
+
+
+def _type(type_: routes.Type, key: Key, context: Context) -> Iterator[Finding]:
+    app = relay.application(context.config, str(key[1]))
+    if type_ == "websocket" and app is not None and app.gateway == "wsgi":
+        message = (
+            f"{dotted(app.key)} is a WSGI app, which has no WebSockets: "
+            "serve them in a table of their own, with asgi"
+        )
+        yield key, message
+
+
+def _effects(type_: routes.Type, entry: Route, key: Key) -> Iterator[Finding]:
+    if type_ == "http" and entry.handover is not None:
+        yield (
+            (*key, "handover"),
+            "is what a deploy does to WebSockets: remove it from an http route",
+        )
