@@ -26,7 +26,10 @@ class Commands(Protocol):
         """Roll a new generation out."""
 
     def restart(self, target: str | None) -> AsyncIterator[Event]:
-        """Replace the processes of a pool, of a slot, or all, with their own generation."""
+        """Replace the processes of a pool, of a slot, or all, with their own generation.
+
+        All does not mean programs that are kept, nor an interface that relays.
+        """
 
     def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
         """Change the number of slots of a pool until the next change of the config."""

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from chansup.config import commands, order, schema
+from chansup.config import commands, order, relay, schema
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
+from chansup.supervisor import installed
 from chansup.supervisor.spawn import Command, most_descriptors
 
 Kind = Literal["interface", "workers", "programs"]
@@ -23,6 +24,20 @@ KINDS: tuple[Kind, ...] = ("programs", "workers", "interface")  # the order of s
 NOT_INHERITED = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 )
+# Keys of [interface] that the supervisor alone acts on: no process has to be replaced for them.
+OF_THE_SUPERVISOR: dict[str, Any] = {
+    "processes": 1,
+    "min_ready": None,
+    "after": [],
+    "start_timeout": None,
+    "stop_signal": "TERM",
+    "max_restarts": None,
+    "restart_window": 60.0,
+    "on_max_restarts": "retry",
+    "unix_mode": "660",
+    "steering": "auto",
+    "mode": None,
+}
 
 
 @dataclass(frozen=True)
@@ -42,23 +57,36 @@ class PoolSpecification:
     on_reload: Literal["overlap", "restart", "keep"]
     binds: tuple[str, ...] = ()
     launcher: bool = False  # runs chansup.launch: has a scoreboard, beats, dumps stacks
+    relays: bool = False  # an interface in relay mode: it runs none of the app's code
+    identity: tuple[object, ...] = ()  # of what relays: everything else that its processes go by
 
     @cached_property
     def count(self) -> int:
         """How many processes the file asks for."""
         return processes(self.settings.processes)
 
+    @property
+    def serves(self) -> bool:
+        """Whether its processes are app workers."""
+        return isinstance(self.settings, schema.Workers) and bool(self.settings.serves)
+
+    @property
+    def stays(self) -> bool:
+        """Whether a reload leaves its processes alone where they run the same already."""
+        return self.on_reload == "keep" or self.relays
+
     def runs_the_same_as(self, other: "PoolSpecification") -> bool:
-        """Whether the tables of both say the same, but for the number of processes.
+        """Whether a process of `other` need not be replaced by one of this.
 
-        Where the app lies and what its environment is do not count: a program that is kept belongs
-        to no release.
+        For a program: the tables of both say the same, but for the number of processes. Where the
+        app lies and what its environment is do not count: a program that is kept belongs to no
+        release. For what relays: the same code of chansup and of the server, told the same.
         """
-        return _without_number(self.settings) == _without_number(other.settings)
-
-
-def _without_number(settings: schema.Pool) -> schema.Pool:
-    return msgspec.structs.replace(settings, processes=1)
+        if self.relays != other.relays:
+            return False
+        apart: dict[str, Any] = OF_THE_SUPERVISOR if self.relays else {"processes": 1}
+        ours, theirs = (msgspec.structs.replace(one.settings, **apart) for one in (self, other))
+        return ours == theirs and self.identity == other.identity
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,12 @@ class Generation:
     def config(self) -> schema.Config:
         """The config file's content."""
         return self.loaded.config
+
+    @property
+    def relays(self) -> bool:
+        """Whether its interface processes relay to app workers."""
+        interface = self.pools.get("interface")
+        return interface is not None and interface.relays
 
     @property
     def directory(self) -> Path:
@@ -133,6 +167,10 @@ def _by_kind(in_order: list[str], pools: dict[str, PoolSpecification]) -> list[s
     return placed
 
 
+def _binds(interface: schema.Interface) -> tuple[str, ...]:
+    return (interface.bind,) if isinstance(interface.bind, str) else tuple(interface.bind)
+
+
 class _Builder:
     def __init__(self, loaded: Loaded, environ: Mapping[str, str]) -> None:
         self.loaded = loaded
@@ -161,6 +199,8 @@ class _Builder:
         )
 
     def workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
+        if workers.serves:
+            return self._app_workers(name, workers)
         line = workers.command
         label = shlex.join(["runworker", *workers.channels])
         if line is not None:
@@ -179,7 +219,29 @@ class _Builder:
             on_reload="overlap" if workers.on_reload == "auto" else workers.on_reload,
         )
 
+    def _app_workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
+        app = relay.application(self.config, name)
+        application = app.reference if app is not None else ""
+        python = self.loaded.python_of(name)
+        label = f"relay {application}"
+        words = [python, "-m", "chansup.launch", "relay", application]
+        command = self._command(workers, words, label)
+        environment = self.loaded.child_environment(self.inherited, workers.environment, python)
+        limits = {"nofile": most_descriptors(), **workers.limits}
+        return self._pool(
+            name,
+            "workers",
+            workers,
+            replace(command, environment=environment, limits=limits),
+            label=label,
+            ready="notify",
+            on_reload="overlap" if workers.on_reload == "auto" else workers.on_reload,
+            launcher=True,
+        )
+
     def interface(self, interface: schema.Interface) -> PoolSpecification:
+        if relay.is_relay(self.config):
+            return self._relay(interface)
         if interface.command is not None:
             words = [word.replace("{fd}", "3") for word in commands.parse(interface.command)]
             label = self._written("interface")
@@ -198,7 +260,6 @@ class _Builder:
             interface = msgspec.structs.replace(
                 interface, liveness_timeout=interface.liveness_timeout or 0.0
             )
-        binds = (interface.bind,) if isinstance(interface.bind, str) else tuple(interface.bind)
         return self._pool(
             "interface",
             "interface",
@@ -207,9 +268,38 @@ class _Builder:
             label=label,
             ready=ready,
             on_reload="overlap",
-            binds=binds,
+            binds=_binds(interface),
             launcher=interface.command is None,
         )
+
+    def _relay(self, interface: schema.Interface) -> PoolSpecification:
+        """Return the interface of relay mode: nothing in it depends on a release of the app."""
+        label = f"{interface.server} relay"
+        words = [sys.executable, "-m", "chansup.launch", interface.server, "relay"]
+        command = replace(
+            self._command(interface, words, label),
+            environment={**self.inherited, **interface.environment},
+            directory=str(self.loaded.path.parent),
+            limits={"nofile": most_descriptors(), **interface.limits},
+        )
+        specification = self._pool(
+            "interface",
+            "interface",
+            interface,
+            command,
+            label=label,
+            ready="notify",
+            on_reload="overlap",
+            binds=_binds(interface),
+            launcher=True,
+        )
+        rollout = self.config.rollout
+        identity = (
+            installed.fingerprint(interface.server),
+            (rollout.settle, rollout.drain_spread, rollout.keep_alive),
+            (specification.stop_timeout, specification.liveness_timeout),
+        )
+        return replace(specification, relays=True, identity=identity)
 
     def task(self, name: str, task: schema.Task) -> TaskSpecification:
         label = self._written("tasks", name)

@@ -68,17 +68,22 @@ class Operations:
             self._service.ready(report.summary(self.site))
 
     async def restart(self, target: str | None) -> AsyncIterator[Event]:
-        """Replace the processes of a pool, of a slot, or all, with their own generation."""
+        """Replace the processes of a pool, of a slot, or all, with their own generation.
+
+        All does not mean programs that are kept, nor an interface that relays.
+        """
         self._refuse_while_stopping("restart")
         slots = self._slots(target)
+        left = []
         if target is None:
-            slots = [slot for slot in slots if slot.pool.specification.on_reload != "keep"]
+            left = [pool.name for pool in self.site.pools.values() if pool.specification.stays]
+            slots = [slot for slot in slots if not slot.pool.specification.stays]
         progress = Progress()
-        self._background(self._to_its_result(self._restart(slots, progress), progress))
+        self._background(self._to_its_result(self._restart(slots, left, progress), progress))
         async for event in progress.events():
             yield event
 
-    async def _restart(self, slots: list[Slot], progress: Progress) -> None:
+    async def _restart(self, slots: list[Slot], left: list[str], progress: Progress) -> None:
         for done, slot in enumerate(slots):
             self._refuse_while_stopping("restart")
             progress.tell(self._progress(slot, "starting", done, len(slots)))
@@ -86,7 +91,8 @@ class Operations:
                 await slot.replace(None, "command")
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
-        progress.tell(Event("result", f"{count} replaced", outcome="succeeded"))
+        stayed = f"; {', '.join(left)} stayed, name it to restart it" if left else ""
+        progress.tell(Event("result", f"{count} replaced{stayed}", outcome="succeeded"))
 
     async def _to_its_result(
         self, work: Coroutine[object, object, None], progress: Progress

@@ -3,8 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from chansup.supervisor.equipment import Inheritance
 from chansup.supervisor.generation import Generation, Kind, PoolSpecification
-from chansup.supervisor.processes import Inheritance
 from chansup.supervisor.slot import Slot
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ class Pool:
     # Where new connections go
 
     def changed(self) -> None:
-        """Look again at which slots are ready, and steer new connections to them."""
+        """Look again at which slots are ready, and send connections and requests to them."""
         if self.started and self.ready >= self.desired:
             self.available.set()
         if self.kind == "interface":
             self.site.addresses.steer(self)
+        self.site.roster.changed()

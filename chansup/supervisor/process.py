@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
-from chansup.protocol.scoreboard import ACCEPTING, BEATS, LAME_DUCK, LEAVING, PHASE, Scoreboard
+from chansup.protocol.scoreboard import ACCEPTING, BEATS, LAME_DUCK, LEAVING, PHASE
 from chansup.supervisor.spawn import Child
 from chansup.supervisor.states import ALIVE, Happening, State, after
 
 if TYPE_CHECKING:
+    from chansup.protocol.relay_board import RelayBoard
+    from chansup.supervisor.courier import Courier
+    from chansup.supervisor.equipment import Equipment
     from chansup.supervisor.generation import Generation, PoolSpecification
 
 
@@ -35,13 +38,18 @@ class Exit:
 class Process:
     """One child of one slot, from spawned to gone."""
 
+    address: str | None = None  # of an app worker: the path that it listens on
+    in_service = False  # an app worker that was once in its slot, ready: interfaces may use it
+    courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
+    relay_board: "RelayBoard | None" = None
+
     def __init__(
         self,
         slot: str,
         specification: "PoolSpecification",
         generation: "Generation",
         child: Child,
-        scoreboard: Scoreboard | None,
+        equipment: "Equipment",
         on_exit: Callable[["Process"], None],
         on_leave: Callable[["Process"], None] = lambda process: None,
     ) -> None:
@@ -52,7 +60,11 @@ class Process:
         self.started = time.time()
         self.started_monotonic = time.monotonic()
         self.state = after(State.GONE, Happening.SPAWNED)
-        self.scoreboard = scoreboard
+        self.scoreboard = equipment.scoreboard
+        self.relay_board = equipment.relay_board
+        self.courier = equipment.courier
+        if equipment.socket is not None:
+            self.address = equipment.socket.path
         self.status: str | None = None  # what it says of itself
         self.exit: Exit | None = None
         self.late = False  # killed because it was not ready in time

@@ -4,41 +4,40 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
-from chansup.protocol import launch, scoreboard
+import msgspec
+
+from chansup.config import relay, schema
+from chansup.protocol import launch
 from chansup.protocol.notify import SOCKET_VARIABLE
-from chansup.protocol.scoreboard import Scoreboard
 from chansup.supervisor import guard
+from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.guard import Guard
 from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
 from chansup.supervisor.notify import NotifySocket
 from chansup.supervisor.process import Process
+from chansup.supervisor.relay_counts import RelayCounts
 from chansup.supervisor.spawn import Command, account_of, spawn
-
-FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
-
-
-@dataclass(frozen=True)
-class Inheritance:
-    """A listening socket for a child, and what the child must know of it."""
-
-    descriptor: int
-    address: str
-    steered: bool
+from chansup.supervisor.worker_sockets import WorkerSockets
 
 
 class Processes:
     """Every process that runs, by pid."""
 
-    def __init__(self, log: LogWriter, run: str, guard: Guard, notify: NotifySocket) -> None:
+    def __init__(
+        self, log: LogWriter, run: str, guard: Guard, notify: NotifySocket, sockets: WorkerSockets
+    ) -> None:
         self._log = log
         self._run = run
         self._guard = guard
         self._notify = notify
+        self._sockets = sockets
         self._by_pid: dict[int, Process] = {}
+        self.relay_counts = RelayCounts()  # of all interface processes that ever were
 
     def alive(self) -> Iterable[Process]:
         """Return the processes that run now."""
@@ -89,15 +88,11 @@ class Processes:
         on_leave: Callable[[Process], None] = lambda process: None,
     ) -> Process:
         """Start one process of `specification` for `slot`. Raises SpawnError."""
-        command = self._command(slot, number, specification, generation, listeners)
-        inherited = [inheritance.descriptor for inheritance in listeners]
-        board = _new_board() if specification.launcher else None
-        try:
-            cells = None if board is None else Scoreboard(board)
-            child = spawn(command, inherited, [] if board is None else [board])
-        finally:
-            if board is not None:
-                os.close(board)
+        users = self._users_of_the_interface(generation)
+        with Equipment(specification, listeners, self._sockets, users) as equipment:
+            command = self._command(slot, number, specification, generation, equipment, users)
+            inherited = [inheritance.descriptor for inheritance in equipment.listeners]
+            child = spawn(command, inherited, equipment.others)
         self._guard.watch(child.pid)
         reader = LineReader(
             child.output,
@@ -108,13 +103,28 @@ class Processes:
         def ended(process: Process) -> None:
             del self._by_pid[process.pid]
             self._guard.forget(process.pid)
+            if process.relay_board is not None:
+                self.relay_counts.keep(process.relay_board)
+            equipment.release()
             reader.close()  # its last words first, then what follows from its end
             on_exit(process)
 
-        process = Process(slot, specification, generation, child, cells, ended, on_leave)
+        process = Process(slot, specification, generation, child, equipment, ended, on_leave)
         self._by_pid[process.pid] = process
         reader.start(asyncio.get_running_loop())
         return process
+
+    def _users_of_the_interface(self, generation: Generation) -> set[int]:
+        """Return who may connect to app workers: the interface as it is, and as it will be."""
+        specifications = [one.specification for one in self._by_pid.values() if one.courier]
+        if "interface" in generation.pools:
+            specifications.append(generation.pools["interface"])
+        users = {os.geteuid()}
+        for command in {id(one.command): one.command for one in specifications}.values():
+            with suppress(SpawnError):  # its own start will say so
+                account = account_of(command)
+                users.update({account.user} if account else ())
+        return users
 
     def _command(
         self,
@@ -122,7 +132,8 @@ class Processes:
         number: int,
         specification: PoolSpecification,
         generation: Generation,
-        listeners: Sequence[Inheritance],
+        equipment: Equipment,
+        users: set[int],
     ) -> Command:
         """Return the command of one process, with all that its environment tells it."""
         account = account_of(specification.command)
@@ -136,7 +147,7 @@ class Processes:
             "CHANSUP_GENERATION": str(generation.number),
         }
         if specification.launcher:
-            document = _launch(number, specification, generation, listeners)
+            document = _launch(number, specification, generation, equipment, users)
             environment[launch.VARIABLE] = launch.encode(document)
         return _for_slot(specification.command, environment, slot, specification.launcher)
 
@@ -144,13 +155,6 @@ class Processes:
         now = time.time()
         recent.append(slot, pid, lines, now)
         self._log.write(slot, pid, lines, now)
-
-
-def _new_board() -> int:
-    try:
-        return scoreboard.create()
-    except OSError as error:
-        raise SpawnError(f"cannot start a process: {error.strerror}") from None
 
 
 def _for_slot(command: Command, environment: dict[str, str], slot: str, launcher: bool) -> Command:
@@ -162,32 +166,65 @@ def _launch(
     number: int,
     specification: PoolSpecification,
     generation: Generation,
-    listeners: Sequence[Inheritance],
+    equipment: Equipment,
+    users: set[int],
 ) -> launch.Launch:
     config = generation.config
-    interface = config.interface
-    assert interface is not None
     rollout = config.rollout
-    return launch.Launch(
+    document = launch.Launch(
         pool=specification.name,
         slot=number,
         generation=generation.number,
-        server=interface.server,
-        application=config.app.asgi or config.app.wsgi or "",
-        gateway="asgi" if config.app.asgi else "wsgi",
+        server="relay",
+        application="",
+        gateway="asgi",
         directory=specification.command.directory,
         listeners=[
-            launch.Listener(place, inherited.address, inherited.steered, interface.backlog)
-            for place, inherited in enumerate(listeners, FIRST_DESCRIPTOR)
+            launch.Listener(place, inherited.address, inherited.steered)
+            for place, inherited in enumerate(equipment.listeners, FIRST_DESCRIPTOR)
         ],
-        options=interface.options,
+        options={},
         drain=launch.Drain(
             settle=rollout.settle,
             spread=rollout.drain_spread,
             keep_alive=rollout.keep_alive,
             timeout=specification.stop_timeout,
         ),
-        health_path=interface.health_path,
         heartbeat_interval=min(1.0, specification.liveness_timeout / 4 or 1.0),
-        scoreboard_fd=FIRST_DESCRIPTOR + len(listeners),
+        scoreboard_fd=equipment.place_of_other(0),
     )
+    if isinstance(specification.settings, schema.Workers):
+        return _app_worker(document, specification.settings, config, users)
+    assert isinstance(specification.settings, schema.Interface)
+    interface = msgspec.structs.replace(
+        document,
+        server=specification.settings.server,
+        listeners=[
+            msgspec.structs.replace(listener, backlog=specification.settings.backlog)
+            for listener in document.listeners
+        ],
+        options=specification.settings.options,
+        health_path=specification.settings.health_path,
+    )
+    if specification.relays:
+        channels = launch.Relay(equipment.place_of_other(1), equipment.place_of_other(2))
+        return msgspec.structs.replace(interface, relay=channels)
+    return msgspec.structs.replace(
+        interface,
+        application=config.app.asgi or config.app.wsgi or "",
+        gateway="asgi" if config.app.asgi else "wsgi",
+    )
+
+
+def _app_worker(
+    document: launch.Launch, workers: schema.Workers, config: schema.Config, users: set[int]
+) -> launch.Launch:
+    app = relay.application(config, document.pool)
+    if app is not None:  # the rules see to it
+        document = msgspec.structs.replace(document, application=app.reference, gateway=app.gateway)
+    worker = launch.AppWorker(
+        concurrency=relay.concurrency(config, document.pool),
+        threads=relay.threads(workers),
+        peers=sorted(users),
+    )
+    return msgspec.structs.replace(document, app_worker=worker)

@@ -44,6 +44,7 @@ class Rollout:
         self.message = ""
         self.started = time.time()
         self.duration = 0.0
+        self.returns = False  # it failed, and takes back what it changed
         self._former = site.generation
         self._tell = tell
         self._begun = time.monotonic()
@@ -54,6 +55,11 @@ class Rollout:
     def runs(self) -> bool:
         """Whether it has not come to its outcome yet."""
         return self.outcome == "running"
+
+    @property
+    def advances(self) -> bool:
+        """Whether it is on its way to the new generation."""
+        return self.runs and not self.returns
 
     def total(self) -> int:
         """How many slots the new generation wants."""
@@ -127,13 +133,29 @@ class Rollout:
         while self._unfinished():
             if self.site.stopping:
                 raise asyncio.CancelledError
-            for name, specification in self.generation.pools.items():
+            for name in self._in_turn():
                 if name in self.site.pools:
                     await self._replace(self.site.pools[name])
                 else:
-                    await self._add(specification)
+                    await self._add(self.generation.pools[name])
         self.site.generation = self.generation
+        self.site.roster.changed()
         await self._stop_what_is_gone()
+
+    def _in_turn(self) -> list[str]:
+        """Return the pools in the order in which they are replaced.
+
+        Those whose processes serve, and will no more, come last: the interface leaves them first.
+        """
+        pools = self.site.pools
+        return sorted(
+            self.generation.pools,
+            key=lambda name: (
+                name in pools
+                and pools[name].specification.serves
+                and not self.generation.pools[name].serves
+            ),
+        )
 
     def _binds(self) -> tuple[str, ...]:
         pool = self.generation.pools.get("interface")
@@ -148,7 +170,7 @@ class Rollout:
             for slot in pool.slots:
                 process = slot.current
                 if (
-                    new.on_reload == "keep"
+                    new.stays
                     and process is not None
                     and new.runs_the_same_as(process.specification)
                 ):
@@ -251,6 +273,8 @@ class Rollout:
         """Bring everything back to the former generation, as far as it can be; never raises."""
         if lines:
             self._tell(Event(type="output", message=str(failure), lines=lines))
+        self.returns = True
+        self.site.roster.changed()
         self._dismiss_successors()
         problems = []
         for step in (self._replace_with_the_former, self._undo_pools, self._undo_settings):
@@ -274,10 +298,10 @@ class Rollout:
                 if former is None or slot.generation is self._former or slot.generation is None:
                     continue
                 process = slot.current
-                kept = former.on_reload == "keep" and process is not None
+                kept = former.stays and process is not None
                 if kept and process and former.runs_the_same_as(process.specification):
                     slot.adopt(self._former)
-                elif self._former.can_start_beside(slot.generation):
+                elif former.relays or self._former.can_start_beside(slot.generation):
                     message = f"{slot.name}: back to generation {self._former.number}"
                     self._progress(message, slot=slot, step="back")
                     with suppress(SlotRemoved):
@@ -286,9 +310,12 @@ class Rollout:
     async def _undo_pools(self) -> None:
         """Bring sizes, new pools and addresses back to the former config."""
         for name in [name for name in self.site.pools if name not in self._former.pools]:
-            await self.site.remove_pool(name)
+            if not self._is_needed(self.site.pools[name]):
+                await self.site.remove_pool(name)
         for name, pool in self.site.pools.items():
-            former = self._former.pools[name]
+            former = self._former.pools.get(name)
+            if former is None:
+                continue
             if pool.started:
                 pool.resize(self.site.desired_in(former), self._former)
                 await pool.let_go()
@@ -302,6 +329,13 @@ class Rollout:
         }
         pools = [one.pools.get("interface") for one in (self._former, *generations)]
         self.site.addresses.close_all_but({bind for pool in pools if pool for bind in pool.binds})
+
+    def _is_needed(self, pool: Pool) -> bool:
+        """Whether interface processes that could not be taken back relay to it."""
+        interface = self.site.pools.get("interface")
+        processes = [slot.current for slot in interface.slots] if interface else []
+        relayed = any(process and process.specification.relays for process in processes)
+        return pool.specification.serves and relayed
 
     async def _undo_settings(self) -> None:
         await self.site.apply(self._former)

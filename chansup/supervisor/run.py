@@ -22,6 +22,7 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.spawn import raise_descriptor_limit
 from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
 from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
+from chansup.supervisor.worker_sockets import WorkerSockets
 
 
 def main(config_path: Path) -> int:
@@ -60,7 +61,9 @@ async def _supervise(
     run = new_run_id()
     notify = NotifySocket()
     guard = Guard(run)
-    processes = Processes(log, run, guard, notify)
+    sockets = WorkerSockets(runtime.path, runtime.let_pass)
+    sockets.clear()
+    processes = Processes(log, run, guard, notify, sockets)
     reaper = Reaper(
         known=lambda pid: processes.knows(pid) or pid == guard.pid,
         on_known=processes.reap,

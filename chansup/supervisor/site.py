@@ -18,6 +18,7 @@ from chansup.supervisor.pool import Pool
 from chansup.supervisor.process import Process
 from chansup.supervisor.processes import Processes
 from chansup.supervisor.rollout import Rollout
+from chansup.supervisor.roster import RosterKeeper
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.status import Event
 from chansup.supervisor.tasks import Task
@@ -53,6 +54,7 @@ class Site:
         self.spawning = asyncio.Lock()
         self.removing: list[Pool] = []  # that the config has no more, while they stop
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
+        self.roster = RosterKeeper(self)
         self._environ = environ
         self._on_fatal = on_fatal
         self._last_number = generation.number
@@ -98,6 +100,7 @@ class Site:
         )
         if self.stopping:
             process.announce_end()
+        self.roster.tell(process)
         self.say(f"{slot.name}[{process.pid}]: started, generation {generation.number}", "debug")
         return process
 
@@ -200,6 +203,7 @@ class Site:
         finally:
             if not self.stopping:
                 self.removing.remove(pool)
+            self.roster.changed()
 
     # Changing
 
@@ -232,6 +236,7 @@ class Site:
         def ended(task: asyncio.Task[None]) -> None:
             if rollout.runs:  # cancelled before its turn came
                 rollout.supersede()
+            self.roster.changed()
             self.rollouts[rollout.outcome] += 1
             self.rollout_seconds[rollout.outcome] += rollout.duration
             if rollout.outcome == "failed" and not self.stopping and task is self._rolling:

@@ -177,6 +177,7 @@ class Slot:
                 # Two of its kind must not run at a time: the next one comes after its end.
                 process.drain()
                 self._background(self._see_off(process, process.specification.stop_timeout))
+                self.pool.changed()
                 return
             self._say("leaves by itself, starting another", process)
             self.current = None
@@ -379,6 +380,10 @@ class Slot:
             self._retirements += 1
             self.pool.changed()
             await within(self.pool.settle, process.gone)
+        if process.address is not None:
+            # The interface sends it nothing new from here on, and takes away what can be moved.
+            self.pool.changed()
+            await self.pool.site.roster.published()
         process.signal(signals.parse(specification.settings.stop_signal))
         if steers:
             # A foreign server does not say when it stopped accepting; it does so on its signal.

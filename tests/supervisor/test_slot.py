@@ -69,11 +69,22 @@ class StandIn(Process):
             self.owner.process_ended(self)
 
 
+class Roster:
+    """A roster that nobody reads."""
+
+    def changed(self) -> None:
+        pass
+
+    async def published(self) -> None:
+        pass
+
+
 class Site:
     """As much of a site as one slot asks for."""
 
     stopping = False
     settle = 0.0
+    roster = Roster()
 
     def __init__(self, generation: Generation) -> None:
         self.generation = generation

@@ -1,0 +1,39 @@
+"""The code that an interface process of relay mode would run if it started now."""
+
+import importlib
+import os
+import sys
+from contextlib import suppress
+from importlib import machinery, metadata
+from pathlib import Path
+
+import chansup
+
+
+def fingerprint(server: str) -> tuple[object, ...]:
+    """Return what changes when chansup, or the distribution of `server`, was installed anew."""
+    directory = _package()
+    files = []
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(".py"):
+                with suppress(OSError):  # it is being replaced just now
+                    status = os.stat(path)
+                    files.append((path, status.st_size, status.st_mtime_ns))
+    return (*sorted(files), _version(server))
+
+
+def _package() -> str:
+    """Return where a new process of this interpreter finds chansup, which may not be our own."""
+    importlib.invalidate_caches()
+    specification = machinery.PathFinder.find_spec("chansup", sys.path)
+    origin = specification.origin if specification is not None else None
+    return str(Path(origin or chansup.__file__ or "").parent)
+
+
+def _version(server: str) -> str | None:
+    try:
+        return metadata.version(server)
+    except metadata.PackageNotFoundError:  # the process itself will say what to install
+        return None

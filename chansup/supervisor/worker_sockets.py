@@ -1,0 +1,71 @@
+"""The Unix sockets that app workers listen on: a new one for each process, gone with it.
+
+They lie in the runtime directory, under short names: a path of the kernel's holds 107 bytes. The
+child inherits the listening descriptor; the supervisor keeps none, so that the socket of a worker
+that died refuses at once.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from chansup.supervisor.errors import SpawnError
+
+BACKLOG = 2048  # every interface process connects, and all at once after a worker's start
+_NAME = re.compile(r"w\d+\.sock\Z")
+
+
+@dataclass(frozen=True)
+class WorkerSocket:
+    """A listening socket for one process."""
+
+    listener: socket.socket  # for the child; the supervisor closes its copy after the spawn
+    path: str
+
+    def remove(self) -> None:
+        """Take the path away: nobody listens there any more."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+class WorkerSockets:
+    """Makes them in one directory, which the supervisor alone uses."""
+
+    def __init__(self, directory: Path, let_pass: Callable[[], None]) -> None:
+        self._directory = directory
+        self._let_pass = let_pass  # opens the way to the directory for other users
+        self._made = 0
+
+    def clear(self) -> None:
+        """Remove what a supervisor that was killed left behind."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._directory):
+                if _NAME.match(entry.name) and stat.S_ISSOCK(entry.stat().st_mode):
+                    os.unlink(entry.path)
+
+    def listen(self, users: Collection[int]) -> WorkerSocket:
+        """Return a socket that the supervisor and `users` can connect to. Raises SpawnError."""
+        self._made += 1
+        path = str(self._directory / f"w{self._made}.sock")
+        others = sorted(set(users) - {os.geteuid()})
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(path)
+            if others:
+                self._let_pass()
+                os.chown(path, others[0], -1)
+            # Several only while [interface] user changes; the worker asks who connects anyway.
+            os.chmod(path, 0o600 if len(others) < 2 else 0o666)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            WorkerSocket(listener, path).remove()
+            raise SpawnError(
+                f"cannot listen on {path} for the interface: {error.strerror or error}"
+            ) from None
+        return WorkerSocket(listener, path)
