@@ -180,8 +180,9 @@ class Rollout:
     async def _prove(self) -> None:
         """Boot one new process in each pool before anything old is touched."""
         for pool in self._pools_in_order():
-            if self.generation.pools[pool.name].on_reload != "overlap":
-                continue
+            new = self.generation.pools[pool.name]
+            if new.on_reload != "overlap" or (new.relays and not pool.specification.relays):
+                continue  # the latter would accept before there is a worker to relay to
             stale = pool.slots_not_of(self.generation)
             if stale and self.site.desired_in(self.generation.pools[pool.name]):
                 slot = stale[0]
