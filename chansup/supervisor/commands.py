@@ -22,6 +22,12 @@ class Commands(Protocol):
     def rollouts(self) -> dict[str, tuple[int, float]]:
         """Return for each outcome how many rollouts ended so, and their seconds in total."""
 
+    def relayed(self) -> dict[str, list[float]]:
+        """Return the row of the relay board of each pool of app workers, summed; never blocks.
+
+        Pool "" is that of requests without a route. Nothing outside relay mode.
+        """
+
     def reload(self) -> AsyncIterator[Event]:
         """Roll a new generation out."""
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chansup.protocol import scoreboard
 from chansup.supervisor.commands import Commands
 from chansup.supervisor.reasons import RESTART_REASONS
+from chansup.supervisor.relay_metrics import relay_families
 from chansup.supervisor.states import State
 from chansup.supervisor.status import Measurement, Status
 
@@ -49,6 +50,7 @@ class Snapshot(NamedTuple):
     status: Status
     measurements: list[Measurement]
     rollouts: dict[str, tuple[int, float]]
+    relayed: dict[str, list[float]]
     loop_lag: float
 
 
@@ -123,7 +125,11 @@ class Metrics:
         ):
             commands = self._commands
             snapshot = Snapshot(
-                commands.status(), commands.measurements(), commands.rollouts(), self._lag.take()
+                commands.status(),
+                commands.measurements(),
+                commands.rollouts(),
+                commands.relayed(),
+                self._lag.take(),
             )
             page = loop.run_in_executor(self._thread, self._render, snapshot, openmetrics)
             self._pages[openmetrics] = loop.time(), page
@@ -159,6 +165,7 @@ class Metrics:
         self._cpu.forget_others(snapshot.measurements)
         yield from process_families(snapshot.measurements, readings, cpu)
         yield from request_families(counting(snapshot.measurements))
+        yield from relay_families(snapshot.relayed)
 
 
 def read_process(pid: int | None) -> Reading | None:

@@ -52,6 +52,10 @@ class Operations:
         seconds = self.site.rollout_seconds
         return {outcome: (n, seconds[outcome]) for outcome, n in self.site.rollouts.items()}
 
+    def relayed(self) -> dict[str, list[float]]:
+        """Return what relays counted, by pool."""
+        return report.relayed(self.site)
+
     async def reload(self) -> AsyncIterator[Event]:
         """Roll a new generation out."""
         self._refuse_while_stopping("reload")

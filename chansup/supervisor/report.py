@@ -7,6 +7,8 @@ from typing import Literal
 from chansup import __version__
 from chansup.protocol.scoreboard import IN_PROGRESS, LOOP_LAG, WEBSOCKETS_OPEN
 from chansup.supervisor.pool import Pool
+from chansup.supervisor.relay_metrics import NO_POOL
+from chansup.supervisor.roster import NO_ROW
 from chansup.supervisor.site import Site
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.states import State
@@ -93,6 +95,16 @@ def measurements(site: Site) -> list[Measurement]:
         for pool in site.pools.values()
         for slot in pool.slots
     ]
+
+
+def relayed(site: Site) -> dict[str, list[float]]:
+    """Return what relays counted, by pool of app workers; nothing outside relay mode."""
+    boards = [one.relay_board for one in site.processes.alive() if one.relay_board is not None]
+    if not boards and not site.generation.relays:
+        return {}
+    counts = site.processes.relay_counts
+    rows = {NO_POOL: NO_ROW, **site.roster.rows}
+    return {name: counts.row(number, boards) for name, number in rows.items()}
 
 
 def _pool(site: Site, pool: Pool) -> PoolStatus:

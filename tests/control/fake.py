@@ -116,6 +116,7 @@ class FakeCommands:
         self.current = interesting()
         self.measured: list[Measurement] = []
         self.ended: dict[str, tuple[int, float]] = {}
+        self.relay_rows: dict[str, list[float]] = {}
         self.called: list[tuple[object, ...]] = []
         self.events: list[Event] = deploy()
         self.lines = [
@@ -136,6 +137,9 @@ class FakeCommands:
 
     def rollouts(self) -> dict[str, tuple[int, float]]:
         return self.ended
+
+    def relayed(self) -> dict[str, list[float]]:
+        return self.relay_rows
 
     def reload(self) -> AsyncIterator[Event]:
         return self._stream("reload")

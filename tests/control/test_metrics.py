@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from chansup.protocol import scoreboard
+from chansup.protocol import relay_board, scoreboard
 from chansup.supervisor import metrics
 from chansup.supervisor.metrics import CpuClock, Metrics, Reading
 from chansup.supervisor.status import Measurement
@@ -46,6 +46,24 @@ def busy() -> Measurement:
     return measurement(cells=values, restarts={"crash": 2}, last_exit_code=-9)
 
 
+def relay_row() -> list[float]:
+    row = [0.0] * relay_board.CELLS
+    for place, cell in enumerate(relay_board.GAUGES):
+        row[cell] = place + 1
+    for cell in (relay_board.RETRIES, relay_board.FAILED, relay_board.LOST):
+        row[cell] = cell
+    row[relay_board.WAITS] = 4
+    row[relay_board.WAITS + len(relay_board.WAIT_BOUNDS)] = 1
+    row[relay_board.WAIT_SUM] = 70.5
+    row[relay_board.PAUSES + 2] = 6
+    row[relay_board.PAUSE_SUM] = 0.12
+    row[relay_board.REJECTED + relay_board.REJECTIONS.index("late")] = 3
+    crash = relay_board.HANDED_OVER + len(relay_board.HANDOVERS)
+    row[crash + relay_board.HANDOVERS.index("denied")] = 2
+    row[relay_board.BYTES + 1] = 1e12
+    return row
+
+
 def page(fake: FakeCommands, accept: str = "") -> str:
     async def made() -> str:
         return (await Metrics(fake).page(accept))[0].decode()
@@ -71,6 +89,9 @@ def value(found, name: str, **labels: str) -> float:
 def fake():
     one = FakeCommands()
     one.measured = [busy(), measurement("interface.1"), measurement("redis.0")]
+    no_route = [0.0] * relay_board.CELLS
+    no_route[relay_board.REJECTED + relay_board.REJECTIONS.index("no_route")] = 8
+    one.relay_rows = {"": no_route, "web": relay_row()}
     one.ended = {"succeeded": (3, 12.5), "failed": (1, 2.0)}
     return one
 
@@ -114,6 +135,44 @@ def test_both_formats_say_the_same(fake, accept, parse):
     assert value(found, "chansup_build_info", version="0.1.0") == 1
     assert value(found, "chansup_supervisor_resident_memory_bytes") > 1_000_000
     assert value(found, "chansup_ready") == 0
+
+
+@pytest.mark.parametrize(("accept", "parse"), [("", parse_plain), (OPENMETRICS, parse_openmetrics)])
+def test_what_relays_count(fake, accept, parse):
+    found = samples(page(fake, accept), parse)
+    web = {"pool": "web"}
+    wait, pause = "chansup_relay_queue_wait_seconds", "chansup_relay_handover_pause_seconds"
+    assert value(found, f"{wait}_bucket", **web, le="0.001") == 4
+    assert value(found, f"{wait}_bucket", **web, le="60.0") == 4
+    assert value(found, f"{wait}_bucket", **web, le="+Inf") == 5
+    assert value(found, f"{wait}_sum", **web) == 70.5
+    assert value(found, f"{pause}_bucket", **web, le="0.01") == 0
+    assert value(found, f"{pause}_bucket", **web, le="0.025") == 6
+    assert value(found, f"{pause}_count", **web) == 6
+    assert value(found, "chansup_relay_queue_depth", **web) == relay_board.WAITING + 1
+    assert value(found, "chansup_relay_requests_in_flight", **web) == relay_board.IN_FLIGHT + 1
+    assert value(found, "chansup_relay_websockets_attached", **web) == relay_board.ATTACHED + 1
+    assert value(found, "chansup_relay_messages_held", **web) == relay_board.HELD + 1
+    assert value(found, "chansup_relay_websockets_paused", **web) == relay_board.PAUSED + 1
+    assert value(found, "chansup_relay_retries_total", **web) == relay_board.RETRIES
+    assert value(found, "chansup_relay_failed_total", **web) == relay_board.FAILED
+    assert value(found, "chansup_relay_messages_lost_total", **web) == relay_board.LOST
+    assert value(found, "chansup_relay_messages_redelivered_total", **web) == 0
+    assert value(found, "chansup_relay_poison_total", **web) == 0
+    rejected = "chansup_relay_rejected_total"
+    assert value(found, rejected, **web, reason="late") == 3
+    assert value(found, rejected, **web, reason="full") == 0
+    assert value(found, rejected, pool="", reason="no_route") == 8
+    handovers = "chansup_relay_handovers_total"
+    assert value(found, handovers, **web, cause="crash", result="denied") == 2
+    assert value(found, handovers, **web, cause="deploy", result="moved") == 0
+    assert value(found, "chansup_relay_bytes_total", **web, direction="to_client") == 1e12
+    assert value(found, "chansup_relay_credits_exhausted_total", **web, direction="to_worker") == 0
+
+
+def test_there_is_nothing_about_relays_outside_relay_mode(fake):
+    fake.relay_rows = {}
+    assert "chansup_relay" not in page(fake)
 
 
 def test_rows_do_not_depend_on_which_processes_came_and_went(fake):
@@ -249,4 +308,4 @@ def test_queries_name_metrics_and_labels_that_exist(fake, file):
     for name, selector in re.findall(r"\b(chansup_\w+)(?:\{([^}]*)\})?", queries):
         assert name in names
         labels = {label for one, pairs in found if one == name for label, _ in pairs}
-        assert set(re.findall(r"(\w+)=~?\"", selector)) <= labels
+        assert set(re.findall(r"(\w+)[=!]~?\"", selector)) <= labels
