@@ -36,6 +36,7 @@ _OTHER_NAMES = {  # what neighbours of chansup call the same thing
     "replicas": "processes",
     "requires": "after",
     "rlimits": "limits",
+    "routes": "serves",
     "stopsignal": "stop_signal",
     "stopwaitsecs": "stop_timeout",
     "workers": "processes",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from chansup.project import django, frameworks, procfile, sources
+from chansup.project import django, frameworks, procfile, sources, websockets
 from chansup.project.errors import NothingFoundError
 from chansup.project.project import Program, Project
 
@@ -104,6 +104,7 @@ def _project(base: Path, root: Path, project: Project) -> Project:
     return replace(
         project,
         app_directory=root.relative_to(base).as_posix(),
+        has_websockets=project.asgi is not None and websockets.used(root),
         has_env_file=(root / ".env").is_file(),
         python=python,
         python_has_chansup=has_chansup,

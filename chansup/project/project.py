@@ -24,6 +24,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     wsgi: str | None = None  # where there is no asgi
     is_django: bool = False
     settings: str | None = None  # DJANGO_SETTINGS_MODULE
+    has_websockets: bool = False  # only looked for where there is an asgi
     serves_static: bool = False  # the app itself serves its static files
     channels: list[str] = []  # that consumers are routed to by name
     channel_layer: ChannelLayer | None = None  # None: the project has none

@@ -22,6 +22,14 @@ _REDIS = """\
 # command = ["redis-server", "--port", "6379", "--save", ""]
 # ready = "tcp:6379"
 """.strip()
+_ONE_PROCESS = [
+    "# Groups of an in-memory channel layer end at the process, so there is one.",
+    "processes = 1",
+]
+_RELAY = """\
+# Relay mode: the processes of [interface] only hold the connections, and these run the project.
+# `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash likewise.
+# Clients notice nothing. Without this table, [interface] runs the project itself."""
 _MOST_POOLS = 4  # of channels; more share one
 
 
@@ -32,6 +40,7 @@ def render(project: Project) -> str:
         _HEAD,
         _app(project),
         _interface(project),
+        *_app_workers(project, names),
         *_tasks(project, names),
         *_workers(project, names),
         *_programs(project, names),
@@ -83,15 +92,25 @@ def _interface(project: Project) -> str:
         "# Behind a proxy on this machine: 127.0.0.1:8000, or unix:run/web.sock",
         'bind = ["0.0.0.0:${PORT:-8000}"]',
     ]
-    if project.channel_layer == "memory":
-        lines.append("# Groups of an in-memory channel layer end at the process, so there is one.")
-        lines.append("processes = 1")
+    if project.channel_layer == "memory" and not project.has_websockets:
+        lines += _ONE_PROCESS
     else:
         lines.append('processes = 2  # or "per-core"')
     if project.is_django and not project.serves_static:
         lines.append("# No server here serves a Django project's static files: let nginx do it, or")
         lines.append("# add WhiteNoise to the project's middleware.")
     return "\n".join(lines)
+
+
+def _app_workers(project: Project, names: _Names) -> list[str]:
+    if not project.has_websockets:
+        return []
+    lines = [_RELAY, f"[workers.{names.take('web')}]", 'serves = ["http", "websocket"]']
+    if project.channel_layer == "memory":
+        lines += _ONE_PROCESS
+    else:
+        lines.append('processes = "per-core"')
+    return ["\n".join(lines)]
 
 
 def _tasks(project: Project, names: _Names) -> list[str]:

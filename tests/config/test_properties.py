@@ -20,7 +20,10 @@ pytestmark = pytest.mark.slow  # the interpreter makes no difference
 VALID: dict[str, object] = {
     "app": {"asgi": "mysite.asgi:application", "environment": {"A": "b"}},
     "interface": {"bind": ["8000", "unix:x"], "processes": 2, "options": {"a": [1, {"b": True}]}},
-    "workers": {"web": {"command": "x", "after": ["redis"]}},
+    "workers": {
+        "web": {"command": "x", "after": ["redis"]},
+        "api": {"serves": ["http", {"route": "websocket:/ws/*"}], "concurrency": 3},
+    },
     "programs": {"redis": {"command": ["x"], "ready": "tcp:1", "limits": {"nofile": 1}}},
     "tasks": {"migrate": {"command": "x", "before": ["interface"]}},
     "rollout": {"surge": 2, "settle": 0.1},

@@ -2,6 +2,8 @@
 
 import pytest
 
+from chansup.config import schema, structure
+
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
 APP = '[app]\nasgi = "mysite.asgi:application"\n'
@@ -141,6 +143,18 @@ def test_each_problem_of_an_entry_has_its_line(problems):
         (15, "workers.old.serves[1].route"),
         (16, "workers.old.serves[1].redeliver"),
     ]
+
+
+def test_every_key_of_app_workers_needs_serves(problems):
+    """All of them, so that a key that comes later is not forgotten."""
+    others = {"command", "channels", "ready", "on_reload", "serves", *structure.fields(schema.Pool)}
+    keys = set(structure.fields(schema.Workers)) - others
+    values = {"asgi": '"a:b"', "wsgi": '"a:b"', "python": '"/bin/sh"', "redeliver": "true"}
+    values["handover"] = '"close"'
+    lines = "".join(f"{key} = {values.get(key, 1)}\n" for key in keys)
+    found = problems(f"[workers.x]\ncommand = 'x'\n{lines}")
+    assert {problem.key for problem in found} == {f"workers.x.{key}" for key in keys}
+    assert all("is for app workers" in problem.message for problem in found)
 
 
 def test_there_is_a_limit_to_pools(problems):

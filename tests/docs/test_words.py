@@ -10,7 +10,7 @@ import click
 import pytest
 
 from chansup.cli import chansup
-from chansup.config import schema, structure
+from chansup.config import relay, schema, structure
 from chansup.errors import ExitCode
 from chansup.supervisor.states import TRANSITIONS
 from tests.docs.pages import (
@@ -146,6 +146,27 @@ def test_the_defaults_that_reload_md_names() -> None:
     assert len(said) >= 5
     for key, value in said:
         assert structure.fields(schema.Rollout)[key].default == float(value), key
+
+
+def test_the_table_of_keys_of_app_workers() -> None:
+    said = {}
+    for keys, default, _ in table(DOCS / "configuration.md", "key", "default"):
+        for key in keys.split(", "):
+            said[key.strip("`")] = default.strip("`")
+    others = {"command", "channels", "ready", "on_reload", *structure.fields(schema.Pool)}
+    has = {
+        key: field for key, field in structure.fields(schema.Workers).items() if key not in others
+    }
+    assert set(said) == set(has)
+    for key, field in has.items():
+        if field.default in (True, False):
+            assert said[key] == str(field.default).lower(), key
+        elif isinstance(field.default, int | float):
+            assert float(said[key]) == field.default, key
+        elif isinstance(field.default, str):
+            assert said[key].strip('"') == field.default, key
+    assert said["threads"].startswith(f"{relay.DEFAULT_THREADS},")
+    assert said["concurrency"].startswith(f"{relay.DEFAULT_CONCURRENCY};")
 
 
 @cache

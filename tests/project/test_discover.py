@@ -244,3 +244,54 @@ def test_files_that_cannot_be_read_are_passed_over(files, tmp_path):
     os.mkfifo(tmp_path / "fifo.py")
     (tmp_path / "dangling.py").symlink_to("nowhere")
     assert discover(tmp_path).is_django
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"mysite/asgi.py": "application = ProtocolTypeRouter({'http': 1, 'websocket': 2})"},
+        {"mysite/asgi.py": "application = ProtocolTypeRouter(ROUTES)\nROUTES = {'websocket': 2}"},
+        {"chat/consumers.py": "class Chat(AsyncJsonWebsocketConsumer): ..."},
+        {"chat/consumers.py": "class Chat(Mixin, generic.WebsocketConsumer): ..."},
+        {
+            "chat/plain.py": "async def app(s, r, send):\n    await send({'type': 'websocket.accept'})"
+        },
+    ],
+)
+def test_websockets_of_a_django_project(files, contents):
+    assert discover(files({**django(), **contents})).has_websockets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app = FastAPI()\n@app.websocket('/ws')\nasync def chat(websocket): ...",
+        "app = FastAPI()\nrouter = APIRouter()\n@router.websocket('/')\nasync def x(w): ...",
+        "app = FastAPI()\napp.add_api_websocket_route('/ws', chat)",
+        "app = Starlette(routes=[Route('/', page), WebSocketRoute('/ws', chat)])",
+        "app = Starlette()\n@app.websocket_route('/ws')\nclass E(x.WebSocketEndpoint): ...",
+        "app = Quart(__name__)\n@app.websocket('/ws')\nasync def ws(): ...",
+        "@websocket('/ws')\nasync def ws(socket): ...\napp = Litestar([ws])",
+    ],
+)
+def test_websockets_of_other_frameworks(files, text):
+    assert discover(files({"main.py": text})).has_websockets
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        django(),
+        {
+            **django(),
+            "mysite/asgi.py": "# no websocket\napplication = ProtocolTypeRouter({'http': 1})",
+        },
+        {**django(), "mysite/routing.py": ROUTING.replace('"websocket"', '"websocket.http"')},
+        {**django(), "chat/tests/test_x.py": "class Chat(WebsocketConsumer): ..."},
+        {**django(), "chat/x.py": "# websocket\nclass Chat(SyncConsumer):\n    websocket = 1"},
+        {"main.py": "from fastapi import FastAPI, WebSocket\napp = FastAPI()"},
+        {"main.py": "app = Flask(__name__)\n@sock.websocket('/ws')\ndef x(): ..."},
+    ],
+)
+def test_no_websockets(files, contents):
+    assert not discover(files(contents)).has_websockets

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chansup.config.load import load
+from chansup.config.relay import is_relay
 from chansup.errors import ChansupError
 from chansup.project import FileExistsAlreadyError, Project, discover, render, write
 from chansup.project.project import Program
@@ -89,6 +90,41 @@ def test_an_in_memory_layer_means_one_process(tmp_path):
     assert loaded(tmp_path, project).interface.processes == 1
 
 
+def test_websockets_mean_relay_mode(tmp_path):
+    project = Project(directory=tmp_path, asgi="main:app", has_websockets=True)
+    config = loaded(tmp_path, project)
+    assert is_relay(config)
+    assert render(project).endswith(
+        'processes = 2  # or "per-core"\n'
+        "\n"
+        "# Relay mode: the processes of [interface] only hold the connections, and these run the "
+        "project.\n"
+        "# `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash "
+        "likewise.\n"
+        "# Clients notice nothing. Without this table, [interface] runs the project itself.\n"
+        "[workers.web]\n"
+        'serves = ["http", "websocket"]\n'
+        'processes = "per-core"\n'
+    )
+
+
+def test_an_in_memory_layer_means_one_app_worker(tmp_path):
+    project = Project(
+        directory=tmp_path,
+        asgi="a:b",
+        is_django=True,
+        channel_layer="memory",
+        has_websockets=True,
+        channels=["web"],
+        programs=[Program("web", "x")],
+    )
+    config = loaded(tmp_path, project)
+    assert config.interface.processes == 2
+    assert config.workers["web"].processes == 1
+    assert config.workers["web-2"].channels == ["web"]
+    assert config.programs["web-3"].command == "x"
+
+
 def test_many_channels_share_a_pool(tmp_path):
     channels = [f"c{number}" for number in range(6)]
     project = Project(directory=tmp_path, asgi="a:b", is_django=True, channels=channels)
@@ -144,4 +180,4 @@ def test_the_chat_example(tmp_path):
     project = discover(EXAMPLES / "chat")
     assert project.is_django
     assert project.asgi is not None
-    loaded(tmp_path, project)
+    assert is_relay(loaded(tmp_path, project))
