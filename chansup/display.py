@@ -165,6 +165,10 @@ def _headline(status: Status, now: float) -> "list[Text]":
         message = f": {clean(rollout.message)}" if rollout.message else ""
         colour = colours.get(rollout.outcome, "")
         lines.append(Text.assemble(text, (what, colour), ended, message))
+    for pool in status.pools:
+        if pool.queue is not None:
+            style = "yellow" if pool.queue.waiting else "dim"
+            lines.append(Text(f"queue   {clean(pool.name)}: {pool.queue.in_words()}", style))
     if status.log_lines_dropped:
         lines.append(Text(f"{status.log_lines_dropped} log lines dropped", "yellow"))
     lines.append(Text(""))

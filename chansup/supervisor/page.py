@@ -67,12 +67,16 @@ def _parts() -> tuple[Template, str]:
 
 def _content(status: Status, state: str, now: float, refresh: bool) -> list[str]:
     slots = [slot for pool in status.pools for slot in pool.slots]
+    # What passes through an interface is counted there; behind a relay the app counts it again.
+    counting = [
+        slot for pool in status.pools if pool.kind == "interface" for slot in pool.slots
+    ] or slots
     lags = [slot.loop_lag for slot in slots if slot.loop_lag is not None]
     tiles = [
         ("up", _duration(now - status.started)),
         ("generation", str(status.generation)),
-        ("requests now", _number(sum(slot.requests_in_progress for slot in slots))),
-        ("WebSockets", _number(sum(slot.websockets_open for slot in slots))),
+        ("requests now", _number(sum(slot.requests_in_progress for slot in counting))),
+        ("WebSockets", _number(sum(slot.websockets_open for slot in counting))),
         ("failures", _number(sum(sum(failures(slot.restarts).values()) for slot in slots))),
         ("worst loop lag", _lag(max(lags)) if lags else "–"),
     ]
@@ -134,12 +138,16 @@ def _pool(pool: PoolStatus, now: float) -> str:
     kind = f" <small>{escape(pool.kind)}</small>" if pool.kind != pool.name else ""
     return (
         f"<section><h2>{escape(pool.name)}{kind} "
-        f'<span class="badge {tone}">{pool.ready}/{pool.desired} ready</span></h2>'
+        f'<span class="badge {tone}">{pool.ready}/{pool.desired} ready</span></h2>{_queue(pool)}'
         '<table class="slots"><thead><tr><th>slot<th>state<th class="n">up<th class="n">in flight'
         '<th class="n">WebSockets<th class="n">failures<th class="n">lag'
         '<th class="n">gen<th class="n">pid<th>last exit</thead>'
         f"<tbody>{rows}</tbody></table></section>"
     )
+
+
+def _queue(pool: PoolStatus) -> str:
+    return f"<p>{escape(pool.queue.in_words())}</p>" if pool.queue is not None else ""
 
 
 def _slot(slot: SlotStatus, now: float) -> str:

@@ -16,6 +16,7 @@ from chansup.supervisor.status import (
     DrainingStatus,
     Measurement,
     PoolStatus,
+    QueueStatus,
     SlotStatus,
     Status,
 )
@@ -53,6 +54,7 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
     available = all(pool.available.is_set() for pool in site.pools.values())
     state: Literal["starting", "running", "stopping"] = "running" if available else "starting"
     interface = "interface" in site.pools
+    queues = {name: site.queue_waits.status(name, row) for name, row in relayed(site).items()}
     return Status(
         version=__version__,
         pid=os.getpid(),
@@ -67,7 +69,7 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
         steering=("steered" if site.addresses.steered else "shared") if interface else "",
         admin=admin,
         rollout=site.rollout.status() if site.rollout else None,
-        pools=[_pool(site, pool) for pool in site.pools.values()],
+        pools=[_pool(site, pool, queues.get(pool.name)) for pool in site.pools.values()],
         tasks=[site.task(name).status for name in _present_tasks(site)],
         log_lines_dropped=dropped,
     )
@@ -107,7 +109,7 @@ def relayed(site: Site) -> dict[str, list[float]]:
     return {name: counts.row(number, boards) for name, number in rows.items()}
 
 
-def _pool(site: Site, pool: Pool) -> PoolStatus:
+def _pool(site: Site, pool: Pool, queue: QueueStatus | None) -> PoolStatus:
     return PoolStatus(
         name=pool.name,
         kind=pool.kind,
@@ -115,6 +117,7 @@ def _pool(site: Site, pool: Pool) -> PoolStatus:
         desired=pool.desired if pool.started else site.desired_in(pool.specification),
         ready=pool.ready,
         slots=[_slot(slot) for slot in pool.slots],
+        queue=queue if pool.specification.serves else None,
     )
 
 

@@ -17,6 +17,7 @@ from chansup.supervisor.logs import Level, LogWriter, RecentLines
 from chansup.supervisor.pool import Pool
 from chansup.supervisor.process import Process
 from chansup.supervisor.processes import Processes
+from chansup.supervisor.queue_waits import QueueWaits
 from chansup.supervisor.rollout import Rollout
 from chansup.supervisor.roster import RosterKeeper
 from chansup.supervisor.slot import Slot
@@ -55,6 +56,7 @@ class Site:
         self.removing: list[Pool] = []  # that the config has no more, while they stop
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self.roster = RosterKeeper(self)
+        self.queue_waits = QueueWaits()
         self._environ = environ
         self._on_fatal = on_fatal
         self._last_number = generation.number

@@ -37,6 +37,27 @@ class SlotStatus(msgspec.Struct, frozen=True):
     draining: list[DrainingStatus]
 
 
+class QueueStatus(msgspec.Struct, frozen=True):
+    """The requests and WebSocket opens that wait for a pool of app workers."""
+
+    waiting: int  # now
+    waited: int  # in the last minute
+    at_most: float | None  # seconds, for 95 % of those; None: longer than a minute
+
+    def in_words(self) -> str:
+        """Return it for people."""
+        words = f"{self.waiting} waiting for a worker"
+        if not self.waited:
+            return words
+        if self.at_most is None:
+            limit = "more than a minute"
+        elif self.at_most < 1:
+            limit = f"at most {self.at_most * 1000:g} ms"
+        else:
+            limit = f"at most {self.at_most:g} s"
+        return f"{words}; of {self.waited} in the last minute, 95 % waited {limit}"
+
+
 class PoolStatus(msgspec.Struct, frozen=True):
     """One pool."""
 
@@ -46,6 +67,7 @@ class PoolStatus(msgspec.Struct, frozen=True):
     desired: int
     ready: int
     slots: list[SlotStatus]
+    queue: QueueStatus | None = None  # of app workers
 
 
 class TaskStatus(msgspec.Struct, frozen=True):

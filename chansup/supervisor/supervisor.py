@@ -147,6 +147,9 @@ class Supervisor:
         self._liveness.tick(elapsed)
         for pool in self.site.pools.values():
             pool.changed()
+        now = asyncio.get_running_loop().time()
+        if self.site.queue_waits.is_due(now):
+            self.site.queue_waits.sample(report.relayed(self.site), now)
         if not self._told_ready and not report.reasons_not_ready(self.site):
             self._told_ready = True
             self._service.ready(report.summary(self.site))
