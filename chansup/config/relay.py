@@ -10,7 +10,7 @@ import msgspec
 from chansup.config.schema import Config, Handover, Workers
 
 DEFAULT_THREADS = 4
-DEFAULT_CONCURRENCY = 100  # of an ASGI app; one of WSGI can work on no more than its threads
+DEFAULT_CONCURRENCY = 1000  # of an ASGI app; one of WSGI can work on no more than its threads
 
 
 class Application(msgspec.Struct, frozen=True):

@@ -69,7 +69,7 @@ def test_an_entry_says_what_differs_from_the_pool():
         (Workers(wsgi="a:b", concurrency=2), 2, 2),
         (Workers(wsgi="a:b", concurrency=9), 4, 9),
         (Workers(wsgi="a:b", threads=2, concurrency=9), 2, 9),
-        (Workers(asgi="a:b"), 4, 100),
+        (Workers(asgi="a:b"), 4, 1000),
         (Workers(asgi="a:b", concurrency=1), 1, 1),
     ],
 )

@@ -48,6 +48,9 @@ OLD = '[workers.old]\nserves = ["http:/old/*"]\nwsgi = "old.wsgi:application"\n'
         (SITE + "[workers.x]\ncommand='x'\npython='/bin/sh'", "workers.x.python", "in the command"),
         (SITE + "[workers.x]\ncommand='x'\nhandover='close'", "workers.x.handover", "add serves"),
         (SITE + "[workers.x]\ncommand='x'\nqueue_limit=1000", "workers.x.queue_limit", "add serves"),
+        (SITE + WEB + 'after=["interface"]', "workers.web.after", 'waits for "interface", and'),
+        (SITE + WEB + 'after=["a"]\n[programs.a]\ncommand="x"\n[tasks.t]\ncommand="x"\n'
+         'before=["a"]\nafter=["interface"]', "workers.web", '(through "a" and "t")'),
         # Their app
         ("[interface]\n" + WEB, "workers.web", "has no app to run"),
         ('[interface]\nmode="relay"\n' + OLD + WEB, "workers.web", "has no app to run"),
@@ -88,6 +91,7 @@ def test_rule(problems, text, key, words):
         SITE + 'server = "gunicorn"\nmode = "direct"',
         SITE + WEB + 'on_reload = "auto"\nprocesses = "per-core"\nconcurrency = 1',
         SITE + WEB + OLD + "threads = 8\nconcurrency = 8",
+        SITE + 'after = ["workers"]\n' + WEB + '[programs.x]\ncommand = "x"\nafter = ["interface"]',
         WSGI + "[interface]\n[workers.web]\nserves = ['http']\nthreads = 2",
         "[interface]\n" + WEB + 'asgi = "a:b"\n' + OLD,
         SITE + '[workers.web]\nserves = ["http", { route = "websocket", handover = "close" }]',

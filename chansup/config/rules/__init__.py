@@ -30,6 +30,7 @@ _ERRORS: tuple[Rule, ...] = (
     serving.only_with_serves,
     serving.pools,
     serving.entries,
+    serving.not_after_interface,
     processes.commands_and_readiness,
     processes.counts,
     processes.attributes,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from chansup.config import relay, routes
-from chansup.config.keys import Finding, Key, dotted, quoted
+from chansup.config import order, relay, routes
+from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.application import application
 from chansup.config.rules.context import Context
 from chansup.config.schema import Route, Workers
@@ -82,6 +82,38 @@ def _app(name: str, table: Workers, context: Context) -> Iterator[Finding]:
             "never work: raise it, or remove it"
         )
         yield (*key, "concurrency"), message
+
+
+def not_after_interface(context: Context) -> Iterator[Finding]:
+    """App workers are ready before the interface that leads to them."""
+    if not relay.is_relay(context.config):
+        return
+    needs = order.dependencies(context.config)
+    for name, table in relay.app_workers(context.config).items():
+        chain = _chain(name, "interface", needs)
+        if chain is None:
+            continue
+        through = f" (through {listed(chain[1:-1], 'and')})" if len(chain) > 2 else ""
+        message = (
+            f'waits for "interface"{through}, and a reload has app workers ready before it '
+            "touches the interface: take it out of after or before"
+        )
+        field = ("after",) if "interface" in table.after else ()
+        yield ("workers", name, *field), message
+
+
+def _chain(first: str, last: str, needs: dict[str, set[str]]) -> list[str] | None:
+    """Return names from `first` to `last` of which each needs the next, or None."""
+    chains = [[first]]
+    seen = {first}
+    for chain in chains:  # grows meanwhile
+        for name in sorted(needs.get(chain[-1], ())):
+            if name == last:
+                return [*chain, name]
+            if name not in seen:
+                seen.add(name)
+                chains.append([*chain, name])
+    return None
 
 
 def entries(context: Context) -> Iterator[Finding]:
