@@ -1,8 +1,9 @@
-"""Asks the app's own interpreter whether the app and its server are usable.
+"""Asks the interpreters that will run servers and apps whether these are usable.
 
-The probe itself, ``python -m chansup.launch.probe``, imports the app, so it runs in a process of
-its own. It reads one JSON document on stdin and writes another as the last line of stdout; the app
-may print what it likes before that.
+In direct mode the app's interpreter has both. In relay mode chansup's own has the server, and that
+of each pool of app workers has the app. The probe itself, ``python -m chansup.launch.probe``,
+imports the app, so it runs in a process of its own. It reads one JSON document on stdin and writes
+another as the last line of stdout; the app may print what it likes before that.
 """
 
 import os
@@ -10,11 +11,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from chansup.config import relay
 from chansup.config.keys import quoted
 from chansup.config.load import Loaded
 
@@ -27,11 +28,22 @@ _SHOWN_LINES = 12  # of what a failed probe printed
 class Question(msgspec.Struct, frozen=True):
     """What the probe is asked."""
 
-    server: str
+    server: str  # "relay": of app workers
     gateway: str  # "asgi" | "wsgi"
-    application: str  # "package.module:attribute"
+    application: str  # "package.module:attribute"; empty: only the server is asked for
     options: dict[str, object]
     directory: str  # absolute
+    key: str  # of what names the app, or the server where there is no app; dotted
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question, and where it is put."""
+
+    question: Question
+    python: str  # absolute path
+    python_key: str  # of what names the interpreter
+    environment: dict[str, str]
+    pool: str = ""  # "workers.web", before its notes
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -48,61 +60,110 @@ class Answer(msgspec.Struct, frozen=True):
     notes: list[str] = []
 
 
-def question(loaded: Loaded) -> Question | None:
-    """Return what to ask about a config; None where no server of chansup runs an app."""
+def questions(loaded: Loaded, environ: Mapping[str, str]) -> list[Asked]:
+    """Return what to ask about a config; nothing where no server of chansup runs an app."""
+    if relay.is_relay(loaded.config):
+        return [_holding(loaded, environ), *_app_workers(loaded, environ)]
     app, interface = loaded.config.app, loaded.config.interface
     application = app.asgi or app.wsgi
     if interface is None or interface.command is not None or application is None:
-        return None
+        return []
     gateway = "asgi" if app.asgi else "wsgi"
-    directory = str(loaded.directory)
-    return Question(interface.server, gateway, application, dict(interface.options), directory)
+    question = Question(
+        interface.server,
+        gateway,
+        application,
+        dict(interface.options),
+        str(loaded.directory),
+        f"app.{gateway}",
+    )
+    environment = loaded.child_environment(environ, interface.environment)
+    return [Asked(question, loaded.python or sys.executable, "app.python", environment)]
+
+
+def _holding(loaded: Loaded, environ: Mapping[str, str]) -> Asked:
+    """Return what to ask about an interface that only holds connections."""
+    interface = loaded.config.interface
+    assert interface is not None
+    directory = str(loaded.path.parent)
+    options = dict(interface.options)
+    key = "interface.server"
+    question = Question(interface.server, "asgi", "", options, directory, key)
+    return Asked(question, sys.executable, key, {**environ, **interface.environment})
+
+
+def _app_workers(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
+    seen = []
+    for name, table in relay.app_workers(loaded.config).items():
+        app = relay.application(loaded.config, name)
+        assert app is not None
+        directory = str(loaded.directory)
+        key = ".".join(app.key)
+        question = Question("relay", app.gateway, app.reference, {}, directory, key)
+        python = loaded.python_of(name)
+        python_key = "app.python" if table.python is None else f"workers.{name}.python"
+        environment = loaded.child_environment(environ, table.environment, python)
+        asked = Asked(question, python, python_key, environment)
+        if asked not in seen:  # pools that differ in their routes import the same
+            seen.append(asked)
+            yield msgspec.structs.replace(asked, pool=f"workers.{name}")
 
 
 def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) -> Answer:
-    """Run the probe and return what it found.
+    """Run the probes and return what they found.
 
-    `timeout` is in seconds. A probe that cannot answer is a problem like others; nothing is raised.
+    `timeout` is in seconds, for each. A probe that cannot answer is a problem like others; nothing
+    is raised.
     """
-    asked = question(loaded)
-    if asked is None:
-        return Answer()
-    key = f"app.{asked.gateway}"
-    interface = loaded.config.interface
-    environment = loaded.child_environment(environ, interface.environment if interface else {})
-    python = loaded.python or sys.executable
+    problems: dict[Finding, None] = {}
+    notes = []
+    for asked in questions(loaded, environ):
+        answer = _ask(asked, timeout)
+        problems.update(dict.fromkeys(answer.problems))
+        notes += [f"{asked.pool}: {note}" if asked.pool else note for note in answer.notes]
+    return Answer(list(problems), notes)
+
+
+def _ask(asked: Asked, timeout: float) -> Answer:
+    key, python = asked.question.key, asked.python
     try:
-        code, output, errors = _run(python, asked, environment, loaded.directory, timeout)
+        code, output, errors = _run(asked, timeout)
     except subprocess.TimeoutExpired:
         return _failed(key, f"importing it took longer than {timeout:g} s: look at what it does")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return _failed("app.python", f"{quoted(python, 300)} cannot be run: {reason}")
+        return _failed(asked.python_key, f"{quoted(python, 300)} cannot be run: {reason}")
     answer = _answer(output)
-    if answer is not None:
+    if answer is not None and not _lacks_relay(asked, answer):
         return answer
-    if missing := _OWN_MODULE.search(_last_line(errors)):
-        state = "is older there than this one" if missing["inner"] else "is not installed there"
+    missing = _OWN_MODULE.search(_last_line(errors))
+    if answer is not None or missing:
+        is_older = missing is None or missing["inner"]
+        state = "is older there than this one" if is_older else "is not installed there"
         message = f"chansup {state}: {python} -m pip install --upgrade chansup"
-        return _failed("app.python", message)
+        return _failed(asked.python_key, message)
     return _failed(key, f"importing it {_ending(code)}{_shown(errors)}")
 
 
-def _run(
-    python: str, asked: Question, environment: dict[str, str], directory: Path, timeout: float
-) -> tuple[int, str, str]:
+def _lacks_relay(asked: Asked, answer: Answer) -> bool:
+    """Say whether an answer about an app worker is that of a chansup that knows none."""
+    is_relay = asked.question.server == "relay"
+    return is_relay and any(found.key == "interface.server" for found in answer.problems)
+
+
+def _run(asked: Asked, timeout: float) -> tuple[int, str, str]:
     """Return exit code, stdout and stderr; on a timeout nothing of the probe's group is left."""
     process = subprocess.Popen(
-        [python, "-m", _MODULE],
+        [asked.python, "-m", _MODULE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=directory,
-        env=environment,
+        cwd=asked.question.directory,
+        env=asked.environment,
         process_group=0,
     )
     try:
-        output, errors = process.communicate(msgspec.json.encode(asked), timeout)
+        output, errors = process.communicate(msgspec.json.encode(asked.question), timeout)
     finally:
         _kill_group(process.pid)  # a child of the app would keep our pipes open
         process.wait()

@@ -1,12 +1,13 @@
 """``python -m chansup.launch.probe``: says what is wrong with a server, its options and the app.
 
-Reads one JSON document from stdin, {server, gateway, application, options, directory}, and prints
-one line of JSON, the last of stdout: {"problems": [{key, message, traceback?}], "notes": [str]}.
-It imports the app's module, which is its purpose, and serves nothing.
+Reads one JSON document from stdin, {server, gateway, application, options, directory, key}, and
+prints one line of JSON, the last of stdout: {"problems": [{key, message, traceback?}],
+"notes": [str]}. It imports the app's module, which is its purpose, and serves nothing.
 """
 
 import os
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
@@ -15,13 +16,14 @@ from chansup.launch import application
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is to be checked; the fields are those of `protocol.launch.Launch`."""
+    """What is to be checked; most fields are those of `protocol.launch.Launch`."""
 
     server: str
     gateway: str
     application: str
     options: dict[str, object]
     directory: str
+    key: str = ""  # of what names the app, in the config file; dotted
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,15 +58,25 @@ def probe(question: Question) -> Findings:
             Problem(f"interface.options.{found.name}", found.message)
             for found in server.check(question.options, question.gateway)
         ]
+    if question.application:
+        problems += _application(question)
+    return Findings(problems, notes)
+
+
+def _application(question: Question) -> Iterator[Problem]:
+    key = question.key or f"app.{question.gateway}"
     try:
         loaded = application.load(question.application)
         if question.gateway == "wsgi" and question.server not in application.SPEAK_WSGI:
             application.wsgi_to_asgi(loaded)
     except application.ApplicationError as error:
-        problems.append(Problem(f"app.{question.gateway}", str(error), error.details))
+        yield Problem(key, str(error), error.details)
     except application.GatewayError as error:
-        problems.append(Problem("interface.server", str(error)))
-    return Findings(problems, notes)
+        if question.server == "relay":
+            command = f'{sys.executable} -m pip install "chansup[wsgi]"'
+            yield Problem(key, f"app workers need a2wsgi to run it: {command}")
+        else:
+            yield Problem("interface.server", str(error))
 
 
 def main() -> None:
