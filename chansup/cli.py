@@ -203,7 +203,10 @@ def reload(no_wait: bool, as_json: bool) -> int:
 @_json_option
 @click.argument("target", metavar="[POOL|SLOT]", required=False, shell_complete=_complete_target)
 def restart(target: str | None, no_wait: bool, as_json: bool) -> int:
-    """Replace the processes of a pool, of a slot, or all, without reading the config anew."""
+    """Replace the processes of a pool, of a slot, or all, without reading the config anew.
+
+    "All" leaves out programs that a reload keeps, and an interface that relays: name them.
+    """
     if target == "":
         raise click.BadParameter("the name of a pool or slot is empty", param_hint="POOL|SLOT")
     return _follow(_client().restart(target, wait=not no_wait), "The restart", as_json)

@@ -95,7 +95,7 @@ class Operations:
                 await slot.replace(None, "command")
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
-        stayed = f"; {', '.join(left)} stayed, name it to restart it" if left else ""
+        stayed = f"; {', '.join(left)} stayed (to replace: chansup restart NAME)" if left else ""
         progress.tell(Event("result", f"{count} replaced{stayed}", outcome="succeeded"))
 
     async def _to_its_result(

@@ -86,6 +86,7 @@ def test_status(site: Site):
             r"ModuleNotFoundError: No module named 'nothere'",
             r"rollout to generation 4: running, 1 of 5 replaced",
             r"task migrate +succeeded",
+            r"queue +thumbnails: 7 waiting for a worker; of 1234 .* 95 % waited at most 2\.5 ms",
         ):
             assert re.search(expected, answer.stdout), expected
         document = json.loads(site.chansup("status", "--json").stdout)

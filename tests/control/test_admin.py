@@ -117,7 +117,8 @@ def test_an_untrusted_host_is_told_what_to_use(client):
 def test_the_page_shows_everything_and_escapes_it(client):
     page = client.get("/").text
     for word in ("interface.0", "killed by SIGKILL", "backoff", "under way", "migrate",
-                 "0.0.0.0:8000", "thumbnails: 0 of 2 processes ready"):  # fmt: skip
+                 "0.0.0.0:8000", "thumbnails: 0 of 2 processes ready",
+                 "7 waiting for a worker"):  # fmt: skip
         assert word in page
     assert "<b>" not in page
     assert "loading" not in page  # what a process says of itself is for the CLI alone
