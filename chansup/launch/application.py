@@ -8,6 +8,7 @@ from typing import Any
 
 from chansup.errors import ChansupError
 from chansup.protocol.launch import Launch
+from chansup.relay.interface import application as relay
 
 SPEAK_WSGI = ("granian", "gunicorn")  # the others get a WSGI app adapted
 _OWN_DIRECTORY = str(Path(__file__).parent)
@@ -60,13 +61,25 @@ def load(reference: str) -> Any:
 
 
 def load_asgi(launch: Launch) -> Any:
-    """Return the app as ASGI, adapted where it is WSGI. Raises as `load` and `wsgi_to_asgi` do."""
+    """Return the app as ASGI, adapted where it is WSGI; in relay mode, the relay.
+
+    Raises as `load` and `wsgi_to_asgi` do.
+    """
+    if launch.relay is not None:
+        name = f"{launch.pool}.{launch.slot}"
+        return relay.create(name, launch.relay.roster_fd, launch.relay.board_fd)
     application = load(launch.application)
     return wsgi_to_asgi(application) if launch.gateway == "wsgi" else application
 
 
-def wsgi_to_asgi(application: Any) -> Any:
-    """Return an ASGI app that runs the WSGI app in threads.
+def load_for_worker(launch: Launch, threads: int) -> Any:
+    """Return the app of an app worker as ASGI. Raises as `load` and `wsgi_to_asgi` do."""
+    application = load(launch.application)
+    return wsgi_to_asgi(application, threads) if launch.gateway == "wsgi" else application
+
+
+def wsgi_to_asgi(application: Any, threads: int = 10) -> Any:
+    """Return an ASGI app that runs the WSGI app in that many threads.
 
     Raises GatewayError without the optional package a2wsgi.
     """
@@ -76,7 +89,7 @@ def wsgi_to_asgi(application: Any) -> Any:
         raise GatewayError(
             'this server speaks only ASGI: install "chansup[wsgi]" to run a WSGI app on it'
         ) from error
-    return WSGIMiddleware(application)
+    return WSGIMiddleware(application, workers=threads)
 
 
 def _import_failed(module_name: str, error: BaseException) -> ApplicationError:

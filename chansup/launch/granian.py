@@ -148,7 +148,8 @@ def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
     _require()
     is_wsgi = child.launch.gateway == "wsgi"
-    app = application.load(child.launch.application)
+    relays = child.launch.relay is not None
+    app = application.load_asgi(child.launch) if relays else application.load(child.launch.application)
     if is_wsgi:
         app = instrument_wsgi(app, child)
     else:

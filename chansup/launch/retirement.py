@@ -103,7 +103,7 @@ def on_loop(retirement: Retirement, loop: asyncio.AbstractEventLoop) -> Action:
 
     def begin() -> None:
         if drain.begin():
-            _arm_last_resort(child)
+            arm_last_resort(child)
             step()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -125,7 +125,7 @@ def on_thread(retirement: Retirement) -> None:
     def retire() -> None:
         asked.wait()
         drain.begin()
-        _arm_last_resort(child)
+        arm_last_resort(child)
         while (delay := drain.step()) is not None:
             time.sleep(delay)
         time.sleep(_LINGER)
@@ -146,7 +146,7 @@ def _listen_to_signals(handler: Callable[[int, FrameType | None], None]) -> None
         signal.signal(number, handler)
 
 
-def _arm_last_resort(child: Child) -> None:
+def arm_last_resort(child: Child) -> None:
     """Have the process show its stacks and exit 1 just before the supervisor would kill it."""
     timeout = child.launch.drain.timeout
     reserve = min(_LAST_RESORT, timeout * _LAST_RESORT_SHARE)

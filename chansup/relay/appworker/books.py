@@ -1,0 +1,61 @@
+"""What a worker has in hand and has done, in the cells of its scoreboard."""
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Protocol
+
+from chansup.protocol.scoreboard import (
+    DURATION_BOUNDS,
+    DURATION_SUM,
+    DURATIONS,
+    REJECTED_CELL,
+    WEBSOCKETS_OPEN,
+    WEBSOCKETS_OPENED,
+    close_cell,
+    request_cell,
+)
+
+if TYPE_CHECKING:
+    from chansup.relay.appworker.exchange import Exchange
+    from chansup.relay.appworker.websocket import WebSocket
+
+
+class InHand(Protocol):
+    """Who wants to know how many requests the app works on now."""
+
+    requests: int
+
+
+class Books:
+    """The counts of one worker."""
+
+    __slots__ = ("_cells", "_in_hand")
+
+    def __init__(self, cells: "memoryview[float]", in_hand: InHand) -> None:
+        self._cells = cells
+        self._in_hand = in_hand
+
+    def count_arrival(self) -> None:
+        """Count a request that the app begins to work on."""
+        self._in_hand.requests += 1
+
+    def count_request(self, exchange: "Exchange") -> None:
+        """Count a request that ended."""
+        self._in_hand.requests -= 1
+        cells = self._cells
+        duration = exchange.duration()
+        cells[DURATION_SUM] += duration
+        cells[DURATIONS + bisect_left(DURATION_BOUNDS, duration)] += 1
+        cells[request_cell(exchange.method, exchange.status)] += 1
+
+    def count_accept(self) -> None:
+        """Count a WebSocket that the app accepted."""
+        self._cells[WEBSOCKETS_OPENED] += 1
+        self._cells[WEBSOCKETS_OPEN] += 1
+
+    def count_websocket(self, websocket: "WebSocket") -> None:
+        """Count how a WebSocket ended."""
+        if websocket.accepted:
+            self._cells[WEBSOCKETS_OPEN] -= 1
+            self._cells[close_cell(websocket.code or 1006)] += 1
+        else:
+            self._cells[REJECTED_CELL] += 1

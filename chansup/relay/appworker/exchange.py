@@ -1,0 +1,292 @@
+"""One HTTP request in the worker: what the app receives and sends."""
+
+import asyncio
+from collections import deque
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from chansup.relay import scopes
+from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
+from chansup.relay.credits import REPORTED, Window
+from chansup.relay.frames import (
+    END,
+    EXPECTED,
+    FAILED,
+    FINISHED,
+    MAX_PAYLOAD,
+    Frame,
+    FrameError,
+    Kind,
+    pack,
+    split,
+)
+from chansup.relay.streams import TO_WORKER, State, advance
+from chansup.relay.waiters import wake
+
+if TYPE_CHECKING:
+    from chansup.relay.appworker.interface import Interface
+
+Message = MutableMapping[str, Any]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
+_START, _BODY, _TRAILERS = (
+    "http.response.start",
+    "http.response.body",
+    "http.response.trailers",
+)
+_EARLY = frozenset({"http.response.early_hint", "http.response.push"})  # before or after the start
+
+
+class Exchange:
+    """A request and its response."""
+
+    __slots__ = (
+        "_began",
+        "_body",
+        "_chunks",
+        "_complete",
+        "_credited",
+        "_expects",
+        "_failed",
+        "_finished",
+        "_gone",
+        "_head",
+        "_interface",
+        "_parts_in",
+        "_parts_out",
+        "_state",
+        "_stream",
+        "_told_end",
+        "_trailers",
+        "_unreported",
+        "_waiter",
+        "_window",
+        "ended",
+        "method",
+        "scope",
+        "status",
+        "task",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        interface: "Interface",
+        stream: int,
+        flags: int,
+        fields: scopes.HttpScope,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self._interface = interface
+        self._stream = stream
+        self.method = fields.method
+        self.scope = scopes.http_scope(fields, state)
+        self._state = State.UPLOADED if flags & END else State.UPLOADING
+        self._expects = bool(flags & EXPECTED)
+        self._parts_in = 0
+        self._chunks: deque[bytes] = deque()
+        self._unreported = 0  # bytes of the body that the app had
+        self._told_end = False  # the app knows that the body is complete
+        self._waiter: asyncio.Future[None] | None = None  # of receive()
+        self._head: bytes | None = None  # status and headers, not sent yet
+        self._body: bytes | None = None  # the whole body, not sent yet
+        self._trailers = False  # are to follow
+        self._parts_out = 0
+        self._complete = False  # the app has sent the whole response
+        self._finished = False  # the app has returned
+        self._failed = False
+        self._window: Window | None = None
+        self._credited: asyncio.Future[None] | None = None  # of send()
+        self._gone = False  # the client, or the interface
+        self.status = 0  # of the response, as soon as it is known
+        self._began = perf_counter()
+        self.ended = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+    # What comes from the interface
+
+    def take(self, frame: Frame) -> None:
+        """Take a frame of this stream. Raises FrameError."""
+        self._state = advance(TO_WORKER, self._state, frame.kind, frame.flags)
+        if frame.kind == Kind.BODY:
+            self._parts_in += 1
+            if frame.number != self._parts_in:
+                raise FrameError(f"part {frame.number} of a body instead of {self._parts_in}")
+            if frame.payload:
+                self._chunks.append(frame.payload)
+            wake(self._waiter)
+        elif frame.kind == Kind.CREDIT:
+            if self._window is None or not self._window.consumed(frame.number):
+                raise FrameError("credit for what was never sent")
+            wake(self._credited)
+        else:
+            self.lose()
+
+    def duration(self) -> float:
+        """Return the seconds from the arrival to the end of the response, or until now."""
+        return (self.ended or perf_counter()) - self._began
+
+    def lose(self) -> None:
+        """Take notice that the client, or the interface, is gone."""
+        self._gone = True
+        self._chunks.clear()
+        wake(self._waiter)
+        wake(self._credited)
+
+    # What the app is given, and gives
+
+    async def run(self, application: Any) -> None:
+        """Run the app for this request."""
+        try:
+            await application(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            self._failed = not self._gone
+        except Exception as error:
+            self._failed = True
+            self._interface.report(self.scope, error)
+        except asyncio.CancelledError:
+            self._failed = True  # time is up
+        finally:
+            self._end()
+
+    async def receive(self) -> Message:
+        """Return the next event for the app."""
+        while True:
+            if self._gone or self._complete:
+                return {"type": "http.disconnect"}
+            if not self._told_end:
+                complete = self._state is State.UPLOADED
+                if self._chunks or complete:
+                    body = b"".join(self._chunks)
+                    self._chunks.clear()
+                    self._told_end = complete
+                    if not complete:
+                        self._report(len(body))
+                    return {"type": "http.request", "body": body, "more_body": not complete}
+                if self._expects:
+                    self._expects = False
+                    self._interface.link.send_control(pack(Kind.CREDIT, 0, self._stream, 0))
+            self._waiter = self._interface.loop.create_future()
+            await self._waiter
+
+    def _report(self, size: int) -> None:
+        self._unreported += size
+        if self._unreported >= REPORTED:
+            credit = pack(Kind.CREDIT, 0, self._stream, self._unreported)
+            self._interface.link.send_control(credit)
+            self._unreported = 0
+
+    async def send(self, message: Message) -> None:
+        """Take an event from the app."""
+        if self._gone:
+            raise ClientDisconnected
+        kind = message["type"]
+        if kind == _BODY:
+            if not self.status or self._complete:
+                raise UnexpectedEvent(f'"{kind}" may not come now')
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            if not more:
+                self.ended = perf_counter()
+                if (
+                    self._head is not None
+                    and not self._trailers
+                    and len(body) + len(self._head) <= MAX_PAYLOAD
+                ):
+                    self._body = bytes(body)  # leaves with the head, at the end of this turn
+                    self._complete = True
+                    return
+            await self._send_body(body, more)
+        elif kind == _START:
+            if self.status:
+                raise UnexpectedEvent(f'"{kind}" came twice')
+            self._trailers = bool(message.get("trailers", False))
+            self._head = scopes.encode_head(message, self._trailers)
+            self.status = message["status"]
+            self._interface.link.send_late(self)
+        elif kind == _TRAILERS or kind in _EARLY:
+            self._send_event(message)
+            if kind == _TRAILERS and not message.get("more_trailers", False):
+                self._complete = True
+        else:
+            raise UnexpectedEvent(f'the relay does not carry "{kind}"')
+
+    def emit(self) -> None:
+        """Send the head, with the body and the end of the app if they are there, too."""
+        head, self._head = self._head, None
+        body, self._body = self._body, None
+        if head is None:
+            return
+        if self._gone:
+            if body is not None and self._finished:
+                self._tell_end()
+        elif body is not None:
+            flags = END
+            if self._finished:
+                flags |= FINISHED | (FAILED if self._failed else 0)
+            self._interface.link.send(
+                pack(Kind.RESPONSE, flags, self._stream, len(head), head + body)
+            )
+        else:
+            self._send_all(split(Kind.START, 0, self._stream, 0, head))
+
+    async def _send_body(self, body: bytes, more: bool) -> None:
+        if self._head is not None:
+            self.emit()
+        link = self._interface.link
+        last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
+        for offset in range(0, last + 1, MAX_PAYLOAD):
+            piece = body[offset : offset + MAX_PAYLOAD]
+            if not piece and more:
+                return
+            window = self._window
+            if window is None:
+                window = self._window = Window(self._interface.budget)
+            while not window.is_open:
+                await self._credit()
+            while link.crowded:
+                await link.room()
+                if self._gone:
+                    raise ClientDisconnected
+            window.sent(len(piece))
+            self._parts_out += 1
+            ends = END if offset == last and not more else 0
+            link.send(pack(Kind.BODY, ends, self._stream, self._parts_out, piece))
+        if not more:
+            self._complete = not self._trailers
+
+    async def _credit(self) -> None:
+        self._credited = self._interface.loop.create_future()
+        await self._credited
+        if self._gone:
+            raise ClientDisconnected
+
+    def _send_event(self, message: Message) -> None:
+        if self._head is not None:
+            self.emit()
+        payload = scopes.encode(message)
+        if len(payload) > scopes.MAX_EVENT:
+            raise UnexpectedEvent(f'"{message["type"]}" is larger than the relay carries')
+        self._send_all(split(Kind.EVENT, 0, self._stream, 0, payload))
+
+    def _send_all(self, frames: Any) -> None:
+        for frame in frames:
+            self._interface.link.send(frame)
+
+    def _end(self) -> None:
+        """Tell the interface that the app has returned."""
+        self._finished = True
+        if self._window is not None:
+            self._window.close()
+        self._interface.ended(self._stream)
+        self._interface.books.count_request(self)
+        if self._head is None or self._body is None:  # else it is told with the response
+            if self._head is not None:
+                self.emit()
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        if self._interface.worker.cutting:
+            return  # the end of the connection tells it: another worker may do it again
+        failed = FAILED if self._failed else 0
+        self._interface.link.send(pack(Kind.DONE, failed, self._stream, 0))

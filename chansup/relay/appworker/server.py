@@ -1,0 +1,159 @@
+"""The app worker: it listens for interface processes and runs the app for them."""
+
+import asyncio
+import errno
+import logging
+import socket
+import struct
+from typing import Any
+
+from chansup.relay.appworker.books import Books
+from chansup.relay.appworker.interface import Interface
+from chansup.relay.appworker.permits import Order, Permits
+from chansup.relay.frames import Kind, pack
+from chansup.relay.scopes import Hello
+
+_log = logging.getLogger("chansup.relay")
+
+_MOST_CONNECTIONS = 256  # of interface processes, those that were replaced and drain included
+_GREETING_TIMEOUT = 10.0  # seconds
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED of unix(7)
+_TRANSIENT = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EAGAIN})
+_PAUSE = 0.1  # seconds without accepting when descriptors have run out
+
+
+class AppWorker:
+    """One worker process. Run it inside an event loop."""
+
+    def __init__(
+        self,
+        application: Any,
+        books: Books,
+        hello: Hello,
+        *,
+        concurrency: int,
+        peers: frozenset[int],
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.application = application
+        self.books = books
+        self.hello = hello
+        self.state = state
+        self.permits = Permits(concurrency)
+        self.loop = asyncio.get_running_loop()
+        self.cutting = False  # time is up
+        self.empty = asyncio.Event()  # asked to drain, and no interface is left
+        self._peers = peers
+        self._listener: socket.socket | None = None
+        self._interfaces: set[Interface] = set()
+        self._draining = False
+
+    # Connections
+
+    def listen(self, listener: socket.socket) -> None:
+        """Take connections from `listener`, a non-blocking Unix stream socket."""
+        self._listener = listener
+        self.loop.add_reader(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno not in _TRANSIENT:
+                    self._pause(error)
+                return
+            sock.setblocking(False)
+            if self._is_welcome(sock):
+                self.adopt(sock)
+            else:
+                sock.close()
+
+    def _pause(self, error: OSError) -> None:
+        assert self._listener is not None
+        _log.error("cannot take connections of the relay: %s", error.strerror)
+        self.loop.remove_reader(self._listener.fileno())
+        self.loop.call_later(_PAUSE, self._listen_again)
+
+    def _listen_again(self) -> None:
+        if self._listener is not None:
+            self.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _is_welcome(self, sock: socket.socket) -> bool:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, user, _ = _CREDENTIALS.unpack(credentials)
+        if user not in self._peers:
+            _log.warning("process %d of user %d knocked and was turned away", pid, user)
+            return False
+        if len(self._interfaces) >= _MOST_CONNECTIONS:
+            _log.warning("process %d was turned away: there are too many connections", pid)
+            return False
+        return True
+
+    def adopt(self, sock: socket.socket) -> Interface:
+        """Serve the interface process at the other end of `sock`."""
+        interface = Interface(self, sock)
+        self._interfaces.add(interface)
+        self.loop.call_later(_GREETING_TIMEOUT, self._expect_greeting, interface)
+        return interface
+
+    def _expect_greeting(self, interface: Interface) -> None:
+        if not interface.greeted and not interface.link.closed:
+            interface.link.lose("no greeting came")
+
+    def joined(self, interface: Interface) -> None:
+        """Take notice that an interface has said who it is."""
+        self.give(self.permits.join(interface))
+        if self._draining:
+            interface.link.send_control(pack(Kind.DRAINING, 0, 0, 0))
+
+    def left(self, interface: Interface, still_used: int, reason: str) -> None:
+        """Take notice that an interface is gone."""
+        self._interfaces.discard(interface)
+        if interface.greeted:
+            self.give(self.permits.leave(interface, still_used))
+        else:
+            _log.warning("a connection to the relay ended before its greeting: %s", reason)
+        self._look_whether_empty()
+
+    def give(self, orders: list[Order]) -> None:
+        """Tell interfaces of permits."""
+        for interface, granted, recalled in orders:
+            assert isinstance(interface, Interface)
+            kind, number = (Kind.GRANT, granted) if granted else (Kind.RECALL, recalled)
+            interface.link.send_control(pack(kind, 0, 0, number))
+
+    # The end
+
+    def drain(self) -> None:
+        """Ask the interfaces to take everything away. `empty` says when they have."""
+        if not self._draining:
+            self._draining = True
+            for interface in self._interfaces:
+                interface.link.send_control(pack(Kind.DRAINING, 0, 0, 0))
+            self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self._draining and not self._interfaces:
+            self._stop_listening()
+            self.empty.set()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self.loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+
+    def cut(self) -> None:
+        """Cancel what the app still does: time is up."""
+        self.cutting = True
+        for interface in self._interfaces:
+            interface.cut()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._stop_listening()
+        for interface in list(self._interfaces):
+            interface.link.flush()
+            interface.link.close()

@@ -1,0 +1,117 @@
+"""What passes between the two sides: frames of many streams on one connection.
+
+A frame is a header of 12 bytes and a payload of at most 16 KiB, so that no stream keeps the others
+waiting for long. The header holds, in network byte order: the size of the payload (16 bits), the
+kind (8), flags (8), the stream (32; 0 is the connection itself), and a number (32), whose meaning
+depends on the kind. What is longer than a frame goes in several, all but the last flagged MORE.
+
+Free of I/O: `pack` makes bytes, a `Decoder` is fed with bytes.
+"""
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from chansup.errors import ChansupError
+
+PROTOCOL = 1
+MAX_PAYLOAD = 16 * 1024
+HEADER = struct.Struct("!HBBII")
+HEADER_SIZE = HEADER.size
+MAX_STREAM = MAX_NUMBER = 2**32 - 1
+
+END = 1  # nothing follows in this direction: the body is complete
+MORE = 2  # the payload goes on in the next frame of the stream
+TEXT = 4  # of a message: text, in UTF-8
+AGAIN = 8  # of a message: another worker had it in hand when it died
+FINISHED = 16  # of a response: the app has returned, too
+FAILED = 32  # of DONE: the app has raised
+EXPECTED = 64  # of a request: the client waits for "100 Continue" before it sends the body
+
+
+class Kind(IntEnum):
+    """What a frame is. The comment says who sends it, and what its number means."""
+
+    HELLO = 1  # both, the first frame: what they are
+    NEED = 2  # interface: this many requests wait for a permit
+    GRANT = 3  # worker: this many more permits
+    RECALL = 4  # worker: this many permits are wanted back, as soon as they are free
+    RETURN = 5  # interface: this many permits are given back
+    DRAINING = 6  # worker: it was asked to end, take everything away
+
+    REQUEST = 16  # interface: the scope of an HTTP request
+    OPEN = 17  # interface: the scope of a WebSocket; number: messages that came in before
+    BODY = 18  # both: a part of a body; number: of this part, from 1 on
+    MESSAGE = 19  # both: a WebSocket message; number: of this message, from 1 on
+    DISCONNECT = 20  # interface: the client is gone; number: close code
+    LEAVE = 21  # interface: finish what is in hand, then say DONE; another worker goes on
+
+    RECEIVED = 32  # worker: the app is called now
+    START = 33  # worker: status and headers
+    RESPONSE = 34  # worker: status and headers (number: size of these), and the whole body
+    EVENT = 35  # worker: an ASGI event of an extension
+    ACCEPT = 36  # worker: subprotocol and headers
+    CLOSE = 37  # worker: the reason; number: close code
+    CONSUMED = 38  # worker: the app has asked for more; number: of the message it had
+    CHECKPOINT = 39  # worker: what the app wants back after a handover
+    DONE = 40  # worker: the app has returned; number: of the last message it was given
+
+    CREDIT = 48  # both: this many bytes were consumed
+
+
+class FrameError(ChansupError):
+    """What came is no frame, or not one that may come now: the connection is of no use any more."""
+
+
+class Frame(NamedTuple):
+    """One frame, as a decoder yields it. `kind` is any number of 8 bits."""
+
+    kind: int
+    flags: int
+    stream: int
+    number: int
+    payload: bytes
+
+
+def pack(kind: int, flags: int, stream: int, number: int, payload: bytes = b"") -> bytes:
+    """Return one frame. The payload must fit."""
+    return HEADER.pack(len(payload), kind, flags, stream, number) + payload
+
+
+def split(kind: int, flags: int, stream: int, number: int, payload: bytes) -> Iterator[bytes]:
+    """Yield a payload of any size as frames."""
+    last = max(0, (len(payload) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
+    for offset in range(0, last, MAX_PAYLOAD):
+        piece = payload[offset : offset + MAX_PAYLOAD]
+        yield pack(kind, flags | MORE, stream, number, piece)
+    yield pack(kind, flags, stream, number, payload[last:])
+
+
+class Decoder:
+    """Finds the frames in what was read. Keeps what is not a whole frame yet."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that are complete now. Raises FrameError."""
+        if self._rest:
+            data = self._rest + data
+        frames = []
+        offset, end = 0, len(data)
+        unpack = HEADER.unpack_from
+        while end - offset >= HEADER_SIZE:
+            size, kind, flags, stream, number = unpack(data, offset)
+            if size > MAX_PAYLOAD:
+                raise FrameError(f"a frame of {size} bytes: the other side is no relay")
+            begin = offset + HEADER_SIZE
+            offset_after = begin + size
+            if offset_after > end:
+                break
+            frames.append(Frame(kind, flags, stream, number, data[begin:offset_after]))
+            offset = offset_after
+        self._rest = data[offset:]
+        return frames

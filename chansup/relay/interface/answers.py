@@ -1,0 +1,35 @@
+"""What the relay itself answers, where there is no app to do it."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+async def answer(
+    scope: Scope, send: Send, status: int, text: str, retry_after: int | None = None
+) -> None:
+    """Send a whole response of plain text; to a WebSocket that is not accepted yet, a denial.
+
+    `retry_after` is in seconds. A server that cannot deny by a response closes with 403.
+    """
+    body = f"{text}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if retry_after is not None:
+        headers.append((b"retry-after", str(retry_after).encode()))
+    if scope["type"] == "http":
+        prefix = "http"
+        if scope["method"] == "HEAD":
+            body = b""
+    elif "websocket.http.response" in (scope.get("extensions") or ()):
+        prefix = "websocket.http"
+    else:
+        await send({"type": "websocket.close", "code": 1013, "reason": text})
+        return
+    await send({"type": f"{prefix}.response.start", "status": status, "headers": headers})
+    await send({"type": f"{prefix}.response.body", "body": body, "more_body": False})

@@ -1,0 +1,232 @@
+"""The relay as an ASGI app: what the server of an interface process is given to run."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+import chansup
+from chansup.config import routes
+from chansup.protocol import roster
+from chansup.protocol.relay_board import RelayBoard
+from chansup.relay.frames import PROTOCOL
+from chansup.relay.interface.answers import answer
+from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.pool import Pool
+from chansup.relay.interface.request import BrokenResponse, Request
+from chansup.relay.interface.websocket import WebSocket
+from chansup.relay.interface.worker import Worker
+from chansup.relay.scopes import Hello
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Place = tuple[Pool, roster.Route]
+
+_SWEEP = 0.05  # seconds after which it is watched whether the client of a request goes away
+_COUNT_INTERVAL = 1.0  # seconds between two looks at how many bytes went by
+_NEWS_TIMEOUT = 10.0  # seconds that the first roster may take
+_READ_SIZE = 256 * 1024
+
+_log = logging.getLogger("chansup.relay")
+
+
+class Relay:
+    """One interface process: its pools, and the routes to them. An ASGI app."""
+
+    def __init__(self, name: str, news: socket.socket, board: RelayBoard) -> None:
+        """Take the name of the slot, the socket on which the roster is told, and the board."""
+        self.pools: dict[str, Pool] = {}
+        self._hello = Hello(PROTOCOL, chansup.__version__, name)
+        self._news = news
+        self._board = board
+        self._nowhere = Counts(board.row(0))
+        self._routes: routes.Table[Place] = routes.Table(())
+        self._needs_host = False
+        self._rest = b""
+        self._known = asyncio.Event()  # a roster has come
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._requests: set[Request] = set()
+        self._sweeping = False
+
+    def start(self) -> None:
+        """Begin to listen to the supervisor. Inside the server's event loop, once."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._news.setblocking(False)
+            self._loop.add_reader(self._news.fileno(), self._read_news)
+            self._loop.call_later(_COUNT_INTERVAL, self._count_bytes)
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether at least one worker answers."""
+        return any(pool.can_serve for pool in self.pools.values())
+
+    # As an ASGI app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have an app worker answer."""
+        kind = scope["type"]
+        if self._loop is None:
+            self.start()
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await _lifespan(receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        place = self._routes.match("http", self._host(scope), scope["path"])
+        if place is None:
+            place = await self._awaited_place(scope)
+            if place is None:
+                await answer(scope, send, 404, "nothing is served here")
+                return
+        pool, route = place
+        request = Request(pool, route.redeliver, scope, receive, send)
+        self._requests.add(request)
+        if not self._sweeping:
+            self._sweep()
+        try:
+            await request.run()
+        except BrokenResponse as broken:
+            _log.warning("%s %s: %s", scope["method"], scope["path"], broken)
+            raise
+        finally:
+            self._requests.discard(request)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        place = self._routes.match("websocket", self._host(scope), scope["path"])
+        if place is None:
+            place = await self._awaited_place(scope)
+            if place is None:
+                await receive()
+                await answer(scope, send, 404, "nothing is served here")
+                return
+        pool, route = place
+        transparent = route.handover == "transparent"
+        await WebSocket(pool, transparent, route.redeliver, scope, receive, send).run()
+
+    def _host(self, scope: Scope) -> bytes | None:
+        return host_of(scope["headers"]) if self._needs_host else None
+
+    async def _awaited_place(self, scope: Scope) -> Place | None:
+        """Find a route once more when the roster is there; count it where there is none."""
+        if not self._known.is_set():
+            try:
+                await asyncio.wait_for(self._known.wait(), _NEWS_TIMEOUT)
+            except TimeoutError:
+                pass
+            place = self._routes.match(scope["type"], self._host(scope), scope["path"])
+            if place is not None:
+                return place
+        self._nowhere.rejected("no_route")
+        return None
+
+    def _sweep(self) -> None:
+        assert self._loop is not None
+        limit = time.monotonic() - _SWEEP
+        for request in self._requests:
+            if request.arrived < limit and not request.is_watched:
+                request.watch()
+        self._sweeping = bool(self._requests)
+        if self._sweeping:
+            self._loop.call_later(_SWEEP, self._sweep)
+
+    # The roster
+
+    def _read_news(self) -> None:
+        assert self._loop is not None
+        try:
+            data = self._news.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._news.fileno())  # the supervisor is gone
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if lines:
+            try:
+                self.update(roster.decode(lines[-1]))
+            except (msgspec.DecodeError, ValueError) as error:
+                _log.error("the roster cannot be read: %s", error)
+
+    def update(self, news: roster.Roster) -> None:
+        """Take over a roster. Raises ValueError for a route that is none."""
+        assert self._loop is not None
+        places: list[tuple[routes.Route, Place]] = []
+        for settings in news.pools:
+            pool = self.pools.get(settings.name)
+            if pool is None:
+                counts = Counts(self._board.row(settings.row))
+                pool = Pool(settings, counts, self._loop, self._find_pool)
+                self.pools[settings.name] = pool
+            pool.settings = settings
+            places.extend((routes.parse(one.route), (pool, one)) for one in settings.routes)
+        self._routes = routes.Table(places)
+        self._needs_host = any(route.host is not None for route, _ in places)
+        for name, pool in self.pools.items():
+            listed = [one for one in news.workers if one.pool == name]
+            if not any(one.name == name for one in news.pools):
+                pool.close_down()
+            self._update_workers(pool, listed)
+        self._known.set()
+
+    def _update_workers(self, pool: Pool, listed: list[roster.Worker]) -> None:
+        assert self._loop is not None
+        for one in listed:
+            worker = pool.workers.get(one.address)
+            if worker is None:
+                worker = Worker(pool, one.name, one.pid, one.address, self._hello, self._loop)
+                worker.draining = one.state == "draining"
+                pool.workers[one.address] = worker
+                worker.connect()
+            elif one.state == "draining":
+                pool.drains(worker)
+        present = {one.address for one in listed}
+        for address, worker in list(pool.workers.items()):
+            if address not in present:
+                pool.is_gone(worker)
+
+    def _find_pool(self, fields: tuple[bytes | None, str]) -> Place | None:
+        """Return where a WebSocket of this host and path goes now."""
+        host, path = fields
+        return self._routes.match("websocket", host, path)
+
+    def _count_bytes(self) -> None:
+        assert self._loop is not None
+        for pool in self.pools.values():
+            for worker in pool.workers.values():
+                worker.count_bytes()
+        self._loop.call_later(_COUNT_INTERVAL, self._count_bytes)
+
+
+def host_of(headers: Any) -> bytes | None:
+    """Return the Host header."""
+    for name, value in headers:
+        if name == b"host":
+            host: bytes = value
+            return host
+    return None
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Answer the server: the app's lifespan runs in the workers."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def create(name: str, roster_fd: int, board_fd: int | None) -> Relay:
+    """Return the relay of an interface process, from what it has inherited."""
+    return Relay(name, socket.socket(fileno=roster_fd), RelayBoard(board_fd))

@@ -1,0 +1,310 @@
+"""A pool of app workers, as the interface sees it: who gets the next request, and who waits."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from chansup.errors import ChansupError
+from chansup.protocol import relay_board as board
+from chansup.protocol import roster
+from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.worker import Worker
+
+if TYPE_CHECKING:
+    from chansup.relay.interface.websocket import WebSocket
+
+_CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead worker find another
+_DEPLOY_SHARE = 0.5  # of stop_timeout, at most, over which those of a draining worker move
+
+
+class Rejected(ChansupError):
+    """No worker takes it. `reason` is one of `relay_board.REJECTIONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+Elsewhere = Callable[[tuple[bytes | None, str]], "tuple[Pool, roster.Route] | None"]
+
+
+class Waiting(Protocol):
+    """Who waits for a worker."""
+
+    turn: "asyncio.Future[Worker] | None"
+
+
+class _Waiter:
+    __slots__ = ("arrived", "worker")
+
+    def __init__(self, arrived: float, worker: "asyncio.Future[Worker]") -> None:
+        self.arrived = arrived
+        self.worker = worker
+
+
+class Pool:
+    """The workers of one pool, and the queue before them."""
+
+    def __init__(
+        self,
+        settings: roster.Pool,
+        counts: Counts,
+        loop: asyncio.AbstractEventLoop,
+        elsewhere: Elsewhere,
+    ) -> None:
+        self._elsewhere = elsewhere
+        self.settings = settings
+        self.counts = counts
+        self.loop = loop
+        self.workers: dict[str, Worker] = {}  # by address
+        self.choices: list[Worker] = []  # that may get something new, the longest idle first
+        self._queue: deque[_Waiter] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._homeless: dict[WebSocket, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Requests
+
+    async def worker(self, arrived: float, waiting: Waiting) -> Worker:
+        """Return a worker for one request, with a permit taken. Raises Rejected.
+
+        `arrived` is of the monotonic clock, in seconds. While it waits, `waiting.turn` is what it
+        waits for.
+        """
+        if not self._queue:
+            worker = self._free_one()
+            if worker is not None:
+                self.counts.waited(time.monotonic() - arrived)
+                return worker
+        if len(self._queue) >= self.settings.queue_limit:
+            raise self._rejected("full")
+        waiter = _Waiter(arrived, self.loop.create_future())
+        waiting.turn = waiter.worker
+        self._queue.append(waiter)
+        self.counts.add(board.WAITING)
+        self._tell_need()
+        if self._timer is None:
+            self._expire()
+        try:
+            worker = await waiter.worker
+        except asyncio.CancelledError:
+            if waiter.worker.done() and not waiter.worker.cancelled():
+                waiter.worker.result().release()
+            raise
+        finally:
+            waiting.turn = None
+            self.counts.add(board.WAITING, -1)
+        self.counts.waited(time.monotonic() - arrived)
+        return worker
+
+    def _rejected(self, reason: str) -> Rejected:
+        self.counts.rejected(reason)
+        return Rejected(reason)
+
+    def _free_one(self) -> Worker | None:
+        """Take a permit of the worker with the fewest requests, the longest idle among equals."""
+        choices = self.choices
+        place, fewest = -1, 0
+        for index, worker in enumerate(choices):
+            if worker.used < worker.granted and (place < 0 or worker.used < fewest):
+                place, fewest = index, worker.used
+        if place < 0:
+            return None
+        worker = choices[place]
+        worker.used += 1
+        if len(choices) > 1:
+            del choices[place]
+            choices.append(worker)
+        return worker
+
+    def serve(self) -> None:
+        """Give permits that are free to those who wait."""
+        while self._queue:
+            if self._queue[0].worker.done():
+                self._queue.popleft()  # it went away
+                continue
+            worker = self._free_one()
+            if worker is None:
+                return
+            self._queue.popleft().worker.set_result(worker)
+
+    def released(self, worker: Worker) -> None:
+        """Take notice that a worker has done with a request."""
+        if self._queue:
+            self.serve()
+        if worker.draining:
+            self.look_at(worker)
+
+    def _tell_need(self) -> None:
+        for worker in self.choices:
+            worker.need(len(self._queue))
+
+    def _expire(self) -> None:
+        """Turn away who has waited for too long, and look again when the next one will have."""
+        self._timer = None
+        settings = self.settings
+        limit = settings.queue_timeout if self.choices else settings.worker_timeout
+        now = time.monotonic()
+        while self._queue and self._queue[0].arrived + limit <= now:
+            waiter = self._queue.popleft()
+            if not waiter.worker.done():
+                reason = "late" if self.choices else "no_worker"
+                waiter.worker.set_exception(self._rejected(reason))
+        if self._queue:
+            pause = self._queue[0].arrived + limit - now
+            self._timer = self.loop.call_later(max(0.001, pause), self._expire)
+
+    # Workers
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether there is a worker at all."""
+        return bool(self.choices)
+
+    @property
+    def has_free(self) -> bool:
+        """Whether a request would not have to wait."""
+        return not self._queue and any(worker.has_permit for worker in self.choices)
+
+    def worker_usable(self, worker: Worker) -> None:
+        """Take notice that a worker answers."""
+        self._choose()
+
+    def worker_gone(self, worker: Worker) -> None:
+        """Take notice that a worker does not answer any more."""
+        if self.workers.get(worker.address) is worker:
+            del self.workers[worker.address]
+        self._choose()
+
+    def is_gone(self, worker: Worker) -> None:
+        """Take notice that the supervisor knows of a worker no more."""
+        if worker.usable:
+            self.drains(worker)  # its connection ends with it
+        else:
+            worker.close()
+
+    def close_down(self) -> None:
+        """Take notice that the pool is no more."""
+        for waiter in self._queue:
+            if not waiter.worker.done():
+                waiter.worker.set_exception(self._rejected("no_route"))
+        self._queue.clear()
+
+    def drains(self, worker: Worker) -> None:
+        """Take everything away from a worker, as soon as there is another one."""
+        if not worker.draining:
+            worker.draining = True
+            self._choose()
+
+    def exhausted(self, worker: Worker) -> None:
+        """Take notice that no more streams can be begun on a connection: make a new one."""
+        self.drains(worker)
+
+    def _choose(self) -> None:
+        usable = [worker for worker in self.workers.values() if worker.usable]
+        ready = [worker for worker in usable if not worker.draining]
+        self.choices = ready or usable
+        if self._timer is not None:
+            self._timer.cancel()
+            self._expire()
+        if ready:
+            for worker in usable:
+                if worker.draining:
+                    self._empty(worker)
+            self._house()
+        elif self.choices:
+            self._house()
+        if self._queue:
+            self._tell_need()
+            self.serve()
+
+    def look_at(self, worker: Worker) -> None:
+        """Let a draining worker go when nothing is left there."""
+        if not worker.streams and not worker.is_closed and self.has_other_than(worker):
+            worker.close()
+
+    # WebSockets that move
+
+    def _empty(self, worker: Worker) -> None:
+        """Move the WebSockets of a draining worker, at the pace of handovers."""
+        from chansup.relay.interface.websocket import WebSocket
+
+        found = [one for one in worker.streams.values() if isinstance(one, WebSocket)]
+        moving = [one for one in found if one.begin_to_move(worker)]
+        random.shuffle(moving)
+        staying = [one for one in moving if one.is_transparent]
+        settings = self.settings
+        longest = settings.stop_timeout * _DEPLOY_SHARE
+        self._spread(staying, min(len(staying) / settings.handover_rate, longest), worker)
+        leaving = [one for one in moving if not one.is_transparent]
+        self._spread(leaving, min(settings.drain_spread, longest), worker)
+        self.look_at(worker)
+
+    def has_other_than(self, worker: Worker) -> bool:
+        """Whether a worker that does not drain could take over what `worker` has."""
+        return any(other is not worker and not other.draining for other in self.choices)
+
+    def also_moves(self, websocket: "WebSocket", worker: Worker) -> None:
+        """Move a WebSocket that was accepted by a worker that drains already."""
+        if self.has_other_than(worker) and websocket.begin_to_move(worker):
+            self.loop.call_soon(websocket.leave, worker)
+
+    def _spread(self, websockets: "list[WebSocket]", seconds: float, worker: Worker) -> None:
+        for place, websocket in enumerate(websockets):
+            self.loop.call_later(place / len(websockets) * seconds, websocket.leave, worker)
+
+    def rescue(self, streams: Iterable[object]) -> None:
+        """Find another worker for WebSockets whose worker has died, not all at the same moment."""
+        from chansup.relay.interface.websocket import WebSocket
+
+        lost = [one for one in streams if isinstance(one, WebSocket) and one.needs_worker]
+        spread = min(_CRASH_SPREAD, len(lost) / self.settings.handover_rate)
+        for place, websocket in enumerate(lost):
+            self.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
+
+    def find_home(self, websocket: "WebSocket") -> None:
+        """Attach a WebSocket to the worker with the fewest, now or as soon as there is one."""
+        if not websocket.needs_worker:
+            return
+        if not self.settings.routes:
+            self._send_elsewhere(websocket)
+        elif self.choices:
+            websocket.attach(min(self.choices, key=lambda worker: worker.websockets))
+        elif websocket not in self._homeless:
+            patience = max(0.0, websocket.paused_at + self.settings.websocket_timeout
+                           - time.monotonic())  # fmt: skip
+            self._homeless[websocket] = self.loop.call_later(patience, self._give_up, websocket)
+
+    def _send_elsewhere(self, websocket: "WebSocket") -> None:
+        """Find a place by the new routes for a WebSocket of a pool that serves no more."""
+        place = self._elsewhere(websocket.host_and_path())
+        if place is None:
+            websocket.give_up("closed")
+        else:
+            websocket.change_pool(*place)
+
+    def forget(self, websocket: "WebSocket") -> None:
+        """Take notice that a WebSocket needs no worker any more."""
+        timer = self._homeless.pop(websocket, None)
+        if timer is not None:
+            timer.cancel()
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _give_up(self, websocket: "WebSocket") -> None:
+        self._homeless.pop(websocket, None)
+        websocket.give_up("no_worker")
+
+    def _house(self) -> None:
+        if self._homeless:
+            homeless = list(self._homeless)
+            for websocket in homeless:
+                self.forget(websocket)
+            self.rescue(homeless)

@@ -1,0 +1,461 @@
+"""One HTTP request on its way through the relay."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from chansup.protocol import relay_board as board
+from chansup.relay import scopes
+from chansup.relay.credits import REPORTED, WINDOW, Window
+from chansup.relay.frames import (
+    END,
+    EXPECTED,
+    FAILED,
+    FINISHED,
+    MAX_PAYLOAD,
+    MORE,
+    Frame,
+    FrameError,
+    Kind,
+    pack,
+    split,
+)
+from chansup.relay.interface.answers import answer
+from chansup.relay.interface.pool import Pool, Rejected
+from chansup.relay.interface.worker import Worker
+from chansup.relay.streams import TO_INTERFACE, State, advance
+from chansup.relay.waiters import wake
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
+MAX_DEATHS = 3  # of workers in a row that one request or message survives
+_COMPLETE = frozenset({State.ANSWERED, State.OVER})
+_EXPLANATIONS = {
+    "full": "too many requests wait already",
+    "late": "no worker was free in time",
+    "no_worker": "there is no worker",
+    "no_route": "nothing is served here any more",
+}
+_RETAINED = 64 * 1024  # bytes of a request's body, kept for another attempt
+
+
+_log = logging.getLogger("chansup.relay")
+
+
+class BrokenResponse(Exception):
+    """A response that has begun cannot be completed: the server shall break the connection off."""
+
+
+class Request:
+    """A request, from its arrival to the end of its response."""
+
+    __slots__ = (
+        "_attempt", "_credited", "_deaths", "_delivered", "_events", "_expected", "_gathered",
+        "_link", "_lost", "_parts_in", "_parts_out", "_pool", "_pump", "_receive", "_redeliver",
+        "_retained", "_retained_size", "_scope", "_send", "_started", "_state", "_stream", "_told",
+        "_trailers_follow", "_unreported", "_uploaded", "_waiter", "_window", "_worker", "arrived",
+        "client_gone", "turn",
+    )  # fmt: skip
+
+    def __init__(
+        self, pool: Pool, redeliver: bool, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._pool = pool
+        self._redeliver = redeliver
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._pump: asyncio.Task[None] | None = None
+        self._worker: Worker | None = None
+        self._link: Any = None
+        self._stream = 0
+        self._state = State.WAITING
+        self._events: deque[Frame] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._credited: asyncio.Future[None] | None = None
+        self._window: Window | None = None
+        self._parts_in = 0  # of the response
+        self._parts_out = 0  # of the request's body
+        self._unreported = 0
+        self._retained: list[bytes] | None = []  # the body so far, for another attempt
+        self._retained_size = 0
+        self._uploaded = not has_body(scope)
+        self._expected = False
+        self._delivered = False  # the app knows of it
+        self._started = False  # the client has seen a part of the response
+        self._lost = False  # the worker is gone
+        self._deaths = 0
+        self._attempt = 0
+        self._told = False  # the worker knows that the client is gone
+        self._trailers_follow = False
+        self._gathered: list[Frame] = []
+        self.turn: asyncio.Future[Worker] | None = None
+        self.client_gone = False
+        self.arrived = time.monotonic()
+
+    # Its course
+
+    async def run(self) -> None:
+        """Have it answered."""
+        try:
+            head = scopes.encode_http(self._scope, self.arrived)
+        except scopes.ScopeError:
+            await answer(self._scope, self._send, 400, "the request cannot be relayed")
+            return
+        if len(head) > scopes.MAX_SCOPE:
+            await answer(self._scope, self._send, 431, "the header fields are too large")
+            return
+        try:
+            while True:
+                worker = await self._find_worker()
+                if worker is None:
+                    return
+                self._begin(worker, head)
+                if await self._respond():
+                    return
+                if not await self._may_try_again():
+                    return
+                self._pool.counts.add(board.RETRIES)
+        finally:
+            self._end()
+
+    async def _find_worker(self) -> Worker | None:
+        if self._uploaded and not self._pool.has_free:
+            self.watch()
+        try:
+            return await self._pool.worker(self.arrived, self)
+        except Rejected as rejected:
+            if not self.client_gone:
+                text = _EXPLANATIONS[rejected.reason]
+                await answer(self._scope, self._send, 503, text, retry_after=1)
+            return None
+
+    def _begin(self, worker: Worker, head: bytes) -> None:
+        """Send the request to a worker, with what came of its body so far."""
+        self._worker = worker
+        assert worker.link is not None
+        link = self._link = worker.link
+        stream = self._stream = worker.begin(self)
+        worker.pool.counts.add(board.IN_FLIGHT)
+        self._state = State.WAITING
+        self._attempt += 1
+        self._lost = self._delivered = self._told = False
+        self._parts_in = self._parts_out = self._unreported = 0
+        if self._uploaded and not self._retained:
+            if len(head) <= MAX_PAYLOAD:
+                link.send(pack(Kind.REQUEST, END, stream, 0, head))
+            else:
+                for frame in split(Kind.REQUEST, END, stream, 0, head):
+                    link.send(frame)
+            return
+        first = self._pump is None
+        self._expected = first and expects_continue(self._scope)
+        self._window = Window(worker.budget, 0 if self._expected else WINDOW)
+        flags = EXPECTED if self._expected else 0
+        for frame in split(Kind.REQUEST, flags, stream, 0, head):
+            link.send(frame)
+        if first:
+            self._pump = worker.loop.create_task(self._upload())
+        else:
+            self._send_again()
+            wake(self._credited)
+
+    async def _respond(self) -> bool:
+        """Pass the response on. Say whether that is all; False: the worker died on the way."""
+        events = self._events
+        while True:
+            while not events:
+                if self.client_gone:
+                    return True
+                if self._lost:
+                    return False
+                self._waiter = self._pool.loop.create_future()
+                await self._waiter
+            frame = events.popleft()
+            if await self._pass_on(frame):
+                return True
+
+    async def _pass_on(self, frame: Frame) -> bool:
+        """Pass an event of the app to the server. Say whether it was the last one."""
+        kind = frame.kind
+        send = self._send
+        if kind == Kind.RESPONSE:
+            size = frame.number
+            payload = frame.payload
+            head = self._head(payload[:size])
+            self._started = True
+            await send(
+                {"type": "http.response.start", "status": head.status, "headers": head.headers}
+            )
+            await send({"type": "http.response.body", "body": payload[size:], "more_body": False})
+            return True
+        if kind == Kind.BODY:
+            return await self._pass_body_on(frame)
+        if kind == Kind.START:
+            head = self._head(frame.payload)
+            self._started = True
+            self._trailers_follow = head.trailers
+            start: Message = {
+                "type": "http.response.start",
+                "status": head.status,
+                "headers": head.headers,
+            }
+            if head.trailers:
+                start["trailers"] = True
+            await send(start)
+            return False
+        if kind == Kind.EVENT:
+            return await self._pass_event_on(frame.payload)
+        return await self._finish(bool(frame.flags & FAILED))
+
+    async def _pass_body_on(self, frame: Frame) -> bool:
+        """Pass on what there is of the body, at once."""
+        events = self._events
+        parts = [frame.payload]
+        while events and events[0].kind == Kind.BODY and not frame.flags & END:
+            frame = events.popleft()
+            parts.append(frame.payload)
+        body = b"".join(parts) if len(parts) > 1 else parts[0]
+        is_last = bool(frame.flags & END)
+        await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
+        if not is_last:
+            self._unreported += len(body)
+            if self._unreported >= REPORTED and not self._lost:
+                self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
+                self._unreported = 0
+        return is_last and not self._trailers_follow
+
+    def _head(self, payload: bytes) -> scopes.Head:
+        try:
+            return scopes.decode_head(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BrokenResponse(f"the app's status or headers: {error}") from None
+
+    async def _pass_event_on(self, payload: bytes) -> bool:
+        try:
+            event = scopes.decode_event(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BrokenResponse(f"an event of the app: {error}") from None
+        await self._send(event)
+        return event["type"] == "http.response.trailers" and not event.get("more_trailers", False)
+
+    async def _finish(self, failed: bool) -> bool:
+        """Take notice that the app has returned before the response was complete."""
+        if self._started:
+            raise BrokenResponse("the app ended before its response did")
+        await answer(self._scope, self._send, 500, "Internal Server Error")
+        return True
+
+    async def _may_try_again(self) -> bool:
+        """After its worker died: say whether another one may have it. If not, answer."""
+        counts = self._pool.counts
+        safe = self._scope["method"] in SAFE_METHODS
+        if self._started:
+            counts.add(board.FAILED)
+            raise BrokenResponse("the worker died before the response was complete")
+        if safe or self._delivered:
+            self._deaths += 1
+        if self._deaths >= MAX_DEATHS:
+            counts.add(board.POISON)
+            _log.error(
+                "poison: %s %s: %d workers of %s died with it, it is not tried again",
+                self._scope["method"],
+                self._scope["path"],
+                self._deaths,
+                self._pool.settings.name,
+            )
+        elif self._retained is not None and (safe or not self._delivered or self._redeliver):
+            self.arrived = time.monotonic()
+            return True
+        counts.add(board.FAILED)
+        await answer(self._scope, self._send, 502, "the process that worked on it died")
+        return False
+
+    def _end(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+        if self._state not in _COMPLETE and not self._lost and self._link is not None:
+            self._tell_worker_that_client_left()
+
+    def _tell_worker_that_client_left(self) -> None:
+        if not self._told:
+            self._told = True
+            self._link.send(pack(Kind.DISCONNECT, 0, self._stream, 0))
+
+    # What the worker sends
+
+    def take(self, frame: Frame) -> None:
+        """Take a frame of this stream. Raises FrameError."""
+        kind, flags = frame.kind, frame.flags
+        if flags & MORE:
+            self._gather(frame)
+            return
+        if self._gathered:
+            frame = self._completed(frame)
+        self._state = advance(TO_INTERFACE, self._state, kind, flags)
+        if kind == Kind.BODY:
+            self._parts_in += 1
+            if frame.number != self._parts_in:
+                raise FrameError(f"part {frame.number} of a body instead of {self._parts_in}")
+        elif kind == Kind.CREDIT:
+            self._take_credit(frame.number)
+            return
+        elif kind == Kind.RECEIVED:
+            self._delivered = True
+            if not self._redeliver and self._scope["method"] not in SAFE_METHODS:
+                self._retained = None
+            return
+        if kind == Kind.DONE or flags & FINISHED:
+            self._leave_worker()
+        self._events.append(frame)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _gather(self, frame: Frame) -> None:
+        """Keep a part of what is larger than a frame."""
+        if frame.kind not in (Kind.START, Kind.EVENT):
+            raise FrameError(f"a frame of kind {frame.kind} in parts")
+        self._gathered.append(frame)
+        if len(self._gathered) * MAX_PAYLOAD > scopes.MAX_EVENT:
+            raise FrameError("an event that is too large")
+
+    def _completed(self, frame: Frame) -> Frame:
+        parts, self._gathered = [*self._gathered, frame], []
+        if any(part.kind != frame.kind for part in parts):
+            raise FrameError("parts of different kinds")
+        return frame._replace(payload=b"".join(part.payload for part in parts))
+
+    def _take_credit(self, size: int) -> None:
+        if self._window is None or not self._window.consumed(size):
+            raise FrameError("credit for what was never sent")
+        self._window.size = WINDOW
+        self._expected = False
+        wake(self._credited)
+
+    def worker_lost(self) -> None:
+        """Take notice that the worker is gone."""
+        self._lost = True
+        self._pool.counts.add(board.IN_FLIGHT, -1)
+        if self._window is not None:
+            self._window.close()
+        wake(self._waiter)
+
+    def _leave_worker(self) -> None:
+        assert self._worker is not None
+        self._pool.counts.add(board.IN_FLIGHT, -1)
+        if self._window is not None:
+            self._window.close()
+        self._worker.release()
+
+    # What the client sends
+
+    def watch(self) -> None:
+        """Look whether the client goes away, from now on; for requests whose body is there."""
+        if self._pump is None:
+            self._pump = self._pool.loop.create_task(self._wait_for_disconnect())
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it would be noticed that the client goes away."""
+        return self._pump is not None
+
+    async def _wait_for_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._client_left()
+
+    def _client_left(self) -> None:
+        self.client_gone = True
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_exception(Rejected("no_worker"))
+        if self._link is not None and not self._lost and self._state is not State.OVER:
+            self._tell_worker_that_client_left()
+        wake(self._waiter)
+
+    async def _upload(self) -> None:
+        """Bring the body to the worker, as fast as the app takes it."""
+        while not self._uploaded:
+            if self._expected:
+                await self._credit()
+                continue
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._client_left()
+                return
+            body = message.get("body", b"")
+            self._uploaded = not message.get("more_body", False)
+            if self._retained is not None:
+                self._retain(body)
+            if not self._lost:
+                await self._send_parts(body)
+        await self._wait_for_disconnect()
+
+    def _retain(self, body: bytes) -> None:
+        assert self._retained is not None
+        self._retained_size += len(body)
+        if self._retained_size > _RETAINED:
+            self._retained = None
+        elif body:
+            self._retained.append(body)
+
+    async def _send_parts(self, body: bytes) -> None:
+        attempt = self._attempt
+        last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
+        for offset in range(0, last + 1, MAX_PAYLOAD):
+            assert self._window is not None
+            while not self._window.is_open or self._link.crowded:
+                if self._window.is_open:
+                    await self._link.room()
+                else:
+                    self._pool.counts.add(board.EXHAUSTED)
+                    await self._credit()
+                if attempt != self._attempt:
+                    return  # another worker got all of it
+            ends = END if self._uploaded and offset == last else 0
+            self._send_part(body[offset : offset + MAX_PAYLOAD], ends)
+
+    def _send_part(self, piece: bytes, flags: int) -> None:
+        assert self._window is not None
+        if piece or flags:
+            self._window.sent(len(piece))
+            self._parts_out += 1
+            self._link.send(pack(Kind.BODY, flags, self._stream, self._parts_out, piece))
+
+    def _send_again(self) -> None:
+        """Send what came of the body before this attempt: no more than a window."""
+        body = b"".join(self._retained or ())
+        last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
+        for offset in range(0, last + 1, MAX_PAYLOAD):
+            ends = END if self._uploaded and offset == last else 0
+            self._send_part(body[offset : offset + MAX_PAYLOAD], ends)
+
+    async def _credit(self) -> None:
+        self._credited = self._pool.loop.create_future()
+        await self._credited
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a body comes, or may come: RFC 9112, section 6.3; HTTP/2 need not announce it."""
+    if scope["http_version"][0] != "1":
+        return True
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
+
+
+def expects_continue(scope: Scope) -> bool:
+    """Whether the client waits for leave to send the body: RFC 9110, section 10.1.1."""
+    return any(
+        name == b"expect" and value.lower() == b"100-continue" for name, value in scope["headers"]
+    )

@@ -1,0 +1,218 @@
+"""One app worker, as the interface sees it: its connection, its permits, its streams."""
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from chansup.protocol import relay_board as board
+from chansup.relay import scopes
+from chansup.relay.credits import Budget
+from chansup.relay.frames import FINISHED, MAX_STREAM, PROTOCOL, Frame, FrameError, Kind, pack
+from chansup.relay.link import Link
+
+if TYPE_CHECKING:
+    from chansup.relay.interface.pool import Pool
+
+_log = logging.getLogger("chansup.relay")
+_GREETING_TIMEOUT = 10.0  # seconds
+_RETRY = 0.2  # seconds between attempts to connect to a worker that should be there
+
+
+class Stream(Protocol):
+    """Whoever has begun a stream at a worker."""
+
+    def take(self, frame: Frame) -> None:
+        """Take a frame. Raises FrameError."""
+
+    def worker_lost(self) -> None:
+        """Take notice that the worker is gone."""
+
+
+class Worker:
+    """A process that runs the app. `usable`: it was greeted, and its connection stands."""
+
+    def __init__(
+        self,
+        pool: "Pool",
+        name: str,
+        pid: int,
+        address: str,
+        hello: scopes.Hello,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.pool = pool
+        self.name = name
+        self.pid = pid
+        self.address = address
+        self.loop = loop
+        self.draining = False
+        self.usable = False
+        self.granted = 0  # permits
+        self.used = 0  # of these
+        self.websockets = 0  # that are attached, or on their way
+        self.streams: dict[int, Stream] = {}
+        self.budget = Budget()
+        self.link: Link | None = None
+        self._hello = hello
+        self._owed = 0  # permits that go back as soon as they are free
+        self._needed = 0  # as the worker knows
+        self._next = 1
+        self._closed = False
+        self._counted = (0, 0)
+        self._connecting: asyncio.Task[None] | None = None
+
+    # The connection
+
+    def connect(self) -> None:
+        """Begin to connect."""
+        self._connecting = self.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        while not self._closed:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                await self.loop.sock_connect(sock, self.address)
+            except OSError:
+                sock.close()
+                await asyncio.sleep(_RETRY)  # it may end just now; the roster will tell
+            else:
+                self.adopt(sock)
+                return
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Speak to the worker at the other end of `sock`."""
+        self.link = Link(sock, self.loop, self._take, self._lost)
+        self.link.send(pack(Kind.HELLO, 0, 0, 0, scopes.encode(self._hello)))
+        self.loop.call_later(_GREETING_TIMEOUT, self._expect_greeting)
+
+    def _expect_greeting(self) -> None:
+        if self.link is not None and not self.usable and not self._closed:
+            self.link.lose("no greeting came")
+
+    def close(self) -> None:
+        """Close the connection. Streams that are left are told."""
+        if self._closed:
+            return
+        self._closed = True
+        self.usable = False
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self.link is not None:
+            self.link.flush()
+            self.link.close()
+        self._abandon()
+
+    def _lost(self, reason: str) -> None:
+        was_usable, self.usable, self._closed = self.usable, False, True
+        if not was_usable:
+            _log.error("%s: cannot be used: %s", self.name, reason)
+        self._abandon()
+
+    def _abandon(self) -> None:
+        streams, self.streams = self.streams, {}
+        self.count_bytes()
+        self.pool.worker_gone(self)
+        for stream in streams.values():
+            stream.worker_lost()
+        self.pool.rescue(streams.values())
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it will not be used again."""
+        return self._closed
+
+    # What comes
+
+    def _take(self, frames: list[Frame]) -> None:
+        streams = self.streams
+        for frame in frames:
+            number = frame.stream
+            if number:
+                stream = streams.get(number)
+                if stream is None:
+                    if number >= self._next:
+                        raise FrameError(f"a frame of stream {number}, which was never begun")
+                    raise FrameError(f"a frame of stream {number}, which is over")
+                if frame.kind == Kind.DONE or frame.flags & FINISHED:
+                    del streams[number]
+                stream.take(frame)
+            else:
+                self._take_own(frame)
+
+    def _take_own(self, frame: Frame) -> None:
+        if frame.kind == Kind.HELLO and not self.usable:
+            self._greet(frame)
+        elif not self.usable:
+            raise FrameError("no greeting: the other side is no app worker")
+        elif frame.kind == Kind.GRANT:
+            self.granted += frame.number
+            self._needed = max(0, self._needed - frame.number)
+            self.pool.serve()
+        elif frame.kind == Kind.RECALL:
+            self._owed += frame.number
+            self._pay()
+        elif frame.kind == Kind.DRAINING:
+            self.pool.drains(self)
+        else:
+            raise FrameError(f"a frame of kind {frame.kind}")
+
+    def _greet(self, frame: Frame) -> None:
+        try:
+            hello = scopes.decode_hello(frame.payload)
+        except msgspec.DecodeError as error:
+            raise FrameError(f"no greeting: {error}") from None
+        if hello.protocol != PROTOCOL:
+            raise FrameError(
+                f"it speaks version {hello.protocol} of the relay, this interface {PROTOCOL}: "
+                "`chansup restart interface` brings both to the same version"
+            )
+        self.usable = True
+        self.pool.worker_usable(self)
+
+    # Streams and permits
+
+    @property
+    def has_permit(self) -> bool:
+        """Whether one more request may be begun."""
+        return self.used < self.granted
+
+    def begin(self, stream: Stream) -> int:
+        """Return the number of a new stream."""
+        number = self._next
+        self._next = number + 1
+        if self._next > MAX_STREAM:
+            self.pool.exhausted(self)
+        self.streams[number] = stream
+        return number
+
+    def release(self) -> None:
+        """Give a permit back to whoever is next."""
+        self.used -= 1
+        if self._owed:
+            self._pay()
+        self.pool.released(self)
+
+    def need(self, number: int) -> None:
+        """Tell the worker how many requests wait, if it does not know."""
+        if self.usable and number > self._needed and self.link is not None:
+            self._needed = number
+            self.link.send_control(pack(Kind.NEED, 0, 0, number))
+
+    def _pay(self) -> None:
+        number = min(self._owed, self.granted - self.used)
+        if number > 0 and self.link is not None:
+            self._owed -= number
+            self.granted -= number
+            self.link.send_control(pack(Kind.RETURN, 0, 0, number))
+
+    def count_bytes(self) -> None:
+        """Add what went over the connection since the last time to the relay board."""
+        if self.link is not None:
+            out, into = self.link.bytes_out, self.link.bytes_in
+            self.pool.counts.add(board.BYTES, out - self._counted[0])
+            self.pool.counts.add(board.BYTES + 1, into - self._counted[1])
+            self._counted = out, into

@@ -1,0 +1,207 @@
+"""One connection between an interface process and an app worker.
+
+Written over the bare socket, not over a transport: whoever sends decides when the bytes leave. What
+is sent during one turn of the event loop leaves in one write at its end. Control frames overtake
+data that could not be written yet.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from chansup.relay.frames import Decoder, Frame, FrameError
+from chansup.relay.waiters import wake
+
+_READ_SIZE = 128 * 1024
+_CROWDED = 128 * 1024  # bytes that wait to be written, above which senders of data wait
+_ADMITTED = 8  # senders that may go on at a time, each with one frame
+
+
+class Late(Protocol):
+    """Somebody who decides at the end of the turn what is to be sent."""
+
+    def emit(self) -> None:
+        """Send it now."""
+
+
+class Link:
+    """Frames in, frames out. `lost` is called once, when the connection is gone."""
+
+    __slots__ = (
+        "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop", "_on_frames",
+        "_on_lost", "_scheduled", "_size", "_socket", "_unsent", "_writing", "bytes_in",
+        "bytes_out", "closed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_frames: Callable[[list[Frame]], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._socket = sock
+        self._loop = loop
+        self._on_frames = on_frames
+        self._on_lost = on_lost
+        self._decoder = Decoder()
+        self._scheduled = False
+        self._writing = False
+        self._unsent: memoryview | None = None
+        self._crowd: deque[asyncio.Future[None]] = deque()
+        self._control: list[bytes] = []
+        self._data: list[bytes] = []
+        self._flushed: list[asyncio.Future[None]] = []
+        self._size = 0  # bytes of data that were not written yet
+        self._late: list[Late] = []
+        self.closed = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+        loop.add_reader(sock.fileno(), self._read)
+
+    # Out
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame at the end of this turn, in order with other data."""
+        self._data.append(frame)
+        self._size += len(frame)
+        if not self._scheduled:
+            self.schedule()
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a frame at the end of this turn, before any data."""
+        self._control.append(frame)
+        if not self._scheduled:
+            self.schedule()
+
+    def send_late(self, sender: Late) -> None:
+        """Ask `sender` at the end of this turn."""
+        self._late.append(sender)
+        if not self._scheduled:
+            self.schedule()
+
+    def schedule(self) -> None:
+        """See to it that what was gathered is written at the end of this turn."""
+        if not self.closed:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> bool:
+        """Write now what was gathered. Say whether all of it has left this process."""
+        while self._late:
+            late, self._late = self._late, []
+            for sender in late:
+                sender.emit()
+        self._scheduled = False
+        if self.closed or self._writing:
+            return False
+        return self._write()
+
+    def _write(self) -> bool:
+        while True:
+            if self._unsent is None:
+                if not self._control and not self._data:
+                    break
+                rest = memoryview(b"".join(self._control + self._data))
+                self._control.clear()
+                self._data.clear()
+            else:
+                rest, self._unsent = self._unsent, None
+            try:
+                written = self._socket.send(rest)
+            except (BlockingIOError, InterruptedError):
+                written = 0
+            except OSError as error:
+                self.lose(error.strerror or str(error))
+                return False
+            self.bytes_out += written
+            if written < len(rest):
+                self._unsent = rest[written:]
+                if not self._writing:
+                    self._writing = True
+                    self._loop.add_writer(self._socket.fileno(), self._write)
+                return False
+        self._size = 0
+        for waiter in self._flushed:
+            wake(waiter)
+        self._flushed.clear()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._socket.fileno())
+        if self._crowd:
+            self._admit()
+        return True
+
+    @property
+    def crowded(self) -> bool:
+        """Whether senders of data should wait for `room`."""
+        return self._size > _CROWDED or bool(self._crowd)
+
+    async def room(self) -> None:
+        """Wait until there is room for one more frame of data; first come, first served."""
+        if not self.crowded or self.closed:
+            return
+        waiter = self._loop.create_future()
+        self._crowd.append(waiter)
+        await waiter
+
+    async def flushed(self) -> None:
+        """Wait until everything has left this process, or the connection is gone."""
+        if self._writing:
+            waiter = self._loop.create_future()
+            self._flushed.append(waiter)
+            await waiter
+
+    def _admit(self) -> None:
+        """Let some of those who wait send: as much as one write takes."""
+        for _ in range(min(len(self._crowd), _ADMITTED)):
+            wake(self._crowd.popleft())
+        if self._crowd and not self._scheduled:
+            self.schedule()  # those admitted may have nothing to send any more
+
+    # In
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.lose(error.strerror or str(error))
+            return
+        if not data:
+            self.lose("closed by the other side")
+            return
+        self.bytes_in += len(data)
+        try:
+            self._on_frames(self._decoder.feed(data))
+        except FrameError as error:
+            self.lose(str(error))
+
+    # The end
+
+    def lose(self, reason: str) -> None:
+        """Close the connection because of an error."""
+        if not self.closed:
+            self.close()
+            self._on_lost(reason)
+
+    def close(self) -> None:
+        """Close the connection; `lost` is not called."""
+        if self.closed:
+            return
+        self.closed = True
+        descriptor = self._socket.fileno()
+        self._loop.remove_reader(descriptor)
+        if self._writing:
+            self._loop.remove_writer(descriptor)
+        self._socket.close()
+        self._unsent = None
+        self._control.clear()
+        self._data.clear()
+        for waiter in [*self._crowd, *self._flushed]:
+            wake(waiter)
+        self._crowd.clear()
+        self._flushed.clear()

@@ -1,0 +1,224 @@
+"""How a scope, and the events that are not bare bytes, are written into payloads: MessagePack.
+
+The encoding is that of msgspec; the decoder checks types, so that what a broken peer sends raises
+DecodeError and nothing else.
+"""
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from chansup.errors import ChansupError
+
+Scope = MutableMapping[str, Any]
+Headers = list[tuple[bytes, bytes]]
+
+SPECIFICATION = "2.4"  # of ASGI HTTP and WebSocket: send() raises OSError when the client is gone
+MAX_SCOPE = 256 * 1024  # bytes
+MAX_EVENT = 256 * 1024
+
+# Extensions that the relay carries, and what an app sends when it uses them.
+EXTENSIONS = {
+    "http": frozenset(
+        {"tls", "http.response.trailers", "http.response.early_hint", "http.response.push"}
+    ),
+    "websocket": frozenset({"tls", "websocket.http.response"}),
+}
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What each side says first."""
+
+    protocol: int
+    version: str  # of chansup
+    name: str  # of the slot
+
+
+class HttpScope(msgspec.Struct, array_like=True):
+    """The scope of a request, and when it arrived: CLOCK_MONOTONIC, in seconds."""
+
+    arrived: float
+    http_version: str
+    method: str
+    scheme: str
+    path: str
+    raw_path: bytes | None
+    query_string: bytes
+    root_path: str
+    headers: Headers
+    client: tuple[str, int | None] | None
+    server: tuple[str, int | None] | None
+    extensions: dict[str, Any] | None
+
+
+class Resumption(msgspec.Struct, array_like=True):
+    """What the app is told of a handover: ``scope["extensions"]["chansup.handover"]``."""
+
+    count: int = 0  # handovers of this connection so far; 0: it is new
+    reason: str | None = None  # "deploy" or "crash"
+    checkpoint: Any = None  # what the app stored last: bytes or str
+
+
+class WebSocketScope(msgspec.Struct, array_like=True):
+    """The scope of a WebSocket, and when it arrived: CLOCK_MONOTONIC, in seconds."""
+
+    arrived: float
+    http_version: str
+    scheme: str
+    path: str
+    raw_path: bytes | None
+    query_string: bytes
+    root_path: str
+    headers: Headers
+    client: tuple[str, int | None] | None
+    server: tuple[str, int | None] | None
+    subprotocols: list[str]
+    extensions: dict[str, Any] | None
+
+
+class ScopeError(ChansupError):
+    """A scope that cannot be relayed."""
+
+
+class Head(msgspec.Struct, array_like=True):
+    """``http.response.start``."""
+
+    status: int
+    headers: Headers
+    trailers: bool = False
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_hello = msgspec.msgpack.Decoder(Hello).decode
+decode_http = msgspec.msgpack.Decoder(HttpScope).decode
+decode_websocket = msgspec.msgpack.Decoder(tuple[Resumption, WebSocketScope]).decode
+decode_head = msgspec.msgpack.Decoder(Head).decode
+decode_accept = msgspec.msgpack.Decoder(tuple[str | None, Headers]).decode
+decode_event = msgspec.msgpack.Decoder(dict[str, Any]).decode
+decode_checkpoint: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode
+decode_websocket_scope = msgspec.msgpack.Decoder(WebSocketScope).decode
+
+
+def encode_http(scope: Scope, arrived: float) -> bytes:
+    """Return the scope of a request as a payload. Raises ScopeError."""
+    get = scope.get
+    extensions = get("extensions")
+    try:
+        return encode(
+            (
+                arrived,
+                scope["http_version"],
+                scope["method"],
+                scope["scheme"],
+                scope["path"],
+                get("raw_path"),
+                get("query_string", b""),
+                get("root_path", ""),
+                scope["headers"],
+                get("client"),
+                get("server"),
+                carried("http", extensions) if extensions else None,
+            )
+        )
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ScopeError(str(error)) from None
+
+
+def encode_websocket(scope: Scope, arrived: float) -> bytes:
+    """Return the scope of a WebSocket as a part of a payload. Raises ScopeError."""
+    get = scope.get
+    extensions = get("extensions")
+    try:
+        return encode(
+            (
+                arrived,
+                get("http_version", "1.1"),
+                get("scheme", "ws"),
+                scope["path"],
+                get("raw_path"),
+                get("query_string", b""),
+                get("root_path", ""),
+                scope["headers"],
+                get("client"),
+                get("server"),
+                get("subprotocols") or [],
+                carried("websocket", extensions) if extensions else None,
+            )
+        )
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ScopeError(str(error)) from None
+
+
+def encode_head(event: MutableMapping[str, Any], trailers: bool) -> bytes:
+    """Return the status and headers of ``http.response.start``. Raises TypeError."""
+    headers = event.get("headers", ())
+    if type(headers) is not list:
+        headers = list(headers)
+    return encode((event["status"], headers, trailers))
+
+
+def opening(resumption: Resumption, scope: bytes) -> bytes:
+    """Return the payload of OPEN: an array of two, so that the scope need not be encoded again."""
+    return b"\x92" + encode(resumption) + scope
+
+
+def carried(kind: str, extensions: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return those of the server's extensions that the relay carries."""
+    known = EXTENSIONS[kind]
+    return {name: value for name, value in extensions.items() if name in known}
+
+
+def http_scope(fields: HttpScope, state: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the scope that the app gets."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": SPECIFICATION},
+        "http_version": fields.http_version,
+        "server": fields.server,
+        "client": fields.client,
+        "scheme": fields.scheme,
+        "method": fields.method,
+        "root_path": fields.root_path,
+        "path": fields.path,
+        "query_string": fields.query_string,
+        "headers": fields.headers,
+    }
+    if fields.raw_path is not None:
+        scope["raw_path"] = fields.raw_path
+    if fields.extensions is not None:
+        scope["extensions"] = fields.extensions
+    if state is not None:
+        scope["state"] = state.copy()
+    return scope
+
+
+def websocket_scope(
+    fields: WebSocketScope, resumption: Resumption, state: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the scope that the app gets."""
+    handover = {
+        "count": resumption.count,
+        "reason": resumption.reason,
+        "checkpoint": resumption.checkpoint,
+    }
+    scope: dict[str, Any] = {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": SPECIFICATION},
+        "http_version": fields.http_version,
+        "scheme": fields.scheme,
+        "server": fields.server,
+        "client": fields.client,
+        "root_path": fields.root_path,
+        "path": fields.path,
+        "query_string": fields.query_string,
+        "headers": fields.headers,
+        "subprotocols": fields.subprotocols,
+        "extensions": {**(fields.extensions or {}), "chansup.handover": handover},
+    }
+    if fields.raw_path is not None:
+        scope["raw_path"] = fields.raw_path
+    if state is not None:
+        scope["state"] = state.copy()
+    return scope
