@@ -334,3 +334,17 @@ def test_the_cli_finds_the_socket_without_heavy_imports():
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert said.stdout.strip() == "[]"
+
+
+def test_other_users_get_through_to_a_socket_but_see_no_names(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    directory = RuntimeDirectory(tmp_path / "a" / "run")
+    directory.open()
+    try:
+        directory.let_pass()
+        modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (
+            tmp_path, tmp_path / "a", tmp_path / "a" / "run", tmp_path / "a" / "run" / "lock")]  # fmt: skip
+        assert modes == [0o700, 0o711, 0o711, 0o600]
+    finally:
+        directory.close()
+    assert not (tmp_path / "a").exists()
