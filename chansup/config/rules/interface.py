@@ -76,7 +76,7 @@ def mode(context: Context) -> Iterator[Finding]:
         yield ("interface", "mode"), f'{beside}: write "relay", or remove mode or serves'
     elif interface.server == "gunicorn":
         message = (
-            f"({quoted(interface.server)}) cannot hold connections for app workers: write "
+            f"{quoted(interface.server)} cannot hold connections for app workers: write "
             f"{listed(_OF_THE_RELAY)}. A WSGI app runs in the workers: wsgi in {table}"
         )
         yield ("interface", "server"), message

@@ -51,7 +51,7 @@ def pools(context: Context) -> Iterator[Finding]:
         key = ("workers", name)
         if table.on_reload not in ("overlap", "auto"):
             message = (
-                f"({quoted(table.on_reload)}) would leave clients without app workers for a while: "
+                f"{quoted(table.on_reload)} would leave clients without app workers for a while: "
                 'remove it, or write "overlap"'
             )
             yield (*key, "on_reload"), message
