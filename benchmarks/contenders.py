@@ -7,6 +7,7 @@ else is as each project ships it.
 import asyncio
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from benchmarks.apps.releases import Releases, read_body
 from benchmarks.process import Process, StartError, free_port, output_of
@@ -119,6 +122,13 @@ class Contender:
             raise StartError(f"{self.label} does not serve; it printed:\n{said}")
         return seen
 
+    def pids(self) -> set[int]:
+        """Return all of its processes that run now."""
+        running = {process.pid for process in self.processes if process.is_running}
+        for process in self.processes:
+            running.update(descendant.pid for descendant in process.descendants())
+        return running
+
     async def stop(self) -> None:
         """Stop all of its processes."""
         await asyncio.gather(*(process.stop() for process in self.processes))
@@ -154,6 +164,7 @@ class Chansup(Contender):
         self.label = f"chansup, {server}{' (WSGI)' if site.gateway == 'wsgi' else ''}"
         self.extra = extra  # further tables of the config file
         self.admin = admin
+        self.interfaces = site.processes
         self.config = site.root / "chansup.toml"
         self.runtime_directory = site.root / "run"
 
@@ -183,7 +194,7 @@ environment = {{ SITE_IMPORT_SECONDS = {value["seconds"]} }}
 [interface]
 bind = {value["bind"]}
 server = {value["server"]}
-processes = {self.site.processes}
+processes = {self.interfaces}
 
 [admin]
 bind = {value["admin"]}
@@ -215,6 +226,30 @@ runtime_directory = {value["runtime"]}
             return None, took
         document: dict[str, object] = json.loads(said)
         return document, took
+
+
+class Relay(Chansup):
+    """A server under chansup, in relay mode: `site.processes` app workers behind it."""
+
+    def __init__(
+        self, server: str, site: Site, interfaces: int = 1, workers: str = "", admin: str = ""
+    ) -> None:
+        serves = 'serves = ["http", "websocket"]'
+        table = f"\n[workers.web]\n{serves}\nprocesses = {site.processes}\n{workers}\n"
+        super().__init__(server, site, table, admin)
+        self.interfaces = interfaces
+        self.label = f"relay, {server} {interfaces}+{site.processes}"
+
+    def pids_of(self, pool: str) -> set[int]:
+        """Return the processes of a pool ("interface", "web") that run now."""
+        found = set()
+        for process in self.main.descendants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                command = process.cmdline()
+                slots = [b for a, b in itertools.pairwise(command) if a == "--slot"]
+                if any(slot.rpartition(".")[0] == pool for slot in slots):
+                    found.add(process.pid)
+        return found
 
 
 class OwnReload(Contender):

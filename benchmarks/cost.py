@@ -5,8 +5,6 @@ with as many processes, both up at the same time, so that a slow minute of the m
 """
 
 import asyncio
-import contextlib
-import re
 import shutil
 import statistics
 import sys
@@ -21,14 +19,14 @@ import psutil
 
 from benchmarks import report
 from benchmarks.contenders import SERVERS, ByHand, Chansup, Contender, OwnReload, Site
-from benchmarks.process import Process, StartError, free_port
-from tests.load import KeepAlive, RequestError, get
+from benchmarks.process import StartError, free_port, memory, processor_seconds
+from benchmarks.wrk import CLIENTS, requests_per_second
+from tests.load import RequestError, get
 
 MODULE = "benchmarks.cost"
 PARTS = ("throughput", "idle", "many")
 COMMAND = "chansup status"  # as a person waits for it
 SUPERVISOR = "status"  # as the supervisor answers it
-CLIENTS = 50  # connections that wrk keeps busy
 LAUNCHER_MEBIBYTES = 60  # that one more process of a server may take
 READY_TIMEOUT = 300.0  # seconds for all children
 
@@ -94,13 +92,13 @@ async def _throughput(server: str, plan: Plan, result: report.Report) -> None:
         try:
             async with ours, theirs:
                 for contender in (ours, theirs):
-                    await _requests_per_second(contender.address, min(2.0, plan.seconds))
+                    await requests_per_second(contender.address, min(2.0, plan.seconds))
                 for number in range(plan.rounds):
                     report.progress(f"{server}: round {number + 1} of {plan.rounds}")
                     # Whoever comes second finds a warmer machine: take turns.
                     order = (ours, theirs) if number % 2 == 0 else (theirs, ours)
                     for contender in order:
-                        rate, failed = await _requests_per_second(contender.address, plan.seconds)
+                        rate, failed = await requests_per_second(contender.address, plan.seconds)
                         rates[contender.label].append(rate)
                         errors += failed if contender is ours else 0
         except StartError as error:
@@ -136,37 +134,6 @@ def _site(root: str) -> Site:
 
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):,.0f} [{min(values):,.0f}–{max(values):,.0f}]"
-
-
-async def _requests_per_second(address: str, seconds: float) -> tuple[float, int]:
-    if shutil.which("wrk") is None:
-        return await _rate_of_own_client(address, seconds)
-    wrk = await Process.start(
-        ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", f"http://{address}/"],
-        directory=Path("/"),
-        environment={},
-    )
-    try:
-        await wrk.wait(seconds + 30)
-    finally:
-        await wrk.stop()
-    said = wrk.tail(100)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if rate is None:
-        raise RuntimeError(f"wrk said:\n{said}")
-    errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-    statuses = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    failed = sum(int(count) for count in errors.groups()) if errors else 0
-    return float(rate[1]), failed + (int(statuses[1]) if statuses else 0)
-
-
-async def _rate_of_own_client(address: str, seconds: float) -> tuple[float, int]:
-    load = KeepAlive(address, CLIENTS, interval=0)
-    async with load:
-        before, begun = load.result.succeeded, time.monotonic()
-        await asyncio.sleep(seconds)
-        rate = (load.result.succeeded - before) / (time.monotonic() - begun)
-    return rate, load.result.failed
 
 
 # --- children
@@ -221,38 +188,26 @@ async def _idle(kind: str, plan: Plan, result: report.Report) -> None:
                 result.claim(claim, f"not ready in {READY_TIMEOUT:.0f} s", False)
                 return
             await asyncio.sleep(min(5.0, plan.idle_seconds))  # what starting left to do is done
-            before, begun = _processor_seconds(contender.main.pid), time.monotonic()
+            before, begun = processor_seconds(contender.main.pid), time.monotonic()
             await asyncio.sleep(plan.idle_seconds)
-            used = _processor_seconds(contender.main.pid) - before
+            used = processor_seconds(contender.main.pid) - before
             share = used / (time.monotonic() - begun) * 100
-            rss, pss = _memory(contender.main.pid)
+            taken = memory(contender.main.pid)
         finally:
             await contender.stop()
     result.rows.append(
         {
             "idle": f"{count} {kind}",
-            "RSS, MB": f"{rss:.1f}",
-            "PSS, MB": f"{pss:.1f}",
+            "RSS, MB": f"{taken.resident / 1e6:.1f}",
+            "PSS, MB": f"{taken.proportional / 1e6:.1f}",
             "processor, % of a core": f"{share:.3f}",
         }
     )
-    result.claim(claim, f"RSS {rss:.1f} MB, {share:.3f} %", rss <= 40 and share <= 0.5)
-
-
-def _processor_seconds(pid: int) -> float:
-    """Return what all threads have used, in nanosecond resolution."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
-
-
-def _memory(pid: int) -> tuple[float, float]:
-    """Return RSS and PSS in MB (10**6 bytes)."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    values = dict(re.findall(r"^(\w+):\s+(\d+) kB", rollup, re.MULTILINE))
-    return int(values["Rss"]) * 1024 / 1e6, int(values["Pss"]) * 1024 / 1e6
+    result.claim(
+        claim,
+        f"RSS {taken.resident / 1e6:.1f} MB, {share:.3f} %",
+        taken.resident <= 40e6 and share <= 0.5,
+    )
 
 
 async def _many(kind: str, plan: Plan, result: report.Report) -> None:
@@ -273,7 +228,7 @@ async def _many(kind: str, plan: Plan, result: report.Report) -> None:
                 return
             end = time.monotonic() + min(10.0, plan.idle_seconds)
             after, _ = await _ask_until(contender, count, lambda _: time.monotonic() > end)
-            rss, pss = _memory(contender.main.pid)
+            taken = memory(contender.main.pid)
             begun = time.monotonic()
         finally:
             await contender.stop()
@@ -282,8 +237,8 @@ async def _many(kind: str, plan: Plan, result: report.Report) -> None:
         "many": f"{count} {kind}",
         "all ready in, s": f"{ready_after:.1f}",
         "stopped in, s": f"{stopped_in:.1f}",
-        "RSS, MB": f"{rss:.1f}",
-        "PSS, MB": f"{pss:.1f}",
+        "RSS, MB": f"{taken.resident / 1e6:.1f}",
+        "PSS, MB": f"{taken.proportional / 1e6:.1f}",
     }
     for when, latencies in (("starting", starting), ("after", after)):
         for what, seconds in latencies.items():

@@ -9,6 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -147,6 +148,36 @@ class Process:
         if rest:
             self.lines.append((time.monotonic(), rest.decode(errors="replace")))
             self._printed.set()
+
+
+def processor_seconds(pid: int) -> float:
+    """Return what all threads of a process have used, in nanosecond resolution."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process takes, in bytes."""
+
+    resident: int  # RSS
+    proportional: int  # PSS: shared pages divided by their users
+    private: int  # USS: what would be free without the process
+
+
+def memory(pid: int) -> Memory:
+    """Return what a process takes now."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    values = {
+        name: int(size) * 1024
+        for name, size in re.findall(r"^(\w+):\s+(\d+) kB", rollup, re.MULTILINE)
+    }
+    private = values["Private_Clean"] + values["Private_Dirty"]
+    return Memory(values["Rss"], values["Pss"], private)
 
 
 def free_port() -> int:

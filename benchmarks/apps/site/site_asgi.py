@@ -3,6 +3,8 @@
 - ``/`` says which release and which process answers
 - ``/slow`` does so after SITE_SLOW_SECONDS (default 3)
 - ``/stream`` sends one line a second until the client goes away
+- ``/large`` sends SITE_LARGE bytes (default 10**9), as fast as they are taken
+- ``/upload`` reads a body to its end, ``/stall`` only the first part of it
 - ``/echo`` is a WebSocket that returns every message
 """
 
@@ -18,6 +20,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 SLOW_SECONDS = float(os.environ.get("SITE_SLOW_SECONDS", "3"))
+LARGE = int(os.environ.get("SITE_LARGE", "1_000_000_000"))
+CHUNK = bytes(65536)
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", str(len(BODY)).encode())]
 
 
@@ -28,6 +32,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/stream":
             await stream(receive, send)
             return
+        if scope["path"] == "/large":
+            await large(send)
+            return
+        if scope["path"] in ("/upload", "/stall"):
+            await upload(receive, patient=scope["path"] == "/upload")
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": BODY})
     elif scope["type"] == "websocket":
@@ -57,6 +66,22 @@ async def stream(receive: Receive, send: Send) -> None:
     while not gone.done():
         await send({"type": "http.response.body", "body": b"data: " + BODY, "more_body": True})
         await asyncio.wait({gone}, timeout=1)
+
+
+async def large(send: Send) -> None:
+    headers = [(b"content-length", str(LARGE).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    rest = LARGE
+    while rest:
+        part = CHUNK[:rest]
+        rest -= len(part)
+        await send({"type": "http.response.body", "body": part, "more_body": rest > 0})
+
+
+async def upload(receive: Receive, patient: bool) -> None:
+    while (await receive()).get("more_body"):
+        if not patient:
+            await asyncio.sleep(3600)
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

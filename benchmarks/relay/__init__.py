@@ -1,0 +1,1 @@
+"""What relay mode costs and what it keeps, beside servers that hold their connections alone."""
