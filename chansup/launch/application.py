@@ -61,15 +61,17 @@ def load(reference: str) -> Any:
 
 
 def load_asgi(launch: Launch) -> Any:
-    """Return the app as ASGI, adapted where it is WSGI; in relay mode, the relay.
+    """Return the app as ASGI, adapted where it is WSGI. Raises as `load` and `wsgi_to_asgi` do."""
+    application = load_as_it_is(launch)
+    return wsgi_to_asgi(application) if launch.gateway == "wsgi" else application
 
-    Raises as `load` and `wsgi_to_asgi` do.
-    """
+
+def load_as_it_is(launch: Launch) -> Any:
+    """Return the app, ASGI or WSGI; in relay mode, the relay. Raises as `load` does."""
     if launch.relay is not None:
         name = f"{launch.pool}.{launch.slot}"
         return relay.create(name, launch.relay.roster_fd, launch.relay.board_fd)
-    application = load(launch.application)
-    return wsgi_to_asgi(application) if launch.gateway == "wsgi" else application
+    return load(launch.application)
 
 
 def load_for_worker(launch: Launch, threads: int) -> Any:

@@ -10,8 +10,6 @@ Free of I/O: `pack` makes bytes, a `Decoder` is fed with bytes.
 
 import struct
 from collections.abc import Iterator
-from enum import IntEnum
-from typing import NamedTuple
 
 from chansup.errors import ChansupError
 
@@ -30,8 +28,11 @@ FAILED = 32  # of DONE: the app has raised
 EXPECTED = 64  # of a request: the client waits for "100 Continue" before it sends the body
 
 
-class Kind(IntEnum):
-    """What a frame is. The comment says who sends it, and what its number means."""
+class Kind:
+    """What a frame is. The comment says who sends it, and what its number means.
+
+    Plain integers: members of an Enum take too long to compare and to look up.
+    """
 
     HELLO = 1  # both, the first frame: what they are
     NEED = 2  # interface: this many requests wait for a permit
@@ -64,14 +65,7 @@ class FrameError(ChansupError):
     """What came is no frame, or not one that may come now: the connection is of no use any more."""
 
 
-class Frame(NamedTuple):
-    """One frame, as a decoder yields it. `kind` is any number of 8 bits."""
-
-    kind: int
-    flags: int
-    stream: int
-    number: int
-    payload: bytes
+Frame = tuple[int, int, int, int, bytes]  # kind, flags, stream, number, payload
 
 
 def pack(kind: int, flags: int, stream: int, number: int, payload: bytes = b"") -> bytes:
@@ -111,7 +105,7 @@ class Decoder:
             offset_after = begin + size
             if offset_after > end:
                 break
-            frames.append(Frame(kind, flags, stream, number, data[begin:offset_after]))
+            frames.append((kind, flags, stream, number, data[begin:offset_after]))
             offset = offset_after
         self._rest = data[offset:]
         return frames

@@ -4,35 +4,33 @@ Free of I/O. A frame that may not come now is the other side's defect, or not th
 `advance` raises, and the connection ends.
 """
 
-from enum import IntEnum, auto
-
 from chansup.relay.frames import END, FrameError, Kind
 
 _ENDS = 0x100  # added to a kind that is flagged END
 
 
-class State(IntEnum):
-    """How far one direction of a stream has come."""
+class State:
+    """How far one direction of a stream has come. Plain integers, as `Kind`."""
 
     # From the interface to the worker
-    UPLOADING = auto()  # more of the request's body comes
-    UPLOADED = auto()
-    ATTACHED = auto()  # a WebSocket
-    LEAVING = auto()  # a WebSocket that shall go to another worker
-    GONE = auto()  # the client is gone
+    UPLOADING = 1  # more of the request's body comes
+    UPLOADED = 2
+    ATTACHED = 3  # a WebSocket
+    LEAVING = 4  # a WebSocket that shall go to another worker
+    GONE = 5  # the client is gone
 
     # From the worker to the interface
-    WAITING = auto()  # for a response
-    STARTED = auto()  # a response whose body is not complete
-    ANSWERED = auto()
-    CONNECTING = auto()  # a WebSocket that is not accepted yet
-    DENYING = auto()  # a WebSocket that is answered by an HTTP response
-    ACCEPTED = auto()
-    CLOSED = auto()  # by the app
-    OVER = auto()  # the app has returned
+    WAITING = 11  # for a response
+    STARTED = 12  # a response whose body is not complete
+    ANSWERED = 13
+    CONNECTING = 14  # a WebSocket that is not accepted yet
+    DENYING = 15  # a WebSocket that is answered by an HTTP response
+    ACCEPTED = 16
+    CLOSED = 17  # by the app
+    OVER = 18  # the app has returned
 
 
-Table = dict[State, dict[int, State]]
+Table = dict[int, dict[int, int]]
 
 TO_WORKER: Table = {
     State.UPLOADING: {
@@ -101,9 +99,9 @@ TO_INTERFACE: Table = {
 }
 
 
-def advance(table: Table, state: State, kind: int, flags: int) -> State:
+def advance(table: Table, state: int, kind: int, flags: int) -> int:
     """Return the state after a frame. Raises FrameError when it may not come in `state`."""
     try:
         return table[state][kind | _ENDS if flags & END else kind]
     except KeyError:
-        raise FrameError(f"a frame of kind {kind} in state {state.name}") from None
+        raise FrameError(f"a frame of kind {kind} in state {state}") from None

@@ -1,7 +1,6 @@
 """One HTTP request in the worker: what the app receives and sends."""
 
 import asyncio
-from collections import deque
 from collections.abc import MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,13 @@ from chansup.relay.frames import (
     FAILED,
     FINISHED,
     MAX_PAYLOAD,
-    Frame,
     FrameError,
     Kind,
     pack,
     split,
 )
 from chansup.relay.streams import TO_WORKER, State, advance
-from chansup.relay.waiters import wake
+from chansup.relay.waiters import Waiter, wake
 
 if TYPE_CHECKING:
     from chansup.relay.appworker.interface import Interface
@@ -39,35 +37,28 @@ _EARLY = frozenset({"http.response.early_hint", "http.response.push"})  # before
 
 
 class Exchange:
-    """A request and its response."""
+    """A request and its response.
 
-    __slots__ = (
-        "_began",
-        "_body",
-        "_chunks",
-        "_complete",
-        "_credited",
-        "_expects",
-        "_failed",
-        "_finished",
-        "_gone",
-        "_head",
-        "_interface",
-        "_parts_in",
-        "_parts_out",
-        "_state",
-        "_stream",
-        "_told_end",
-        "_trailers",
-        "_unreported",
-        "_waiter",
-        "_window",
-        "ended",
-        "method",
-        "scope",
-        "status",
-        "task",
-    )  # fmt: skip
+    Most of what it holds begins with the same value for each: on the class, which costs nothing.
+    """
+
+    _parts_in = 0
+    _unreported = 0  # bytes of the body that the app had
+    _told_end = False  # the app knows that the body is complete
+    _waiter: Waiter = None  # of receive()
+    _head: bytes | None = None  # status and headers, not sent yet
+    _body: bytes | None = None  # the whole body, not sent yet
+    _trailers = False  # are to follow
+    _parts_out = 0
+    _complete = False  # the app has sent the whole response
+    _finished = False  # the app has returned
+    _failed = False
+    _window: Window | None = None
+    _credited: Waiter = None  # of send()
+    _gone = False  # the client, or the interface
+    status = 0  # of the response, as soon as it is known
+    ended = 0.0
+    task: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -82,41 +73,24 @@ class Exchange:
         self.method = fields.method
         self.scope = scopes.http_scope(fields, state)
         self._state = State.UPLOADED if flags & END else State.UPLOADING
-        self._expects = bool(flags & EXPECTED)
-        self._parts_in = 0
-        self._chunks: deque[bytes] = deque()
-        self._unreported = 0  # bytes of the body that the app had
-        self._told_end = False  # the app knows that the body is complete
-        self._waiter: asyncio.Future[None] | None = None  # of receive()
-        self._head: bytes | None = None  # status and headers, not sent yet
-        self._body: bytes | None = None  # the whole body, not sent yet
-        self._trailers = False  # are to follow
-        self._parts_out = 0
-        self._complete = False  # the app has sent the whole response
-        self._finished = False  # the app has returned
-        self._failed = False
-        self._window: Window | None = None
-        self._credited: asyncio.Future[None] | None = None  # of send()
-        self._gone = False  # the client, or the interface
-        self.status = 0  # of the response, as soon as it is known
+        self._expects = flags & EXPECTED
+        self._chunks: list[bytes] = []
         self._began = perf_counter()
-        self.ended = 0.0
-        self.task: asyncio.Task[None] | None = None
 
     # What comes from the interface
 
-    def take(self, frame: Frame) -> None:
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame of this stream. Raises FrameError."""
-        self._state = advance(TO_WORKER, self._state, frame.kind, frame.flags)
-        if frame.kind == Kind.BODY:
+        self._state = advance(TO_WORKER, self._state, kind, flags)
+        if kind == Kind.BODY:
             self._parts_in += 1
-            if frame.number != self._parts_in:
-                raise FrameError(f"part {frame.number} of a body instead of {self._parts_in}")
-            if frame.payload:
-                self._chunks.append(frame.payload)
+            if number != self._parts_in:
+                raise FrameError(f"part {number} of a body instead of {self._parts_in}")
+            if payload:
+                self._chunks.append(payload)
             wake(self._waiter)
-        elif frame.kind == Kind.CREDIT:
-            if self._window is None or not self._window.consumed(frame.number):
+        elif kind == Kind.CREDIT:
+            if self._window is None or not self._window.consumed(number):
                 raise FrameError("credit for what was never sent")
             wake(self._credited)
         else:
@@ -164,7 +138,7 @@ class Exchange:
                         self._report(len(body))
                     return {"type": "http.request", "body": body, "more_body": not complete}
                 if self._expects:
-                    self._expects = False
+                    self._expects = 0
                     self._interface.link.send_control(pack(Kind.CREDIT, 0, self._stream, 0))
             self._waiter = self._interface.loop.create_future()
             await self._waiter

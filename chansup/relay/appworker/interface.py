@@ -12,7 +12,7 @@ from chansup.relay import scopes
 from chansup.relay.appworker.exchange import SAFE_METHODS, Exchange
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
-from chansup.relay.frames import MORE, PROTOCOL, Frame, FrameError, Kind, pack
+from chansup.relay.frames import MAX_PAYLOAD, MORE, PROTOCOL, Frame, FrameError, Kind, pack
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -42,39 +42,38 @@ class Interface:
     def take(self, frames: list[Frame]) -> None:
         """Take what was read. Raises FrameError."""
         streams = self._streams
-        for frame in frames:
-            kind = frame.kind
+        for kind, flags, place, number, payload in frames:
             if kind == Kind.REQUEST:
-                self._begin_exchange(frame)
+                self._begin_exchange(flags, place, payload)
             elif kind == Kind.OPEN:
-                self._begin_websocket(frame)
-            elif frame.stream:
-                stream = streams.get(frame.stream)
+                self._begin_websocket(flags, place, number, payload)
+            elif place:
+                stream = streams.get(place)
                 if stream is not None:
-                    stream.take(frame)
-                elif frame.stream > self._last or frame.stream in self._scopes:
-                    raise FrameError(f"a frame of stream {frame.stream}, which was never begun")
+                    stream.take(kind, flags, number, payload)
+                elif place > self._last or place in self._scopes:
+                    raise FrameError(f"a frame of stream {place}, which was never begun")
             else:
-                self._take_own(frame)
+                self._take_own(kind, number, payload)
 
-    def _take_own(self, frame: Frame) -> None:
-        if frame.kind == Kind.HELLO and not self.greeted:
-            self._greet(frame)
+    def _take_own(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == Kind.HELLO and not self.greeted:
+            self._greet(payload)
         elif not self.greeted:
             raise FrameError("no greeting: the other side is no relay")
-        elif frame.kind == Kind.NEED:
-            self.worker.give(self.worker.permits.need(self, frame.number))
-        elif frame.kind == Kind.RETURN:
+        elif kind == Kind.NEED:
+            self.worker.give(self.worker.permits.need(self, number))
+        elif kind == Kind.RETURN:
             try:
-                self.worker.give(self.worker.permits.returned(self, frame.number))
+                self.worker.give(self.worker.permits.returned(self, number))
             except ValueError as error:
                 raise FrameError(str(error)) from None
         else:
-            raise FrameError(f"a frame of kind {frame.kind}")
+            raise FrameError(f"a frame of kind {kind}")
 
-    def _greet(self, frame: Frame) -> None:
+    def _greet(self, payload: bytes) -> None:
         try:
-            hello = scopes.decode_hello(frame.payload)
+            hello = scopes.decode_hello(payload)
         except msgspec.DecodeError as error:
             raise FrameError(f"no greeting: {error}") from None
         if hello.protocol != PROTOCOL:
@@ -83,65 +82,62 @@ class Interface:
         self.greeted = True
         self.worker.joined(self)
 
-    def _scope(self, frame: Frame) -> bytes | None:
-        """Return the scope that `frame` completes, or None."""
+    def _scope(self, flags: int, place: int, payload: bytes) -> bytes | None:
+        """Return the scope that a frame completes, or None."""
         if not self.greeted:
             raise FrameError("no greeting: the other side is no relay")
-        stream = frame.stream
-        parts = self._scopes.get(stream)
+        parts = self._scopes.get(place) if self._scopes else None
         if parts is None:
-            if stream <= self._last:
-                raise FrameError(f"stream {stream} after stream {self._last}")
-            self._last = stream
-            if not frame.flags & MORE:
-                return frame.payload
-            self._scopes[stream] = [frame.payload]
+            if place <= self._last:
+                raise FrameError(f"stream {place} after stream {self._last}")
+            self._last = place
+            if not flags & MORE:
+                return payload
+            self._scopes[place] = [payload]
             return None
-        parts.append(frame.payload)
-        if len(parts) * len(parts[0]) > scopes.MAX_SCOPE:
+        parts.append(payload)
+        if sum(map(len, parts)) > scopes.MAX_SCOPE + MAX_PAYLOAD:
             raise FrameError("a scope that is too large")
-        if frame.flags & MORE:
+        if flags & MORE:
             return None
-        del self._scopes[stream]
+        del self._scopes[place]
         return b"".join(parts)
 
-    def _begin_exchange(self, frame: Frame) -> None:
-        payload = self._scope(frame)
-        if payload is None:
+    def _begin_exchange(self, flags: int, place: int, payload: bytes) -> None:
+        scope = self._scope(flags, place, payload)
+        if scope is None:
             return
         try:
-            fields = scopes.decode_http(payload)
+            fields = scopes.decode_http(scope)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FrameError(f"no scope of a request: {error}") from None
-        exchange = Exchange(self, frame.stream, frame.flags, fields, self.worker.state)
-        self._streams[frame.stream] = exchange
+        exchange = Exchange(self, place, flags, fields, self.worker.state)
+        self._streams[place] = exchange
         self.books.count_arrival()
         if fields.method in SAFE_METHODS:
             self._start(exchange)
+            return
+        # Before the app is called, so that nobody else tries it again.
+        self.link.send(pack(Kind.RECEIVED, 0, place, 0))
+        if self.link.flush():
+            self._start(exchange)
         else:
-            # Before the app is called, so that nobody else tries it again.
-            self.link.send(pack(Kind.RECEIVED, 0, frame.stream, 0))
-            if self.link.flush():
-                self._start(exchange)
-            else:
-                exchange.task = self.loop.create_task(self._start_later(exchange))
+            exchange.task = self.loop.create_task(self._start_later(exchange))
 
     async def _start_later(self, exchange: Exchange) -> None:
         await self.link.flushed()
         await exchange.run(self.worker.application)
 
-    def _begin_websocket(self, frame: Frame) -> None:
-        payload = self._scope(frame)
-        if payload is None:
+    def _begin_websocket(self, flags: int, place: int, number: int, payload: bytes) -> None:
+        opening = self._scope(flags, place, payload)
+        if opening is None:
             return
         try:
-            resumption, fields = scopes.decode_websocket(payload)
+            resumption, fields = scopes.decode_websocket(opening)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FrameError(f"no scope of a WebSocket: {error}") from None
-        websocket = WebSocket(
-            self, frame.stream, frame.number, resumption, fields, self.worker.state
-        )
-        self._streams[frame.stream] = websocket
+        websocket = WebSocket(self, place, number, resumption, fields, self.worker.state)
+        self._streams[place] = websocket
         self._start(websocket)
 
     def _start(self, stream: Exchange | WebSocket) -> None:

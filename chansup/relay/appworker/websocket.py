@@ -20,7 +20,6 @@ from chansup.relay.frames import (
     MAX_PAYLOAD,
     MORE,
     TEXT,
-    Frame,
     FrameError,
     Kind,
     pack,
@@ -89,40 +88,39 @@ class WebSocket:
 
     # What comes from the interface
 
-    def take(self, frame: Frame) -> None:
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame of this stream. Raises FrameError."""
-        self._state = advance(TO_WORKER, self._state, frame.kind, frame.flags)
-        if frame.kind == Kind.MESSAGE:
-            self._take_message(frame)
-        elif frame.kind == Kind.CREDIT:
-            if self._window is None or not self._window.consumed(frame.number):
+        self._state = advance(TO_WORKER, self._state, kind, flags)
+        if kind == Kind.MESSAGE:
+            self._take_message(flags, number, payload)
+        elif kind == Kind.CREDIT:
+            if self._window is None or not self._window.consumed(number):
                 raise FrameError("credit for what was never sent")
             wake(self._credited)
-        elif frame.kind == Kind.LEAVE:
+        elif kind == Kind.LEAVE:
             self._leave()
         else:
-            self.lose(frame.number or 1006, frame.payload.decode("utf-8", "replace"))
+            self.lose(number or 1006, payload.decode("utf-8", "replace"))
 
-    def _take_message(self, frame: Frame) -> None:
-        if frame.number != self._number + 1 or self._message is not None:
-            raise FrameError(f"message {frame.number} instead of {self._number + 1}")
-        if frame.flags & MORE:
-            self._chunks.append(frame.payload)
+    def _take_message(self, flags: int, number: int, payload: bytes) -> None:
+        if number != self._number + 1 or self._message is not None:
+            raise FrameError(f"message {number} instead of {self._number + 1}")
+        if flags & MORE:
+            self._chunks.append(payload)
             return
-        payload = frame.payload
         if self._chunks:
             payload = b"".join([*self._chunks, payload])
             self._chunks.clear()
-        self._number = frame.number
+        self._number = number
         message: Message = {"type": "websocket.receive"}
-        if frame.flags & TEXT:
+        if flags & TEXT:
             try:
                 message["text"] = payload.decode()
             except UnicodeDecodeError:
                 raise FrameError("a text that is not UTF-8") from None
         else:
             message["bytes"] = payload
-        if frame.flags & AGAIN:
+        if flags & AGAIN:
             message["chansup.redelivered"] = True
         self._message = message
         wake(self._waiter)

@@ -68,17 +68,21 @@ class Pool:
 
     # Requests
 
+    def worker_at_once(self) -> Worker | None:
+        """Return a worker with a permit taken, if nobody has to wait for one."""
+        if self._queue:
+            return None
+        worker = self._free_one()
+        if worker is not None:
+            self.counts.cells[board.WAITS] += 1
+        return worker
+
     async def worker(self, arrived: float, waiting: Waiting) -> Worker:
-        """Return a worker for one request, with a permit taken. Raises Rejected.
+        """Wait for a worker for one request, with a permit taken. Raises Rejected.
 
         `arrived` is of the monotonic clock, in seconds. While it waits, `waiting.turn` is what it
         waits for.
         """
-        if not self._queue:
-            worker = self._free_one()
-            if worker is not None:
-                self.counts.waited(time.monotonic() - arrived)
-                return worker
         if len(self._queue) >= self.settings.queue_limit:
             raise self._rejected("full")
         waiter = _Waiter(arrived, self.loop.create_future())
@@ -107,6 +111,12 @@ class Pool:
     def _free_one(self) -> Worker | None:
         """Take a permit of the worker with the fewest requests, the longest idle among equals."""
         choices = self.choices
+        if len(choices) == 1:
+            worker = choices[0]
+            if worker.used >= worker.granted:
+                return None
+            worker.used += 1
+            return worker
         place, fewest = -1, 0
         for index, worker in enumerate(choices):
             if worker.used < worker.granted and (place < 0 or worker.used < fewest):
@@ -115,9 +125,8 @@ class Pool:
             return None
         worker = choices[place]
         worker.used += 1
-        if len(choices) > 1:
-            del choices[place]
-            choices.append(worker)
+        del choices[place]
+        choices.append(worker)
         return worker
 
     def serve(self) -> None:

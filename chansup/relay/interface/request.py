@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -15,11 +14,9 @@ from chansup.relay.credits import REPORTED, WINDOW, Window
 from chansup.relay.frames import (
     END,
     EXPECTED,
-    FAILED,
     FINISHED,
     MAX_PAYLOAD,
     MORE,
-    Frame,
     FrameError,
     Kind,
     pack,
@@ -28,8 +25,9 @@ from chansup.relay.frames import (
 from chansup.relay.interface.answers import answer
 from chansup.relay.interface.pool import Pool, Rejected
 from chansup.relay.interface.worker import Worker
+from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
-from chansup.relay.waiters import wake
+from chansup.relay.waiters import Waiter, wake
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -51,20 +49,43 @@ _RETAINED = 64 * 1024  # bytes of a request's body, kept for another attempt
 _log = logging.getLogger("chansup.relay")
 
 
+Event = tuple[int, int, int, bytes]  # kind, flags, number, payload
+
+
 class BrokenResponse(Exception):
     """A response that has begun cannot be completed: the server shall break the connection off."""
 
 
 class Request:
-    """A request, from its arrival to the end of its response."""
+    """A request, from its arrival to the end of its response.
 
-    __slots__ = (
-        "_attempt", "_credited", "_deaths", "_delivered", "_events", "_expected", "_gathered",
-        "_link", "_lost", "_parts_in", "_parts_out", "_pool", "_pump", "_receive", "_redeliver",
-        "_retained", "_retained_size", "_scope", "_send", "_started", "_state", "_stream", "_told",
-        "_trailers_follow", "_unreported", "_uploaded", "_waiter", "_window", "_worker", "arrived",
-        "client_gone", "turn",
-    )  # fmt: skip
+    Most of what it holds begins with the same value for each: on the class, which costs nothing.
+    """
+
+    _pump: asyncio.Task[None] | None = None
+    _worker: Worker | None = None
+    _link: Link
+    _stream = 0
+    _state = State.WAITING
+    _waiter: Waiter = None
+    _credited: Waiter = None
+    _window: Window | None = None
+    _parts_in = 0  # of the response
+    _parts_out = 0  # of the request's body
+    _unreported = 0
+    _retained: list[bytes] | None = None  # the body so far, for another attempt
+    _retained_size = 0
+    _expected = False  # the client waits for leave to send the body
+    _delivered = False  # the app knows of it
+    _started = False  # the client has seen a part of the response
+    _lost = False  # the worker is gone
+    _deaths = 0
+    _attempt = 0
+    _told = False  # the worker knows that the client is gone
+    _trailers_follow = False
+    _gathered: list[tuple[int, bytes]] | None = None
+    turn: asyncio.Future[Worker] | None = None
+    client_gone = False
 
     def __init__(
         self, pool: Pool, redeliver: bool, scope: Scope, receive: Receive, send: Send
@@ -74,33 +95,9 @@ class Request:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._pump: asyncio.Task[None] | None = None
-        self._worker: Worker | None = None
-        self._link: Any = None
-        self._stream = 0
-        self._state = State.WAITING
-        self._events: deque[Frame] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._credited: asyncio.Future[None] | None = None
-        self._window: Window | None = None
-        self._parts_in = 0  # of the response
-        self._parts_out = 0  # of the request's body
-        self._unreported = 0
-        self._retained: list[bytes] | None = []  # the body so far, for another attempt
-        self._retained_size = 0
+        self._events: list[Event] = []
         self._uploaded = not has_body(scope)
-        self._expected = False
-        self._delivered = False  # the app knows of it
-        self._started = False  # the client has seen a part of the response
-        self._lost = False  # the worker is gone
-        self._deaths = 0
-        self._attempt = 0
-        self._told = False  # the worker knows that the client is gone
-        self._trailers_follow = False
-        self._gathered: list[Frame] = []
-        self.turn: asyncio.Future[Worker] | None = None
-        self.client_gone = False
-        self.arrived = time.monotonic()
+        self.arrived = monotonic()
 
     # Its course
 
@@ -114,9 +111,10 @@ class Request:
         if len(head) > scopes.MAX_SCOPE:
             await answer(self._scope, self._send, 431, "the header fields are too large")
             return
+        pool = self._pool
         try:
             while True:
-                worker = await self._find_worker()
+                worker = pool.worker_at_once() or await self._awaited_worker()
                 if worker is None:
                     return
                 self._begin(worker, head)
@@ -124,12 +122,14 @@ class Request:
                     return
                 if not await self._may_try_again():
                     return
-                self._pool.counts.add(board.RETRIES)
+                pool.counts.add(board.RETRIES)
         finally:
-            self._end()
+            if self._pump is not None or self._state not in _COMPLETE:
+                self._end()
 
-    async def _find_worker(self) -> Worker | None:
-        if self._uploaded and not self._pool.has_free:
+    async def _awaited_worker(self) -> Worker | None:
+        """Wait for a worker; where none can be had, answer."""
+        if self._uploaded:
             self.watch()
         try:
             return await self._pool.worker(self.arrived, self)
@@ -141,15 +141,16 @@ class Request:
 
     def _begin(self, worker: Worker, head: bytes) -> None:
         """Send the request to a worker, with what came of its body so far."""
-        self._worker = worker
         assert worker.link is not None
+        self._worker = worker
         link = self._link = worker.link
         stream = self._stream = worker.begin(self)
-        worker.pool.counts.add(board.IN_FLIGHT)
-        self._state = State.WAITING
+        self._pool.counts.cells[board.IN_FLIGHT] += 1
+        if self._attempt:
+            self._state = State.WAITING
+            self._lost = self._delivered = self._told = False
+            self._parts_in = self._parts_out = self._unreported = 0
         self._attempt += 1
-        self._lost = self._delivered = self._told = False
-        self._parts_in = self._parts_out = self._unreported = 0
         if self._uploaded and not self._retained:
             if len(head) <= MAX_PAYLOAD:
                 link.send(pack(Kind.REQUEST, END, stream, 0, head))
@@ -164,6 +165,7 @@ class Request:
         for frame in split(Kind.REQUEST, flags, stream, 0, head):
             link.send(frame)
         if first:
+            self._retained = []
             self._pump = worker.loop.create_task(self._upload())
         else:
             self._send_again()
@@ -172,6 +174,7 @@ class Request:
     async def _respond(self) -> bool:
         """Pass the response on. Say whether that is all; False: the worker died on the way."""
         events = self._events
+        send = self._send
         while True:
             while not events:
                 if self.client_gone:
@@ -180,28 +183,24 @@ class Request:
                     return False
                 self._waiter = self._pool.loop.create_future()
                 await self._waiter
-            frame = events.popleft()
-            if await self._pass_on(frame):
+            kind, flags, number, payload = events.pop(0)
+            if kind == Kind.RESPONSE:
+                head = self._head(payload[:number])
+                self._started = True
+                await send(
+                    {"type": "http.response.start", "status": head.status, "headers": head.headers}
+                )
+                await send({"type": "http.response.body", "body": payload[number:]})
+                return True
+            if await self._pass_on(kind, flags, payload):
                 return True
 
-    async def _pass_on(self, frame: Frame) -> bool:
+    async def _pass_on(self, kind: int, flags: int, payload: bytes) -> bool:
         """Pass an event of the app to the server. Say whether it was the last one."""
-        kind = frame.kind
-        send = self._send
-        if kind == Kind.RESPONSE:
-            size = frame.number
-            payload = frame.payload
-            head = self._head(payload[:size])
-            self._started = True
-            await send(
-                {"type": "http.response.start", "status": head.status, "headers": head.headers}
-            )
-            await send({"type": "http.response.body", "body": payload[size:], "more_body": False})
-            return True
         if kind == Kind.BODY:
-            return await self._pass_body_on(frame)
+            return await self._pass_body_on(flags, payload)
         if kind == Kind.START:
-            head = self._head(frame.payload)
+            head = self._head(payload)
             self._started = True
             self._trailers_follow = head.trailers
             start: Message = {
@@ -211,21 +210,21 @@ class Request:
             }
             if head.trailers:
                 start["trailers"] = True
-            await send(start)
+            await self._send(start)
             return False
         if kind == Kind.EVENT:
-            return await self._pass_event_on(frame.payload)
-        return await self._finish(bool(frame.flags & FAILED))
+            return await self._pass_event_on(payload)
+        return await self._finish()
 
-    async def _pass_body_on(self, frame: Frame) -> bool:
+    async def _pass_body_on(self, flags: int, payload: bytes) -> bool:
         """Pass on what there is of the body, at once."""
         events = self._events
-        parts = [frame.payload]
-        while events and events[0].kind == Kind.BODY and not frame.flags & END:
-            frame = events.popleft()
-            parts.append(frame.payload)
-        body = b"".join(parts) if len(parts) > 1 else parts[0]
-        is_last = bool(frame.flags & END)
+        parts = [payload]
+        while events and events[0][0] == Kind.BODY and not flags & END:
+            _, flags, _, payload = events.pop(0)
+            parts.append(payload)
+        body = b"".join(parts) if len(parts) > 1 else payload
+        is_last = bool(flags & END)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
         if not is_last:
             self._unreported += len(body)
@@ -248,7 +247,7 @@ class Request:
         await self._send(event)
         return event["type"] == "http.response.trailers" and not event.get("more_trailers", False)
 
-    async def _finish(self, failed: bool) -> bool:
+    async def _finish(self) -> bool:
         """Take notice that the app has returned before the response was complete."""
         if self._started:
             raise BrokenResponse("the app ended before its response did")
@@ -274,7 +273,7 @@ class Request:
                 self._pool.settings.name,
             )
         elif self._retained is not None and (safe or not self._delivered or self._redeliver):
-            self.arrived = time.monotonic()
+            self.arrived = monotonic()
             return True
         counts.add(board.FAILED)
         await answer(self._scope, self._send, 502, "the process that worked on it died")
@@ -283,7 +282,7 @@ class Request:
     def _end(self) -> None:
         if self._pump is not None:
             self._pump.cancel()
-        if self._state not in _COMPLETE and not self._lost and self._link is not None:
+        if self._attempt and self._state not in _COMPLETE and not self._lost:
             self._tell_worker_that_client_left()
 
     def _tell_worker_that_client_left(self) -> None:
@@ -293,21 +292,20 @@ class Request:
 
     # What the worker sends
 
-    def take(self, frame: Frame) -> None:
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame of this stream. Raises FrameError."""
-        kind, flags = frame.kind, frame.flags
         if flags & MORE:
-            self._gather(frame)
+            self._gather(kind, payload)
             return
-        if self._gathered:
-            frame = self._completed(frame)
+        if self._gathered is not None:
+            payload = self._completed(kind, payload)
         self._state = advance(TO_INTERFACE, self._state, kind, flags)
         if kind == Kind.BODY:
             self._parts_in += 1
-            if frame.number != self._parts_in:
-                raise FrameError(f"part {frame.number} of a body instead of {self._parts_in}")
+            if number != self._parts_in:
+                raise FrameError(f"part {number} of a body instead of {self._parts_in}")
         elif kind == Kind.CREDIT:
-            self._take_credit(frame.number)
+            self._take_credit(number)
             return
         elif kind == Kind.RECEIVED:
             self._delivered = True
@@ -316,24 +314,25 @@ class Request:
             return
         if kind == Kind.DONE or flags & FINISHED:
             self._leave_worker()
-        self._events.append(frame)
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._events.append((kind, flags, number, payload))
+        wake(self._waiter)
 
-    def _gather(self, frame: Frame) -> None:
+    def _gather(self, kind: int, payload: bytes) -> None:
         """Keep a part of what is larger than a frame."""
-        if frame.kind not in (Kind.START, Kind.EVENT):
-            raise FrameError(f"a frame of kind {frame.kind} in parts")
-        self._gathered.append(frame)
+        if kind not in (Kind.START, Kind.EVENT):
+            raise FrameError(f"a frame of kind {kind} in parts")
+        if self._gathered is None:
+            self._gathered = []
+        self._gathered.append((kind, payload))
         if len(self._gathered) * MAX_PAYLOAD > scopes.MAX_EVENT:
             raise FrameError("an event that is too large")
 
-    def _completed(self, frame: Frame) -> Frame:
-        parts, self._gathered = [*self._gathered, frame], []
-        if any(part.kind != frame.kind for part in parts):
+    def _completed(self, kind: int, payload: bytes) -> bytes:
+        assert self._gathered is not None
+        parts, self._gathered = [*self._gathered, (kind, payload)], None
+        if any(one != kind for one, _ in parts):
             raise FrameError("parts of different kinds")
-        return frame._replace(payload=b"".join(part.payload for part in parts))
+        return b"".join(part for _, part in parts)
 
     def _take_credit(self, size: int) -> None:
         if self._window is None or not self._window.consumed(size):
@@ -378,7 +377,7 @@ class Request:
         self.client_gone = True
         if self.turn is not None and not self.turn.done():
             self.turn.set_exception(Rejected("no_worker"))
-        if self._link is not None and not self._lost and self._state is not State.OVER:
+        if self._attempt and not self._lost and self._state != State.OVER:
             self._tell_worker_that_client_left()
         wake(self._waiter)
 

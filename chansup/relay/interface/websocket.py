@@ -24,7 +24,6 @@ from chansup.relay.frames import (
     MAX_PAYLOAD,
     MORE,
     TEXT,
-    Frame,
     FrameError,
     Kind,
     pack,
@@ -150,7 +149,8 @@ class WebSocket:
         self._read_task = self._pool.loop.create_task(self._read())
         try:
             try:
-                worker = await self._pool.worker(arrived, self)
+                pool = self._pool
+                worker = pool.worker_at_once() or await pool.worker(arrived, self)
             except Rejected as rejected:
                 if self._client_left_with is None:
                     await self._answer(503, _EXPLANATIONS[rejected.reason], 1)
@@ -317,43 +317,43 @@ class WebSocket:
 
     # What the worker sends
 
-    def take(self, frame: Frame) -> None:
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame of the present stream. Raises FrameError."""
-        kind, flags = frame.kind, frame.flags
         if flags & MORE:
-            self._gather(frame)
+            self._gather(kind, payload)
             return
+        last = len(payload)
         if self._parts is not None:
-            parts, self._parts = [*self._parts, frame.payload], None
-            frame = frame._replace(payload=b"".join(parts))
+            parts, self._parts = [*self._parts, payload], None
+            payload = b"".join(parts)
         self._state = advance(TO_INTERFACE, self._state, kind, flags)
         if kind == Kind.MESSAGE:
             self._messages_out += 1
-            if frame.number != self._messages_out:
-                raise FrameError(f"message {frame.number} instead of {self._messages_out}")
-            self._take_message(frame)
+            if number != self._messages_out:
+                raise FrameError(f"message {number} instead of {self._messages_out}")
+            self._take_message(flags, payload, last)
         elif kind == Kind.CONSUMED:
-            self._take_consumed(frame.number)
+            self._take_consumed(number)
         elif kind == Kind.DONE:
-            self._take_done(frame)
+            self._take_done(flags, number)
         elif kind == Kind.CHECKPOINT:
-            self._take_checkpoint(frame.payload)
+            self._take_checkpoint(payload)
         elif kind == Kind.ACCEPT:
-            self._take_accept(frame.payload)
+            self._take_accept(payload)
         elif kind == Kind.CLOSE:
-            self._take_close(frame)
+            self._take_close(number, payload)
         else:
-            self._take_denial(frame)
+            self._take_denial(kind, flags, payload)
 
-    def _gather(self, frame: Frame) -> None:
+    def _gather(self, kind: int, payload: bytes) -> None:
         """Keep a part of what is larger than a frame."""
         if self._parts is None:
             self._parts = []
             self._parts_size = 0
-        self._parts.append(frame.payload)
-        self._parts_size += len(frame.payload)
-        if frame.kind == Kind.MESSAGE:
-            self._consumed(self._attempt, len(frame.payload))  # the whole of it must come in
+        self._parts.append(payload)
+        self._parts_size += len(payload)
+        if kind == Kind.MESSAGE:
+            self._consumed(self._attempt, len(payload))  # the whole of it must come in
             if self._parts_size > MAX_MESSAGE:
                 self._parts.clear()
                 if self._phase in OPEN_FOR_CLIENT:
@@ -363,10 +363,10 @@ class WebSocket:
         elif self._parts_size > scopes.MAX_EVENT:
             raise FrameError("an event that is too large")
 
-    def _take_message(self, frame: Frame) -> None:
-        payload = frame.payload
+    def _take_message(self, flags: int, payload: bytes, size: int) -> None:
+        """Take a message, of whose last frame `size` bytes were not reported as consumed."""
         message: Message = {"type": "websocket.send"}
-        if frame.flags & TEXT:
+        if flags & TEXT:
             try:
                 message["text"] = payload.decode()
             except UnicodeDecodeError:
@@ -374,7 +374,7 @@ class WebSocket:
         else:
             message["bytes"] = payload
         if self._phase is Phase.OPEN or self._phase is Phase.LEAVING:
-            self._to_client(message, min(len(payload), MAX_PAYLOAD))
+            self._to_client(message, size)
 
     def _to_client(self, message: Message, size: int = 0) -> None:
         self._out.append((self._attempt, message, size))
@@ -439,24 +439,24 @@ class WebSocket:
         if self._client_left_with is not None:
             self._tell_disconnect(*self._client_left_with)
 
-    def _take_close(self, frame: Frame) -> None:
-        code, reason = frame.number, frame.payload.decode("utf-8", "replace")
+    def _take_close(self, code: int, payload: bytes) -> None:
+        reason = payload.decode("utf-8", "replace")
         if self._phase is Phase.REJOINING:
             honest = code if 3000 <= code < 5000 else POLICY
             self._end("denied", honest, reason)
         elif self._phase is not Phase.OVER:
             self._end("left", code, reason)
 
-    def _take_denial(self, frame: Frame) -> None:
+    def _take_denial(self, kind: int, flags: int, payload: bytes) -> None:
         """Take what an app sends that denies by an HTTP response."""
         self._release_permit()
         if self._phase is Phase.REJOINING:
             self._end("denied", POLICY, "")
         if self._phase is not Phase.CONNECTING:
             return
-        if frame.kind == Kind.START:
+        if kind == Kind.START:
             try:
-                head = scopes.decode_head(frame.payload)
+                head = scopes.decode_head(payload)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FrameError(f"no denial: {error}") from None
             start = {
@@ -466,23 +466,23 @@ class WebSocket:
             }
             self._to_client(start)
             return
-        is_last = bool(frame.flags & END)
+        is_last = bool(flags & END)
         body = {
             "type": "websocket.http.response.body",
-            "body": frame.payload,
+            "body": payload,
             "more_body": not is_last,
         }
-        self._to_client(body, len(frame.payload))
+        self._to_client(body, len(payload))
         if is_last:
             self._move_on(Happening.ENDED)
 
-    def _take_done(self, frame: Frame) -> None:
+    def _take_done(self, flags: int, given: int) -> None:
         """Take notice that the app has returned."""
         self._leave_worker()
-        failed = bool(frame.flags & FAILED)
-        if self._phase is Phase.LEAVING and frame.flags & FINISHED:
+        failed = bool(flags & FAILED)
+        if self._phase is Phase.LEAVING and flags & FINISHED:
             if self._pending is not None:
-                if frame.number == self._number:
+                if given == self._number:
                     self._forget_pending()
                 else:
                     self._hold(True)

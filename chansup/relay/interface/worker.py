@@ -24,7 +24,7 @@ _RETRY = 0.2  # seconds between attempts to connect to a worker that should be t
 class Stream(Protocol):
     """Whoever has begun a stream at a worker."""
 
-    def take(self, frame: Frame) -> None:
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame. Raises FrameError."""
 
     def worker_lost(self) -> None:
@@ -129,40 +129,38 @@ class Worker:
 
     def _take(self, frames: list[Frame]) -> None:
         streams = self.streams
-        for frame in frames:
-            number = frame.stream
-            if number:
-                stream = streams.get(number)
+        for kind, flags, place, number, payload in frames:
+            if place:
+                if kind == Kind.DONE or flags & FINISHED:
+                    stream = streams.pop(place, None)
+                else:
+                    stream = streams.get(place)
                 if stream is None:
-                    if number >= self._next:
-                        raise FrameError(f"a frame of stream {number}, which was never begun")
-                    raise FrameError(f"a frame of stream {number}, which is over")
-                if frame.kind == Kind.DONE or frame.flags & FINISHED:
-                    del streams[number]
-                stream.take(frame)
+                    raise FrameError(f"a frame of stream {place}, which is over or never was")
+                stream.take(kind, flags, number, payload)
             else:
-                self._take_own(frame)
+                self._take_own(kind, number, payload)
 
-    def _take_own(self, frame: Frame) -> None:
-        if frame.kind == Kind.HELLO and not self.usable:
-            self._greet(frame)
+    def _take_own(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == Kind.HELLO and not self.usable:
+            self._greet(payload)
         elif not self.usable:
             raise FrameError("no greeting: the other side is no app worker")
-        elif frame.kind == Kind.GRANT:
-            self.granted += frame.number
-            self._needed = max(0, self._needed - frame.number)
+        elif kind == Kind.GRANT:
+            self.granted += number
+            self._needed = max(0, self._needed - number)
             self.pool.serve()
-        elif frame.kind == Kind.RECALL:
-            self._owed += frame.number
+        elif kind == Kind.RECALL:
+            self._owed += number
             self._pay()
-        elif frame.kind == Kind.DRAINING:
+        elif kind == Kind.DRAINING:
             self.pool.drains(self)
         else:
-            raise FrameError(f"a frame of kind {frame.kind}")
+            raise FrameError(f"a frame of kind {kind}")
 
-    def _greet(self, frame: Frame) -> None:
+    def _greet(self, payload: bytes) -> None:
         try:
-            hello = scopes.decode_hello(frame.payload)
+            hello = scopes.decode_hello(payload)
         except msgspec.DecodeError as error:
             raise FrameError(f"no greeting: {error}") from None
         if hello.protocol != PROTOCOL:
