@@ -112,6 +112,9 @@ class Contender:
             except RequestError:
                 await asyncio.sleep(0.02)
                 continue
+            if answer.status != 200:
+                await asyncio.sleep(0.1)
+                continue
             if not seen:
                 deadline = min(deadline, time.monotonic() + self.site.import_seconds + 6)
             seen.add(read_body(answer.body)[1])
@@ -228,6 +231,10 @@ runtime_directory = {value["runtime"]}
         return document, took
 
 
+INTERFACE = "interface"  # the pools of a relay's site
+WORKERS = "web"
+
+
 class Relay(Chansup):
     """A server under chansup, in relay mode: `site.processes` app workers behind it."""
 
@@ -235,13 +242,13 @@ class Relay(Chansup):
         self, server: str, site: Site, interfaces: int = 1, workers: str = "", admin: str = ""
     ) -> None:
         serves = 'serves = ["http", "websocket"]'
-        table = f"\n[workers.web]\n{serves}\nprocesses = {site.processes}\n{workers}\n"
+        table = f"\n[workers.{WORKERS}]\n{serves}\nprocesses = {site.processes}\n{workers}\n"
         super().__init__(server, site, table, admin)
         self.interfaces = interfaces
         self.label = f"relay, {server} {interfaces}+{site.processes}"
 
     def pids_of(self, pool: str) -> set[int]:
-        """Return the processes of a pool ("interface", "web") that run now."""
+        """Return the processes of a pool that run now."""
         found = set()
         for process in self.main.descendants():
             with contextlib.suppress(psutil.NoSuchProcess):

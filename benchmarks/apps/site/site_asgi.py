@@ -22,6 +22,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 SLOW_SECONDS = float(os.environ.get("SITE_SLOW_SECONDS", "3"))
 LARGE = int(os.environ.get("SITE_LARGE", "1_000_000_000"))
 CHUNK = bytes(65536)
+STALL_SECONDS = 20
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", str(len(BODY)).encode())]
 
 
@@ -81,7 +82,7 @@ async def large(send: Send) -> None:
 async def upload(receive: Receive, patient: bool) -> None:
     while (await receive()).get("more_body"):
         if not patient:
-            await asyncio.sleep(3600)
+            await asyncio.sleep(STALL_SECONDS)
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
