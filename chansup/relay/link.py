@@ -27,12 +27,16 @@ class Late(Protocol):
 
 
 class Link:
-    """Frames in, frames out. `lost` is called once, when the connection is gone."""
+    """Frames in, frames out.
+
+    `on_lost` is called once, when the connection is gone: why, and whether the other side broke
+    the rules.
+    """
 
     __slots__ = (
-        "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop", "_on_frames",
-        "_on_lost", "_scheduled", "_size", "_socket", "_unsent", "_writing", "bytes_in",
-        "bytes_out", "closed",
+        "_admitting", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop",
+        "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_unsent", "_writing",
+        "bytes_in", "bytes_out", "closed",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +44,7 @@ class Link:
         sock: socket.socket,
         loop: asyncio.AbstractEventLoop,
         on_frames: Callable[[list[Frame]], None],
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, bool], None],
     ) -> None:
         self._socket = sock
         self._loop = loop
@@ -51,6 +55,7 @@ class Link:
         self._writing = False
         self._unsent: memoryview | None = None
         self._crowd: deque[asyncio.Future[None]] = deque()
+        self._admitting = False  # those at the head of the crowd may send now
         self._control: list[bytes] = []
         self._data: list[bytes] = []
         self._flushed: list[asyncio.Future[None]] = []
@@ -84,7 +89,9 @@ class Link:
 
     def schedule(self) -> None:
         """See to it that what was gathered is written at the end of this turn."""
-        if not self.closed:
+        if self.closed:
+            self._forget()
+        else:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
@@ -100,6 +107,7 @@ class Link:
         return self._write()
 
     def _write(self) -> bool:
+        self._admitting = False
         while True:
             if self._unsent is None:
                 if not self._control and not self._data:
@@ -137,15 +145,18 @@ class Link:
     @property
     def crowded(self) -> bool:
         """Whether senders of data should wait for `room`."""
-        return self._size > _CROWDED or bool(self._crowd)
+        if self._size > _CROWDED:
+            return not self.closed
+        return bool(self._crowd) and not self._admitting
 
     async def room(self) -> None:
         """Wait until there is room for one more frame of data; first come, first served."""
-        if not self.crowded or self.closed:
-            return
-        waiter = self._loop.create_future()
-        self._crowd.append(waiter)
-        await waiter
+        join = self._crowd.append
+        while self.crowded:
+            waiter = self._loop.create_future()
+            join(waiter)
+            await waiter
+            join = self._crowd.appendleft  # when others were faster
 
     async def flushed(self) -> None:
         """Wait until everything has left this process, or the connection is gone."""
@@ -156,6 +167,7 @@ class Link:
 
     def _admit(self) -> None:
         """Let some of those who wait send: as much as one write takes."""
+        self._admitting = True
         for _ in range(min(len(self._crowd), _ADMITTED)):
             wake(self._crowd.popleft())
         if self._crowd and not self._scheduled:
@@ -178,18 +190,18 @@ class Link:
         try:
             self._on_frames(self._decoder.feed(data))
         except FrameError as error:
-            self.lose(str(error))
+            self.lose(str(error), is_error=True)
 
     # The end
 
-    def lose(self, reason: str) -> None:
-        """Close the connection because of an error."""
+    def lose(self, reason: str, is_error: bool = False) -> None:
+        """Close the connection: it is of no use any more."""
         if not self.closed:
             self.close()
-            self._on_lost(reason)
+            self._on_lost(reason, is_error)
 
     def close(self) -> None:
-        """Close the connection; `lost` is not called."""
+        """Close the connection; `on_lost` is not called."""
         if self.closed:
             return
         self.closed = True
@@ -199,9 +211,16 @@ class Link:
             self._loop.remove_writer(descriptor)
         self._socket.close()
         self._unsent = None
-        self._control.clear()
-        self._data.clear()
+        self._scheduled = False
+        self._forget()
         for waiter in [*self._crowd, *self._flushed]:
             wake(waiter)
         self._crowd.clear()
         self._flushed.clear()
+
+    def _forget(self) -> None:
+        """Let go what will never leave."""
+        self._control.clear()
+        self._data.clear()
+        self._late.clear()
+        self._size = 0

@@ -5,7 +5,7 @@ DecodeError and nothing else.
 """
 
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from chansup.errors import ChansupError
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
+T = TypeVar("T")
 
 SPECIFICATION = "2.4"  # of ASGI HTTP and WebSocket: send() raises OSError when the client is gone
 MAX_SCOPE = 256 * 1024  # bytes
@@ -47,8 +48,8 @@ class HttpScope(msgspec.Struct, array_like=True):
     query_string: bytes
     root_path: str
     headers: Headers
-    client: tuple[str, int | None] | None
-    server: tuple[str, int | None] | None
+    client: Any  # servers disagree about the types of addresses
+    server: Any
     extensions: dict[str, Any] | None
 
 
@@ -71,8 +72,8 @@ class WebSocketScope(msgspec.Struct, array_like=True):
     query_string: bytes
     root_path: str
     headers: Headers
-    client: tuple[str, int | None] | None
-    server: tuple[str, int | None] | None
+    client: Any  # servers disagree about the types of addresses
+    server: Any
     subprotocols: list[str]
     extensions: dict[str, Any] | None
 
@@ -91,14 +92,29 @@ class Head(msgspec.Struct, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-decode_hello = msgspec.msgpack.Decoder(Hello).decode
-decode_http = msgspec.msgpack.Decoder(HttpScope).decode
-decode_websocket = msgspec.msgpack.Decoder(tuple[Resumption, WebSocketScope]).decode
-decode_head = msgspec.msgpack.Decoder(Head).decode
-decode_accept = msgspec.msgpack.Decoder(tuple[str | None, Headers]).decode
-decode_event = msgspec.msgpack.Decoder(dict[str, Any]).decode
-decode_checkpoint: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode
-decode_websocket_scope = msgspec.msgpack.Decoder(WebSocketScope).decode
+
+
+def _decoder(of: type[T]) -> Callable[[bytes], T]:
+    decode = msgspec.msgpack.Decoder(of).decode
+
+    def checked(payload: bytes) -> T:
+        try:
+            return decode(payload)
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from None
+
+    return checked
+
+
+decode_hello = _decoder(Hello)
+decode_http = _decoder(HttpScope)
+decode_websocket = _decoder(tuple[Resumption, WebSocketScope])
+decode_head = _decoder(Head)
+decode_accept: Callable[[bytes], tuple[str | None, Headers]]
+decode_accept = _decoder(tuple[str | None, Headers])
+decode_event = _decoder(dict[str, Any])
+decode_checkpoint: Callable[[bytes], Any] = _decoder(object)
+decode_websocket_scope = _decoder(WebSocketScope)
 
 
 def encode_http(scope: Scope, arrived: float) -> bytes:
@@ -170,14 +186,18 @@ def carried(kind: str, extensions: MutableMapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in extensions.items() if name in known}
 
 
+def _address(value: Any) -> Any:
+    return tuple(value) if type(value) is list else value
+
+
 def http_scope(fields: HttpScope, state: dict[str, Any] | None) -> dict[str, Any]:
     """Return the scope that the app gets."""
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": SPECIFICATION},
         "http_version": fields.http_version,
-        "server": fields.server,
-        "client": fields.client,
+        "server": _address(fields.server),
+        "client": _address(fields.client),
         "scheme": fields.scheme,
         "method": fields.method,
         "root_path": fields.root_path,
@@ -208,8 +228,8 @@ def websocket_scope(
         "asgi": {"version": "3.0", "spec_version": SPECIFICATION},
         "http_version": fields.http_version,
         "scheme": fields.scheme,
-        "server": fields.server,
-        "client": fields.client,
+        "server": _address(fields.server),
+        "client": _address(fields.client),
         "root_path": fields.root_path,
         "path": fields.path,
         "query_string": fields.query_string,

@@ -12,7 +12,7 @@ from chansup.relay import scopes
 from chansup.relay.appworker.exchange import SAFE_METHODS, Exchange
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
-from chansup.relay.frames import MAX_PAYLOAD, MORE, PROTOCOL, Frame, FrameError, Kind, pack
+from chansup.relay.frames import FAILED, MAX_PAYLOAD, MORE, PROTOCOL, Frame, FrameError, Kind, pack
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class Interface:
         try:
             fields = scopes.decode_http(scope)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FrameError(f"no scope of a request: {error}") from None
+            self._refuse(place, error)
+            return
         exchange = Exchange(self, place, flags, fields, self.worker.state)
         self._streams[place] = exchange
         self.books.count_arrival()
@@ -135,10 +136,16 @@ class Interface:
         try:
             resumption, fields = scopes.decode_websocket(opening)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FrameError(f"no scope of a WebSocket: {error}") from None
+            self._refuse(place, error)
+            return
         websocket = WebSocket(self, place, number, resumption, fields, self.worker.state)
         self._streams[place] = websocket
         self._start(websocket)
+
+    def _refuse(self, place: int, error: Exception) -> None:
+        """Answer a scope that is none: that costs its stream."""
+        _log.error("%s: a scope cannot be used: %s", self.name, error)
+        self.link.send(pack(Kind.DONE, FAILED, place, 0))
 
     def _start(self, stream: Exchange | WebSocket) -> None:
         stream.task = self.loop.create_task(stream.run(self.worker.application))
@@ -151,12 +158,14 @@ class Interface:
         if self.link.closed and isinstance(one, Exchange):
             self.worker.give(self.worker.permits.end())
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, is_error: bool) -> None:
         """Take notice that the interface process is gone."""
+        if is_error:
+            _log.error("%s: the connection from it was given up: %s", self.name, reason)
         for stream in list(self._streams.values()):
             stream.lose()
         requests = sum(isinstance(stream, Exchange) for stream in self._streams.values())
-        self.worker.left(self, requests, reason)
+        self.worker.left(self, requests)
 
     def cut(self) -> None:
         """Cancel what the app still does."""

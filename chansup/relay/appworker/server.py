@@ -100,7 +100,7 @@ class AppWorker:
 
     def _expect_greeting(self, interface: Interface) -> None:
         if not interface.greeted and not interface.link.closed:
-            interface.link.lose("no greeting came")
+            interface.link.lose("no greeting came", is_error=True)
 
     def joined(self, interface: Interface) -> None:
         """Take notice that an interface has said who it is."""
@@ -108,13 +108,11 @@ class AppWorker:
         if self._draining:
             interface.link.send_control(pack(Kind.DRAINING, 0, 0, 0))
 
-    def left(self, interface: Interface, still_used: int, reason: str) -> None:
+    def left(self, interface: Interface, still_used: int) -> None:
         """Take notice that an interface is gone."""
         self._interfaces.discard(interface)
         if interface.greeted:
             self.give(self.permits.leave(interface, still_used))
-        else:
-            _log.warning("a connection to the relay ended before its greeting: %s", reason)
         self._look_whether_empty()
 
     def give(self, orders: list[Order]) -> None:

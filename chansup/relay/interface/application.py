@@ -31,6 +31,7 @@ Place = tuple[Pool, roster.Route]
 _SWEEP = 0.05  # seconds after which it is watched whether the client of a request goes away
 _COUNT_INTERVAL = 1.0  # seconds between two looks at how many bytes went by
 _NEWS_TIMEOUT = 10.0  # seconds that the first roster may take
+_RECONNECT = 0.2  # seconds after which a lost connection to a worker is made anew
 _READ_SIZE = 256 * 1024
 
 _log = logging.getLogger("chansup.relay")
@@ -53,6 +54,8 @@ class Relay:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._requests: set[Request] = set()
         self._sweeping = False
+        self._listed: list[roster.Worker] = []  # in the newest roster
+        self._reconnecting = False
 
     def start(self) -> None:
         """Begin to listen to the supervisor. Inside the server's event loop, once."""
@@ -167,21 +170,24 @@ class Relay:
             pool = self.pools.get(settings.name)
             if pool is None:
                 counts = Counts(self._board.row(settings.row))
-                pool = Pool(settings, counts, self._loop, self._find_pool)
+                pool = Pool(settings, counts, self._loop, self)
                 self.pools[settings.name] = pool
             pool.settings = settings
             places.extend((routes.parse(one.route), (pool, one)) for one in settings.routes)
         self._routes = routes.Table(places)
         self._needs_host = any(route.host is not None for route, _ in places)
+        self._listed = news.workers
+        present = {one.name for one in news.pools}
         for name, pool in self.pools.items():
-            listed = [one for one in news.workers if one.pool == name]
-            if not any(one.name == name for one in news.pools):
+            if name not in present:
                 pool.close_down()
-            self._update_workers(pool, listed)
+            self._update_workers(pool)
         self._known.set()
 
-    def _update_workers(self, pool: Pool, listed: list[roster.Worker]) -> None:
+    def _update_workers(self, pool: Pool) -> None:
+        """Connect to workers that are new, and let go of those that are no more."""
         assert self._loop is not None
+        listed = [one for one in self._listed if one.pool == pool.settings.name]
         for one in listed:
             worker = pool.workers.get(one.address)
             if worker is None:
@@ -196,9 +202,20 @@ class Relay:
             if address not in present:
                 pool.is_gone(worker)
 
-    def _find_pool(self, fields: tuple[bytes | None, str]) -> Place | None:
-        """Return where a WebSocket of this host and path goes now."""
-        host, path = fields
+    def connection_lost(self) -> None:
+        """Connect again to workers that are still on the roster, unless it says otherwise soon."""
+        assert self._loop is not None
+        if not self._reconnecting:
+            self._reconnecting = True
+            self._loop.call_later(_RECONNECT, self._reconnect)
+
+    def _reconnect(self) -> None:
+        self._reconnecting = False
+        for pool in self.pools.values():
+            self._update_workers(pool)
+
+    def place_of(self, host: bytes | None, path: str) -> Place | None:
+        """Return where a WebSocket goes now."""
         return self._routes.match("websocket", host, path)
 
     def _count_bytes(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chansup.errors import ChansupError
@@ -28,7 +28,14 @@ class Rejected(ChansupError):
         self.reason = reason
 
 
-Elsewhere = Callable[[tuple[bytes | None, str]], "tuple[Pool, roster.Route] | None"]
+class Directory(Protocol):
+    """What a pool asks of the relay."""
+
+    def place_of(self, host: bytes | None, path: str) -> "tuple[Pool, roster.Route] | None":
+        """Return where a WebSocket goes now."""
+
+    def connection_lost(self) -> None:
+        """Take notice that the connection to a worker is gone."""
 
 
 class Waiting(Protocol):
@@ -53,9 +60,9 @@ class Pool:
         settings: roster.Pool,
         counts: Counts,
         loop: asyncio.AbstractEventLoop,
-        elsewhere: Elsewhere,
+        directory: Directory,
     ) -> None:
-        self._elsewhere = elsewhere
+        self._directory = directory
         self.settings = settings
         self.counts = counts
         self.loop = loop
@@ -186,6 +193,7 @@ class Pool:
         """Take notice that a worker does not answer any more."""
         if self.workers.get(worker.address) is worker:
             del self.workers[worker.address]
+            self._directory.connection_lost()
         self._choose()
 
     def is_gone(self, worker: Worker) -> None:
@@ -289,7 +297,7 @@ class Pool:
 
     def _send_elsewhere(self, websocket: "WebSocket") -> None:
         """Find a place by the new routes for a WebSocket of a pool that serves no more."""
-        place = self._elsewhere(websocket.host_and_path())
+        place = self._directory.place_of(*websocket.host_and_path())
         if place is None:
             websocket.give_up("closed")
         else:

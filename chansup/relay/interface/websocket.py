@@ -414,6 +414,7 @@ class WebSocket:
             self._move_on(Happening.ACCEPTED)
             event = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
             self._to_client(event)
+            self._resume()
         elif self._phase is Phase.REJOINING:
             if subprotocol != self._subprotocol:
                 self._tell_disconnect(SERVICE_RESTART, b"subprotocol")

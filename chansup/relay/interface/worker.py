@@ -91,7 +91,7 @@ class Worker:
 
     def _expect_greeting(self) -> None:
         if self.link is not None and not self.usable and not self._closed:
-            self.link.lose("no greeting came")
+            self.link.lose("no greeting came", is_error=True)
 
     def close(self) -> None:
         """Close the connection. Streams that are left are told."""
@@ -106,10 +106,10 @@ class Worker:
             self.link.close()
         self._abandon()
 
-    def _lost(self, reason: str) -> None:
-        was_usable, self.usable, self._closed = self.usable, False, True
-        if not was_usable:
-            _log.error("%s: cannot be used: %s", self.name, reason)
+    def _lost(self, reason: str, is_error: bool) -> None:
+        if is_error:
+            _log.error("%s: the connection to it was given up: %s", self.name, reason)
+        self.usable, self._closed = False, True
         self._abandon()
 
     def _abandon(self) -> None:
