@@ -25,7 +25,7 @@ from tests.load import FreshConnections
 
 MODULE = "benchmarks.relay.flow"
 BAR = 256 * 1024  # bytes of a stuck stream, in the interface process and the worker together
-SAMPLE = 0.2  # seconds between two looks at the memory
+SAMPLE = 0.5  # seconds between two looks at the memory
 LARGE = 10**9  # bytes
 SIP = 16 * 1024  # that a slow reader reads, each SIP_INTERVAL
 SIP_INTERVAL = 0.25  # seconds
@@ -57,6 +57,7 @@ class Phase:
 
 
 Stuck = Callable[[str], Awaitable[None]]
+Parts = dict[str, set[int]]  # pids
 
 
 async def _read_slowly(address: str) -> None:
@@ -185,7 +186,8 @@ async def _phases(contender: Contender, plan: Plan) -> list[Phase]:
 
 async def _grown(contender: Contender, stuck: Stuck | None, plan: Plan) -> dict[str, int]:
     """Return by how much each part grew at most."""
-    looks = [_taken(contender) for _ in range(3)]
+    parts = _parts(contender)  # not each time: to look through all processes takes a while
+    looks = [_taken(parts) for _ in range(3)]
     before = {part: int(statistics.median(look[part] for look in looks)) for part in looks[0]}
     grown = dict.fromkeys(before, 0)
     clients = [
@@ -196,7 +198,7 @@ async def _grown(contender: Contender, stuck: Stuck | None, plan: Plan) -> dict[
     end = loop.time() + plan.seconds
     while loop.time() < end:
         await asyncio.sleep(SAMPLE)
-        for part, taken in _taken(contender).items():
+        for part, taken in _taken(parts).items():
             grown[part] = max(grown[part], taken - before[part])
     for client in clients:
         client.cancel()
@@ -209,11 +211,13 @@ async def _quietly(stuck: Awaitable[None]) -> None:
         await stuck
 
 
-def _taken(contender: Contender) -> dict[str, int]:
+def _parts(contender: Contender) -> Parts:
     if isinstance(contender, Relay):
-        parts = {pool: contender.pids_of(pool) for pool in (INTERFACE, WORKERS)}
-    else:
-        parts = {"server": contender.pids()}
+        return {pool: contender.pids_of(pool) for pool in (INTERFACE, WORKERS)}
+    return {"server": contender.pids()}
+
+
+def _taken(parts: Parts) -> dict[str, int]:
     return {part: sum(memory(pid).private for pid in pids) for part, pids in parts.items()}
 
 
