@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from chansup.errors import ChansupError
+from chansup.launch.child import Child
 from chansup.protocol.launch import Launch
 from chansup.relay.interface import application as relay
+from chansup.relay.interface.books import Books
 
 SPEAK_WSGI = ("granian", "gunicorn")  # the others get a WSGI app adapted
 _OWN_DIRECTORY = str(Path(__file__).parent)
@@ -60,18 +62,23 @@ def load(reference: str) -> Any:
     return found
 
 
-def load_asgi(launch: Launch) -> Any:
+def load_asgi(child: Child) -> Any:
     """Return the app as ASGI, adapted where it is WSGI. Raises as `load` and `wsgi_to_asgi` do."""
-    application = load_as_it_is(launch)
-    return wsgi_to_asgi(application) if launch.gateway == "wsgi" else application
+    application = load_as_it_is(child)
+    return wsgi_to_asgi(application) if child.launch.gateway == "wsgi" else application
 
 
-def load_as_it_is(launch: Launch) -> Any:
+def load_as_it_is(child: Child) -> Any:
     """Return the app, ASGI or WSGI; in relay mode, the relay. Raises as `load` does."""
-    if launch.relay is not None:
-        name = f"{launch.pool}.{launch.slot}"
-        return relay.create(name, launch.relay.roster_fd, launch.relay.board_fd)
-    return load(launch.application)
+    launch = child.launch
+    if launch.relay is None:
+        return load(launch.application)
+    child.traffic.relays = True
+    name = f"{launch.pool}.{launch.slot}"
+    books = Books(child.traffic, child.cells)
+    application = relay.create(name, launch.relay.roster_fd, launch.relay.board_fd, books)
+    child.traffic.serves = lambda: application.can_serve
+    return application
 
 
 def load_for_worker(launch: Launch, threads: int) -> Any:

@@ -150,7 +150,7 @@ def serve(child: Child) -> int:
         level=_LOG_LEVELS.get(given.get("verbosity", 0), logging.DEBUG),  # type: ignore[call-overload]
         format=str(given.get("log_fmt", "%(asctime)-15s %(levelname)-8s %(message)s")),
     )
-    app = application.load_asgi(child.launch)
+    app = application.load_asgi(child)
     app = instrument(app, child.traffic, child.cells, child.launch.health_path)
     tls = _tls(given)
     endpoints = {f"inherited:{listener.fileno()}": listener for listener in child.sockets()}

@@ -149,11 +149,7 @@ def serve(child: Child) -> int:
     _require()
     is_wsgi = child.launch.gateway == "wsgi"
     relays = child.launch.relay is not None
-    app = (
-        application.load_asgi(child.launch)
-        if relays
-        else application.load(child.launch.application)
-    )
+    app = application.load_asgi(child) if relays else application.load(child.launch.application)
     if is_wsgi:
         app = instrument_wsgi(app, child)
     else:

@@ -85,7 +85,7 @@ def serve(child: Child) -> int:
     config.bind = []
     if "loglevel" not in child.launch.options and config.accesslog is None:
         config.loglevel = "WARNING"  # "Running on …" is said once per process
-    app = application.load_asgi(child.launch)
+    app = application.load_asgi(child)
     app = instrument(app, child.traffic, child.cells, child.launch.health_path)
     with asyncio.Runner(loop_factory=_loop_factory(config.worker_class)) as runner:
         try:

@@ -74,7 +74,9 @@ def instrument(
 
     async def instrumented(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
+            if scope["type"] == "websocket" and traffic.relays:
+                await application(scope, receive, send)
+            elif scope["type"] == "websocket":
                 await _run_websocket(application, scope, receive, send, traffic, cells)
             else:
                 await _pass_through(application, scope, receive, send)
@@ -148,6 +150,8 @@ async def _answer_health(scope: Scope, send: Send, traffic: Traffic) -> None:
     if traffic.leaving:
         headers = [_CLOSE_HEADER] if traffic.draining else []
         await answer(scope, send, 503, b"draining\n", headers)
+    elif not traffic.serves():
+        await answer(scope, send, 503, b"no app worker\n", [])
     else:
         await answer(scope, send, 200, b"ok\n", [])
 

@@ -1,6 +1,7 @@
 """What this process has in hand: requests and WebSockets, from the app's first line to its last."""
 
 import asyncio
+from collections.abc import Callable
 from types import CodeType, CoroutineType
 from typing import Any, Protocol
 
@@ -20,15 +21,17 @@ class Traffic:
     """The books that the instrument keeps and the drain reads."""
 
     __slots__ = (
-        "_cells", "draining", "entrances", "exempt", "is_cut", "receive_blocks_close", "released",
-        "requests", "websockets",
+        "_cells", "draining", "entrances", "exempt", "is_cut", "receive_blocks_close", "relays",
+        "released", "requests", "serves", "websockets",
     )  # fmt: skip
 
     def __init__(self, cells: "memoryview[float] | None" = None) -> None:
         self._cells = cells
         self.draining = False  # answer "Connection: close", and 503 on the health path
         self.is_cut = False  # time is up: what the app still did was cancelled
+        self.relays = False  # the app is the relay, which keeps the books of WebSockets itself
         self.receive_blocks_close = False  # the server cannot close while the app waits to receive
+        self.serves: Callable[[], bool] = _always  # whether there is somebody to run the app
         self.requests = 0  # that the app works on
         self.websockets: set[HeldWebSocket] = set()
         self.released = 0  # requests and WebSockets that ended so far, counted only while draining
@@ -50,6 +53,10 @@ class Traffic:
             codes = _awaited_codes(task)
             if codes & self.entrances and not codes & self.exempt:
                 task.cancel("the process ends")
+
+
+def _always() -> bool:
+    return True
 
 
 def _awaited_codes(task: "asyncio.Task[Any]") -> set[CodeType]:

@@ -94,7 +94,7 @@ def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
     launch = child.launch
     config = Config(**settings(child))
-    config.app = application.load_asgi(launch)
+    config.app = application.load_asgi(child)
     config.load()
     config.loaded_app = instrument(
         without_idle_middleware(config.loaded_app),

@@ -14,6 +14,7 @@ from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
 from chansup.relay.credits import Window
 from chansup.relay.frames import (
     AGAIN,
+    ASKS,
     END,
     FAILED,
     FINISHED,
@@ -47,7 +48,7 @@ class WebSocket:
     __slots__ = (
         "_accepted", "_chunks", "_closed", "_code", "_connected", "_credited", "_denying",
         "_given", "_goodbye", "_in_hand", "_interface", "_leaving", "_message", "_messages_out",
-        "_number", "_parts_out", "_reason", "_receiving", "_state", "_stream", "_waiter",
+        "_number", "_parts_out", "_reason", "_receiving", "_state", "_stream", "_unsent", "_waiter",
         "_window", "code", "denied", "scope", "task",
     )  # fmt: skip
 
@@ -82,6 +83,7 @@ class WebSocket:
         self._parts_out = 0
         self._window: Window | None = None
         self._credited: asyncio.Future[None] | None = None  # of send()
+        self._unsent: list[Any] | None = None  # flags, number, payload of a message that waits
         self.code = 0  # close code, as soon as it is known
         self.denied = False
         self.task: asyncio.Task[None] | None = None
@@ -184,6 +186,7 @@ class WebSocket:
         except asyncio.CancelledError:
             failed = FAILED
         finally:
+            self.emit()
             if self._window is not None:
                 self._window.close()
             self._interface.ended(self._stream)
@@ -198,9 +201,7 @@ class WebSocket:
             self._connected = True
             return {"type": "websocket.connect"}
         if self._in_hand:
-            consumed = pack(Kind.CONSUMED, 0, self._stream, self._in_hand)
-            self._interface.link.send(consumed)
-            self._in_hand = 0
+            self._ask_for_more()
         while True:
             message = self._message
             if message is not None:
@@ -226,8 +227,18 @@ class WebSocket:
                 if self._waiter is waiter:
                     self._waiter = None
 
+    def _ask_for_more(self) -> None:
+        if self._unsent is not None:
+            self._unsent[0] |= ASKS  # with the message that was sent just now
+        else:
+            consumed = pack(Kind.CONSUMED, 0, self._stream, self._in_hand)
+            self._interface.link.send(consumed)
+        self._in_hand = 0
+
     async def send(self, message: Message) -> None:
         """Take an event from the app."""
+        if self._unsent is not None:
+            self.emit()
         if self.gone:
             raise ClientDisconnected
         kind = message["type"]
@@ -308,12 +319,19 @@ class WebSocket:
             and not link.crowded
         ):
             window.sent(len(payload))
-            link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
+            self._unsent = [flags, number, payload]
+            link.send_late(self)
             return
         for piece, is_last in _pieces(payload):
             await self._ready_for(len(piece))
             more = 0 if is_last else MORE
             link.send(pack(Kind.MESSAGE, flags | more, self._stream, number, piece))
+
+    def emit(self) -> None:
+        """Send the message that waits for the end of this turn."""
+        if self._unsent is not None:
+            (flags, number, payload), self._unsent = self._unsent, None
+            self._interface.link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
 
     async def _ready_for(self, size: int) -> None:
         """Wait until `size` bytes may be sent, and count them."""

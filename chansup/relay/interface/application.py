@@ -15,6 +15,7 @@ from chansup.protocol import roster
 from chansup.protocol.relay_board import RelayBoard
 from chansup.relay.frames import PROTOCOL
 from chansup.relay.interface.answers import answer
+from chansup.relay.interface.books import Books
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.request import BrokenResponse, Request
@@ -40,8 +41,11 @@ _log = logging.getLogger("chansup.relay")
 class Relay:
     """One interface process: its pools, and the routes to them. An ASGI app."""
 
-    def __init__(self, name: str, news: socket.socket, board: RelayBoard) -> None:
+    def __init__(
+        self, name: str, news: socket.socket, board: RelayBoard, books: Books | None = None
+    ) -> None:
         """Take the name of the slot, the socket on which the roster is told, and the board."""
+        self._books = books or Books()
         self.pools: dict[str, Pool] = {}
         self._hello = Hello(PROTOCOL, chansup.__version__, name)
         self._news = news
@@ -114,7 +118,8 @@ class Relay:
                 return
         pool, route = place
         transparent = route.handover == "transparent"
-        await WebSocket(pool, transparent, route.redeliver, scope, receive, send).run()
+        websocket = WebSocket(pool, transparent, route.redeliver, scope, receive, send)
+        await websocket.run(self._books)
 
     def _host(self, scope: Scope) -> bytes | None:
         return host_of(scope["headers"]) if self._needs_host else None
@@ -244,6 +249,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def create(name: str, roster_fd: int, board_fd: int | None) -> Relay:
+def create(name: str, roster_fd: int, board_fd: int | None, books: Books) -> Relay:
     """Return the relay of an interface process, from what it has inherited."""
-    return Relay(name, socket.socket(fileno=roster_fd), RelayBoard(board_fd))
+    return Relay(name, socket.socket(fileno=roster_fd), RelayBoard(board_fd), books)

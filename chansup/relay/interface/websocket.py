@@ -18,6 +18,7 @@ from chansup.relay import scopes
 from chansup.relay.credits import REPORTED
 from chansup.relay.frames import (
     AGAIN,
+    ASKS,
     END,
     FAILED,
     FINISHED,
@@ -30,6 +31,7 @@ from chansup.relay.frames import (
     split,
 )
 from chansup.relay.interface.answers import answer
+from chansup.relay.interface.books import Books
 from chansup.relay.interface.phases import (
     COURSE,
     HAS_WORKER,
@@ -74,12 +76,12 @@ class WebSocket:
     """A WebSocket, from its handshake to its end."""
 
     __slots__ = (
-        "_attempt", "_checkpoint", "_client_left_with", "_count", "_deaths", "_denial", "_held",
-        "_link", "_messages_out", "_moving_from", "_number", "_out", "_parts", "_parts_in",
-        "_parts_size", "_pending", "_permit_of", "_phase", "_pool", "_read_task", "_receive",
-        "_redeliver", "_room", "_scope", "_scope_bytes", "_send", "_state", "_stream",
-        "_subprotocol", "_told", "_unreported", "_waiter", "_worker", "is_transparent", "paused_at",
-        "reason", "turn",
+        "_attempt", "_books", "_checkpoint", "_client_left_with", "_code", "_count", "_deaths",
+        "_denial", "_held", "_link", "_messages_out", "_moving_from", "_number", "_out", "_parts",
+        "_parts_in", "_parts_size", "_pending", "_permit_of", "_phase", "_pool", "_read_task",
+        "_receive", "_redeliver", "_room", "_scope", "_scope_bytes", "_send", "_state", "_stream",
+        "_subprotocol", "_told", "_unreported", "_waiter", "_worker", "accepted", "is_transparent",
+        "paused_at", "reason", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +119,9 @@ class WebSocket:
         self._told = False  # the present worker knows that the client is gone
         self._denial: tuple[int, str, int | None] | None = None  # how to answer the handshake
         self._subprotocol: str | None = None
+        self.accepted = False
+        self._code = 0  # close code, as soon as it is known
+        self._books: Books
         self._count = 0  # handovers
         self._checkpoint: bytes | str | None = None
         self._deaths = 0  # of workers in a row that had something of it in hand
@@ -131,8 +136,25 @@ class WebSocket:
 
     # Its course
 
-    async def run(self) -> None:
+    async def run(self, books: Books) -> None:
         """Bring it to a worker, and pass on what the workers say."""
+        books.came(self)
+        self._books = books
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            if not books.traffic.is_cut:
+                raise
+        finally:
+            books.went(self, self.accepted, self._code)
+
+    def close(self) -> None:
+        """Have the client come back elsewhere: this process ends."""
+        if self._phase in OPEN_FOR_CLIENT:
+            self._tell_disconnect(SERVICE_RESTART, b"service restart")
+            self._end("left", SERVICE_RESTART, "service restart")
+
+    async def _run(self) -> None:
         assert self._scope is not None
         message = await self._receive()
         if message["type"] != "websocket.connect":
@@ -332,6 +354,8 @@ class WebSocket:
             if number != self._messages_out:
                 raise FrameError(f"message {number} instead of {self._messages_out}")
             self._take_message(flags, payload, last)
+            if flags & ASKS:
+                self._take_consumed(self._number)
         elif kind == Kind.CONSUMED:
             self._take_consumed(number)
         elif kind == Kind.DONE:
@@ -411,6 +435,8 @@ class WebSocket:
             self._scope = None
             self._subprotocol = subprotocol
             self._deaths = 0
+            self.accepted = True
+            self._books.accepted()
             self._move_on(Happening.ACCEPTED)
             event = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
             self._to_client(event)
@@ -553,6 +579,7 @@ class WebSocket:
     def _client_left(self, code: int, reason: bytes) -> None:
         """Take notice that the client is gone."""
         self._client_left_with = code, reason
+        self._code = self._code or code
         if self.turn is not None and not self.turn.done():
             self.turn.set_exception(Rejected("no_worker"))
         if self._phase in PAUSED and self._pending is not None:
@@ -577,6 +604,8 @@ class WebSocket:
             while self._out:
                 out, self._out = self._out, []
                 for attempt, message, size in out:
+                    if message["type"] == "websocket.close":
+                        await self._stop_reading()
                     try:
                         await self._send(message)
                     except OSError:
@@ -589,6 +618,12 @@ class WebSocket:
                 return
             self._waiter = self._pool.loop.create_future()
             await self._waiter
+
+    async def _stop_reading(self) -> None:
+        """Let go of the connection: some servers cannot close it while somebody receives."""
+        if self._read_task is not None and not self._read_task.done():
+            self._read_task.cancel()
+            await asyncio.sleep(0)
 
     def _consumed(self, attempt: int, size: int) -> None:
         self._unreported += size
@@ -605,6 +640,7 @@ class WebSocket:
         """End it. `code`: tell the client, if it is still there."""
         if self._phase is Phase.OVER:
             return
+        self._code = self._code or code or 0
         was_open = self._phase in OPEN_FOR_CLIENT
         if self._phase in PAUSED:
             self._pool.counts.handed_over(self.reason, result, 0.0)

@@ -1,0 +1,66 @@
+"""The WebSockets of an interface process, as its launcher drains and its scoreboard counts them.
+
+The relay keeps these books itself, and the launcher's instrument leaves its WebSockets alone: one
+wrapper less in the way of each message.
+"""
+
+from typing import Any, Protocol
+
+from chansup.protocol.scoreboard import (
+    REJECTED_CELL,
+    SIZE,
+    WEBSOCKETS_OPEN,
+    WEBSOCKETS_OPENED,
+    close_cell,
+)
+
+
+class Traffic(Protocol):
+    """What the launcher's drain looks at. Whatever is in `websockets` has `accepted`, `close`."""
+
+    draining: bool
+    is_cut: bool
+    released: int
+    websockets: set[Any]
+
+
+class _NoTraffic:
+    """Of a relay that no launcher runs."""
+
+    draining = is_cut = False
+    released = 0
+
+    def __init__(self) -> None:
+        self.websockets: set[Any] = set()
+
+
+class Books:
+    """The books of one process."""
+
+    __slots__ = ("_cells", "traffic")
+
+    def __init__(
+        self, traffic: Traffic | None = None, cells: "memoryview[float] | None" = None
+    ) -> None:
+        self.traffic = traffic or _NoTraffic()
+        self._cells = memoryview(bytearray(SIZE)).cast("d") if cells is None else cells
+
+    def came(self, websocket: Any) -> None:
+        """Take in a WebSocket whose handshake has begun."""
+        self.traffic.websockets.add(websocket)
+
+    def accepted(self) -> None:
+        """Count a WebSocket that is open from now on."""
+        self._cells[WEBSOCKETS_OPENED] += 1
+        self._cells[WEBSOCKETS_OPEN] += 1
+
+    def went(self, websocket: Any, accepted: bool, code: int) -> None:
+        """Count how a WebSocket ended."""
+        self.traffic.websockets.discard(websocket)
+        if accepted:
+            self._cells[WEBSOCKETS_OPEN] -= 1
+            self._cells[close_cell(code or 1006)] += 1
+        else:
+            self._cells[REJECTED_CELL] += 1
+        if self.traffic.draining:
+            self.traffic.released += 1
