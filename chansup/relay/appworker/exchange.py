@@ -123,6 +123,10 @@ class Exchange:
         finally:
             self._end()
 
+    def abandon(self) -> None:
+        """End it without the app."""
+        self._end()
+
     async def receive(self) -> Message:
         """Return the next event for the app."""
         while True:
@@ -168,7 +172,7 @@ class Exchange:
                     and len(body) + len(self._head) <= MAX_PAYLOAD
                 ):
                     self._body = bytes(body)  # leaves with the head, at the end of this turn
-                    self._complete = True
+                    self._completed()
                     return
             await self._send_body(body, more)
         elif kind == _START:
@@ -181,7 +185,7 @@ class Exchange:
         elif kind == _TRAILERS or kind in _EARLY:
             self._send_event(message)
             if kind == _TRAILERS and not message.get("more_trailers", False):
-                self._complete = True
+                self._completed()
         else:
             raise UnexpectedEvent(f'the relay does not carry "{kind}"')
 
@@ -226,8 +230,13 @@ class Exchange:
             self._parts_out += 1
             ends = END if offset == last and not more else 0
             link.send(pack(Kind.BODY, ends, self._stream, self._parts_out, piece))
-        if not more:
-            self._complete = not self._trailers
+        if not more and not self._trailers:
+            self._completed()
+
+    def _completed(self) -> None:
+        """Take notice that the response is complete: whoever receives is told to go."""
+        self._complete = True
+        wake(self._waiter)
 
     async def _credit(self) -> None:
         self._credited = self._interface.loop.create_future()

@@ -127,7 +127,10 @@ class Interface:
 
     async def _start_later(self, exchange: Exchange) -> None:
         await self.link.flushed()
-        await exchange.run(self.worker.application)
+        if self.link.closed:
+            exchange.abandon()  # nobody knows that it came here: another worker gets it
+        else:
+            await exchange.run(self.worker.application)
 
     def _begin_websocket(self, flags: int, place: int, number: int, payload: bytes) -> None:
         opening = self._scope(flags, place, payload)

@@ -46,10 +46,10 @@ class WebSocket:
     """A WebSocket that this worker's app works on for a while."""
 
     __slots__ = (
-        "_accepted", "_chunks", "_closed", "_code", "_connected", "_credited", "_denying",
-        "_given", "_goodbye", "_in_hand", "_interface", "_leaving", "_message", "_messages_out",
-        "_number", "_parts_out", "_reason", "_receiving", "_state", "_stream", "_unsent", "_waiter",
-        "_window", "code", "denied", "scope", "task",
+        "_accepted", "_chunks", "_close_reason", "_closed", "_code", "_connected", "_credited",
+        "_denying", "_given", "_goodbye", "_in_hand", "_interface", "_leaving", "_message",
+        "_messages_out", "_number", "_parts_out", "_reason", "_state", "_stream", "_unsent",
+        "_waiter", "_window", "code", "denied", "scope", "task",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class WebSocket:
         self._goodbye = False  # the app knows that it is to leave
         self._code: int | None = None  # with which the client left
         self._reason = ""
+        self._close_reason = ""  # of the app
         self._waiter: asyncio.Future[None] | None = None  # of receive()
         self._messages_out = 0
         self._parts_out = 0
@@ -218,7 +219,7 @@ class WebSocket:
                     "reason": self._reason,
                 }
             if self._closed:
-                self._code = self.code or 1000
+                self._code, self._reason = self.code or 1000, self._close_reason
                 continue
             waiter = self._waiter = self._interface.loop.create_future()
             try:
@@ -239,9 +240,9 @@ class WebSocket:
         """Take an event from the app."""
         if self._unsent is not None:
             self.emit()
-        if self.gone:
-            raise ClientDisconnected
         kind = message["type"]
+        if self.gone and (kind != CHECKPOINT or self._code is not None):
+            raise ClientDisconnected
         if kind == "websocket.send":
             if not self._accepted or self._closed:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
@@ -280,7 +281,8 @@ class WebSocket:
         code = message.get("code")
         code = 1000 if code is None else code
         self.code = self.code or code
-        reason = (message.get("reason") or "").encode()
+        self._close_reason = message.get("reason") or ""
+        reason = self._close_reason.encode()
         self._interface.link.send(pack(Kind.CLOSE, 0, self._stream, code, reason[:MAX_PAYLOAD]))
         wake(self._waiter)
 

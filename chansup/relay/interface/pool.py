@@ -151,8 +151,6 @@ class Pool:
         """Take notice that a worker has done with a request."""
         if self._queue:
             self.serve()
-        if worker.draining:
-            self.look_at(worker)
 
     def _tell_need(self) -> None:
         for worker in self.choices:

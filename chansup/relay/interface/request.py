@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -73,7 +73,8 @@ class Request:
     _parts_in = 0  # of the response
     _parts_out = 0  # of the request's body
     _unreported = 0
-    _retained: list[bytes] | None = None  # the body so far, for another attempt
+    _retained: Sequence[bytes] = ()  # the body so far, for another attempt
+    _repeatable = True  # all of the body is retained
     _retained_size = 0
     _expected = False  # the client waits for leave to send the body
     _delivered = False  # the app knows of it
@@ -165,7 +166,6 @@ class Request:
         for frame in split(Kind.REQUEST, flags, stream, 0, head):
             link.send(frame)
         if first:
-            self._retained = []
             self._pump = worker.loop.create_task(self._upload())
         else:
             self._send_again()
@@ -272,7 +272,7 @@ class Request:
                 self._deaths,
                 self._pool.settings.name,
             )
-        elif self._retained is not None and (safe or not self._delivered or self._redeliver):
+        elif self._repeatable and (safe or not self._delivered or self._redeliver):
             self.arrived = monotonic()
             return True
         counts.add(board.FAILED)
@@ -310,7 +310,7 @@ class Request:
         elif kind == Kind.RECEIVED:
             self._delivered = True
             if not self._redeliver and self._scope["method"] not in SAFE_METHODS:
-                self._retained = None
+                self._do_not_repeat()
             return
         if kind == Kind.DONE or flags & FINISHED:
             self._leave_worker()
@@ -393,19 +393,23 @@ class Request:
                 return
             body = message.get("body", b"")
             self._uploaded = not message.get("more_body", False)
-            if self._retained is not None:
+            if self._repeatable:
                 self._retain(body)
             if not self._lost:
                 await self._send_parts(body)
         await self._wait_for_disconnect()
 
     def _retain(self, body: bytes) -> None:
-        assert self._retained is not None
         self._retained_size += len(body)
         if self._retained_size > _RETAINED:
-            self._retained = None
+            self._do_not_repeat()
         elif body:
-            self._retained.append(body)
+            self._retained = [*self._retained, body]
+
+    def _do_not_repeat(self) -> None:
+        """Keep nothing for another attempt: there may be none."""
+        self._repeatable = False
+        self._retained = ()
 
     async def _send_parts(self, body: bytes) -> None:
         attempt = self._attempt
@@ -432,7 +436,7 @@ class Request:
 
     def _send_again(self) -> None:
         """Send what came of the body before this attempt: no more than a window."""
-        body = b"".join(self._retained or ())
+        body = b"".join(self._retained)
         last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
         for offset in range(0, last + 1, MAX_PAYLOAD):
             ends = END if self._uploaded and offset == last else 0

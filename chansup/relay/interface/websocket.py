@@ -626,8 +626,10 @@ class WebSocket:
             await asyncio.sleep(0)
 
     def _consumed(self, attempt: int, size: int) -> None:
+        if attempt != self._attempt:
+            return  # it came from a former worker
         self._unreported += size
-        if self._unreported >= REPORTED and attempt == self._attempt:
+        if self._unreported >= REPORTED:
             if self._worker is not None:
                 self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
             self._unreported = 0

@@ -131,15 +131,20 @@ class Worker:
         streams = self.streams
         for kind, flags, place, number, payload in frames:
             if place:
-                if kind == Kind.DONE or flags & FINISHED:
-                    stream = streams.pop(place, None)
-                else:
-                    stream = streams.get(place)
+                stream = streams.get(place)
                 if stream is None:
                     raise FrameError(f"a frame of stream {place}, which is over or never was")
                 stream.take(kind, flags, number, payload)
+                if kind == Kind.DONE or (flags & FINISHED and kind == Kind.RESPONSE):
+                    self._over(place)
             else:
                 self._take_own(kind, number, payload)
+
+    def _over(self, place: int) -> None:
+        """Forget a stream; perhaps it was the last one here."""
+        self.streams.pop(place, None)
+        if self.draining:
+            self.pool.look_at(self)
 
     def _take_own(self, kind: int, number: int, payload: bytes) -> None:
         if kind == Kind.HELLO and not self.usable:
