@@ -146,6 +146,8 @@ class Pool:
             if worker is None:
                 return
             self._queue.popleft().worker.set_result(worker)
+        for worker in self.choices:
+            worker.content()
 
     def released(self, worker: Worker) -> None:
         """Take notice that a worker has done with a request."""
@@ -167,7 +169,9 @@ class Pool:
             if not waiter.worker.done():
                 reason = "late" if self.choices else "no_worker"
                 waiter.worker.set_exception(self._rejected(reason))
-        if self._queue:
+        if not self._queue:
+            self.serve()
+        else:
             pause = self._queue[0].arrived + limit - now
             self._timer = self.loop.call_later(max(0.001, pause), self._expire)
 

@@ -59,6 +59,7 @@ class Worker:
         self._hello = hello
         self._owed = 0  # permits that go back as soon as they are free
         self._needed = 0  # as the worker knows
+        self._asked = False  # the worker was told that something waits
         self._next = 1
         self._closed = False
         self._counted = (0, 0)
@@ -203,7 +204,16 @@ class Worker:
         """Tell the worker how many requests wait, if it does not know."""
         if self.usable and number > self._needed and self.link is not None:
             self._needed = number
+            self._asked = True
             self.link.send_control(pack(Kind.NEED, 0, 0, number))
+
+    def content(self) -> None:
+        """Tell the worker that nothing waits any more, if it was told that something does."""
+        if self._asked:
+            self._asked = False
+            self._needed = 0
+            if self.usable and self.link is not None:
+                self.link.send_control(pack(Kind.NEED, 0, 0, 0))
 
     def _pay(self) -> None:
         number = min(self._owed, self.granted - self.used)
