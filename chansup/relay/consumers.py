@@ -1,0 +1,50 @@
+"""For consumers of Django Channels: a checkpoint that survives a handover, in two lines.
+
+    class Counter(HandoverMixin, AsyncJsonWebsocketConsumer):
+        async def receive_json(self, content):
+            ...
+            await self.store_checkpoint(str(self.count))
+
+    async def connect(self):
+        self.count = int(self.handover["checkpoint"] or 0)
+        await self.accept()
+
+Works for asynchronous consumers (await `store_checkpoint`) and for synchronous ones (call it).
+Without relay mode there is no handover: `handover["count"]` is 0 and checkpoints are dropped.
+"""
+
+import inspect
+from collections.abc import Awaitable
+from typing import Any
+
+EXTENSION = "chansup.handover"
+CHECKPOINT = "chansup.handover.checkpoint"
+
+
+class HandoverMixin:
+    """Put it before the consumer's base class."""
+
+    scope: dict[str, Any]
+    base_send: Any
+
+    @property
+    def handover(self) -> dict[str, Any]:
+        """What is known of handovers: "count", "reason" ("deploy", "crash"), "checkpoint"."""
+        nothing = {"count": 0, "reason": None, "checkpoint": None}
+        found: dict[str, Any] = (self.scope.get("extensions") or {}).get(EXTENSION, nothing)
+        return found
+
+    def store_checkpoint(self, checkpoint: bytes | str) -> Awaitable[None] | None:
+        """Store up to 16 KiB that the next worker's consumer gets back; the newest counts."""
+        if EXTENSION in (self.scope.get("extensions") or {}):
+            sent: Awaitable[None] | None = self.base_send(
+                {"type": CHECKPOINT, "checkpoint": checkpoint}
+            )
+            return sent
+        if inspect.iscoroutinefunction(getattr(self, "dispatch", None)):
+            return _nothing()
+        return None
+
+
+async def _nothing() -> None:
+    """Be awaited where there is nothing to do."""
