@@ -209,6 +209,8 @@ async def test_a_pool_that_is_removed_stays_known_while_it_has_workers(path: Pat
     await site.until(lambda: slow.signals)
     assert routes(site.told()) == {"web": ["http", "websocket"], "other": []}
     assert states(site.told())["other.0"] == ["draining"]
+    told = slow.signals[0][1]
+    assert told is not None and states(told)["other.0"] == ["draining"]
     slow.end(0)
     await rolling
     await asyncio.sleep(0.01)

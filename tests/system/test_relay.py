@@ -39,8 +39,9 @@ def reload(run: Running, code: int = 0) -> str:
 
 
 def answering(run: Running, requests: int = 20) -> set[int]:
-    """Return the pids of those that answer."""
-    return {int(httpx.get(run.url).text.split()[1]) for _ in range(requests)}
+    """Return the pids of those that answer, each request on a connection of its own."""
+    with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
+        return {int(client.get(run.url).text.split()[1]) for _ in range(requests)}
 
 
 def queue(run: Running) -> dict[str, float]:
