@@ -168,12 +168,13 @@ class Chansup(Contender):
         self.extra = extra  # further tables of the config file
         self.admin = admin
         self.interfaces = site.processes
+        self.environment = environment_of_chansup()
         self.config = site.root / "chansup.toml"
         self.runtime_directory = site.root / "run"
 
     async def spawn(self) -> None:
         self.write_config()
-        await self._spawn(chansup_command("run", self.config), environment_of_chansup())
+        await self._spawn(chansup_command("run", self.config), self.environment)
 
     def write_config(self) -> None:
         """Write the config file."""
@@ -211,7 +212,7 @@ runtime_directory = {value["runtime"]}
         code, said, _ = await output_of(
             chansup_command("reload", self.config),
             directory=self.site.directory,
-            environment=environment_of_chansup(),
+            environment=self.environment,
             timeout=RELOAD_TIMEOUT,
         )
         self.reload_output = said
@@ -222,7 +223,7 @@ runtime_directory = {value["runtime"]}
         code, said, took = await output_of(
             [*chansup_command("status", self.config), "--json"],
             directory=self.site.directory,
-            environment=environment_of_chansup(),
+            environment=self.environment,
             timeout=30,
         )
         if code != 0:

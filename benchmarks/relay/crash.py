@@ -51,6 +51,8 @@ class Crash(Outcome):
         self.requests += http.sent
         self.failed += http.failed
         report.progress(f"  {http.summary()}")
+        for failure in http.details[:3]:
+            report.progress(f"    {failure.kind} {failure.detail}")
 
 
 async def measure(carriers: list[str], peers: list[str], plan: Plan) -> report.Report:

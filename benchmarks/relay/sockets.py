@@ -2,7 +2,7 @@
 
 Each sends a burst of numbered messages, waits until all are back, pauses, and goes on, so that the
 load is bounded and a message that is lost, repeated, swapped or another socket's cannot hide. One
-that has to wait grows impatient, and sends some more: the echo of a later message is how it learns
+that has to wait sends more, at growing intervals: the echo of a later message is how it learns
 that one was lost. One that is closed connects again at once. There is no library between: frames
 are short, and made and read here. The masking key is fixed, and not zero, which servers make a
 special case of.
@@ -201,8 +201,8 @@ class _Client:
     """One socket, through all of its connections."""
 
     __slots__ = (
-        "_connection", "_first_answer", "_missing", "_next", "_timer", "_was_open", "due", "load",
-        "number", "sent_at", "since",
+        "_connection", "_first_answer", "_missing", "_next", "_patience", "_timer", "_was_open",
+        "due", "load", "number", "sent_at", "since",
     )  # fmt: skip
 
     def __init__(self, load: EchoSockets, number: int) -> None:
@@ -216,6 +216,7 @@ class _Client:
         self._connection: _Connection | None = None
         self._was_open = False
         self._first_answer: asyncio.Future[None] | None = None
+        self._patience = load.impatience
         self._timer: asyncio.TimerHandle | None = None  # of the next burst
 
     @property
@@ -264,7 +265,8 @@ class _Client:
             self.load.result.stalled += len(self.due)
             self._lose_all()
             self.turn()
-        elif now - self.sent_at > self.load.impatience and len(self.due) < MOST_DUE:
+        elif now - self.sent_at > self._patience and len(self.due) < MOST_DUE:
+            self._patience *= 2  # it may be the server that is busy
             self._send(1)
 
     def _send(self, number: int) -> None:
@@ -352,6 +354,7 @@ class _Client:
         self.due.clear()
 
     def _answered(self) -> None:
+        self._patience = self.load.impatience
         if self._first_answer is not None:
             if not self._first_answer.done():
                 self._first_answer.set_result(None)
