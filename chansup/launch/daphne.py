@@ -156,6 +156,7 @@ def serve(child: Child) -> int:
     endpoints = {f"inherited:{listener.fileno()}": listener for listener in child.sockets()}
     daphne.server.serverFromString = lambda _reactor, name: _Endpoint(endpoints[name], tls)
     _allow_every_close_code()
+    _break_off_what_has_begun()
     _close_when_draining(child)
     server = Server(
         app, list(endpoints), signal_handlers=False, action_logger=_access_log(given),
@@ -217,6 +218,22 @@ def _allow_every_close_code() -> None:
             self.sendCloseFrame(code=code, isReply=False)
 
     daphne.ws_protocol.WebSocketProtocol.serverClose = server_close
+
+
+def _break_off_what_has_begun() -> None:
+    """Have a client see that a response is incomplete, when the app raises in the middle of it.
+
+    Daphne would try to begin an error page, fail, and leave the connection hanging.
+    """
+    original = daphne.http_protocol.WebRequest.handle_exception
+
+    def handle_exception(self: Any, exception: BaseException) -> None:
+        if self._response_started and self.channel is not None:
+            self.channel.forceAbortClient()
+        else:
+            original(self, exception)
+
+    daphne.http_protocol.WebRequest.handle_exception = handle_exception
 
 
 def _close_when_draining(child: Child) -> None:

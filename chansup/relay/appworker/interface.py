@@ -184,5 +184,8 @@ class Interface:
     def report(self, scope: MutableMapping[str, Any], error: Exception) -> None:
         """Write the traceback of an app that raised."""
         kind = "WebSocket" if scope["type"] == "websocket" else scope["method"]
+        own_frame = error.__traceback__
+        if own_frame is not None:
+            error = error.with_traceback(own_frame.tb_next)
         lines = "".join(traceback.format_exception(error)).rstrip()
         _log.error("%s %s: the app raised:\n%s", kind, scope["path"], lines)

@@ -33,6 +33,7 @@ _SWEEP = 0.05  # seconds after which it is watched whether the client of a reque
 _COUNT_INTERVAL = 1.0  # seconds between two looks at how many bytes went by
 _NEWS_TIMEOUT = 10.0  # seconds that the first roster may take
 _RECONNECT = 0.2  # seconds after which a lost connection to a worker is made anew
+_LOGGERS = ("uvicorn.error", "hypercorn.error", "_granian", "daphne.server")  # of servers
 _READ_SIZE = 256 * 1024
 
 _log = logging.getLogger("chansup.relay")
@@ -71,7 +72,8 @@ class Relay:
 
     @property
     def can_serve(self) -> bool:
-        """Whether at least one worker answers."""
+        """Whether at least one worker answers. To be asked inside the server's event loop."""
+        self.start()  # not every server runs a lifespan
         return any(pool.can_serve for pool in self.pools.values())
 
     # As an ASGI app
@@ -249,6 +251,15 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
+class _WithoutBrokenResponses(logging.Filter):
+    """Keeps a server from showing where we broke a response off: why stands in our own line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], BrokenResponse))
+
+
 def create(name: str, roster_fd: int, board_fd: int | None, books: Books) -> Relay:
     """Return the relay of an interface process, from what it has inherited."""
+    for logger in _LOGGERS:
+        logging.getLogger(logger).addFilter(_WithoutBrokenResponses())
     return Relay(name, socket.socket(fileno=roster_fd), RelayBoard(board_fd), books)

@@ -11,6 +11,7 @@ from chansup.errors import ChansupError
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
 from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.quarantine import Quarantine
 from chansup.relay.interface.worker import Worker
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Pool:
         self.choices: list[Worker] = []  # that may get something new, the longest idle first
         self._queue: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self.quarantine = Quarantine(loop)
         self._homeless: dict[WebSocket, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -290,12 +292,24 @@ class Pool:
             return
         if not self.settings.routes:
             self._send_elsewhere(websocket)
+        elif self.choices and websocket.is_suspect:
+            self.quarantine.enter(websocket, lambda: self._try(websocket))
         elif self.choices:
             websocket.attach(min(self.choices, key=lambda worker: worker.websockets))
         elif websocket not in self._homeless:
             patience = max(0.0, websocket.paused_at + self.settings.websocket_timeout
                            - time.monotonic())  # fmt: skip
             self._homeless[websocket] = self.loop.call_later(patience, self._give_up, websocket)
+
+    def _try(self, suspect: "WebSocket") -> None:
+        """Attach a suspect, now that it is its turn."""
+        if not suspect.needs_worker:
+            self.quarantine.leave(suspect)
+        elif self.choices:
+            suspect.attach(min(self.choices, key=lambda worker: worker.websockets))
+        else:
+            self.quarantine.leave(suspect)
+            self.find_home(suspect)
 
     def _send_elsewhere(self, websocket: "WebSocket") -> None:
         """Find a place by the new routes for a WebSocket of a pool that serves no more."""

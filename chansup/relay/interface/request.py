@@ -24,6 +24,7 @@ from chansup.relay.frames import (
 )
 from chansup.relay.interface.answers import answer
 from chansup.relay.interface.pool import Pool, Rejected
+from chansup.relay.interface.quarantine import SUSPICIOUS
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
@@ -123,9 +124,11 @@ class Request:
                     return
                 if not await self._may_try_again():
                     return
+                if self._deaths >= SUSPICIOUS:
+                    await self._turn_of_suspect()
                 pool.counts.add(board.RETRIES)
         finally:
-            if self._pump is not None or self._state not in _COMPLETE:
+            if self._pump is not None or self._deaths or self._state not in _COMPLETE:
                 self._end()
 
     async def _awaited_worker(self) -> Worker | None:
@@ -263,6 +266,7 @@ class Request:
             raise BrokenResponse("the worker died before the response was complete")
         if safe or self._delivered:
             self._deaths += 1
+            self._pool.quarantine.leave(self)
         if self._deaths >= MAX_DEATHS:
             counts.add(board.POISON)
             _log.error(
@@ -279,7 +283,14 @@ class Request:
         await answer(self._scope, self._send, 502, "the process that worked on it died")
         return False
 
+    async def _turn_of_suspect(self) -> None:
+        turn = self._pool.loop.create_future()
+        self._pool.quarantine.enter(self, lambda: wake(turn))
+        await turn
+
     def _end(self) -> None:
+        if self._deaths:
+            self._pool.quarantine.leave(self)
         if self._pump is not None:
             self._pump.cancel()
         if self._attempt and self._state not in _COMPLETE and not self._lost:

@@ -42,6 +42,7 @@ from chansup.relay.interface.phases import (
     Phase,
 )
 from chansup.relay.interface.pool import Pool, Rejected
+from chansup.relay.interface.quarantine import SUSPICIOUS
 from chansup.relay.interface.request import MAX_DEATHS
 from chansup.relay.interface.worker import Worker
 from chansup.relay.streams import TO_INTERFACE, State, advance
@@ -201,6 +202,17 @@ class WebSocket:
         """Whether it looks for a worker."""
         return self._phase in NEEDS_WORKER
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether so many workers died with it that it is tried alone."""
+        return self._deaths >= SUSPICIOUS
+
+    def _clear(self) -> None:
+        """Take notice that a worker has survived it."""
+        if self._deaths:
+            self._deaths = 0
+            self._pool.quarantine.leave(self)
+
     # Workers
 
     def attach(self, worker: Worker) -> None:
@@ -287,6 +299,7 @@ class WebSocket:
     def _died_again(self) -> bool:
         """Count a worker that died with something of it in hand. Say whether it may go on."""
         self._deaths += 1
+        self._pool.quarantine.leave(self)
         if self._deaths < MAX_DEATHS:
             return True
         self._pool.counts.add(board.POISON)
@@ -406,7 +419,7 @@ class WebSocket:
 
     def _take_consumed(self, number: int) -> None:
         if self._pending is not None and number == self._number:
-            self._deaths = 0
+            self._clear()
             self._forget_pending()
 
     def _forget_pending(self) -> None:
@@ -434,7 +447,7 @@ class WebSocket:
         if self._phase is Phase.CONNECTING:
             self._scope = None
             self._subprotocol = subprotocol
-            self._deaths = 0
+            self._clear()
             self.accepted = True
             self._books.accepted()
             self._move_on(Happening.ACCEPTED)
@@ -447,7 +460,7 @@ class WebSocket:
                 self._end("subprotocol", SERVICE_RESTART, "service restart")
                 return
             if self._pending is None:
-                self._deaths = 0
+                self._clear()
             self._move_on(Happening.ACCEPTED)
             pause = time.monotonic() - self.paused_at
             self._pool.counts.handed_over(self.reason, "moved", pause)
@@ -647,6 +660,8 @@ class WebSocket:
         if self._phase in PAUSED:
             self._pool.counts.handed_over(self.reason, result, 0.0)
         self._pool.forget(self)
+        if self._deaths:
+            self._pool.quarantine.leave(self)
         self._move_on(Happening.ENDED)
         if code is not None and self._client_left_with is None:
             if was_open:
