@@ -90,6 +90,9 @@ class Head(msgspec.Struct, array_like=True):
     trailers: bool = False
 
 
+# No type of MessagePack, lone surrogates, integers of more than 64 bits, what contains itself.
+_UNFIT = (TypeError, UnicodeEncodeError, OverflowError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 
@@ -127,7 +130,7 @@ def encode_http(scope: Scope, arrived: float) -> bytes:
                 arrived,
                 scope["http_version"],
                 scope["method"],
-                scope["scheme"],
+                get("scheme", "http"),
                 scope["path"],
                 get("raw_path"),
                 get("query_string", b""),
@@ -138,7 +141,7 @@ def encode_http(scope: Scope, arrived: float) -> bytes:
                 carried("http", extensions) if extensions else None,
             )
         )
-    except (TypeError, UnicodeEncodeError) as error:
+    except _UNFIT as error:
         raise ScopeError(str(error)) from None
 
 
@@ -163,7 +166,7 @@ def encode_websocket(scope: Scope, arrived: float) -> bytes:
                 carried("websocket", extensions) if extensions else None,
             )
         )
-    except (TypeError, UnicodeEncodeError) as error:
+    except _UNFIT as error:
         raise ScopeError(str(error)) from None
 
 

@@ -1,5 +1,6 @@
 """The frame codec: whatever the pieces in which bytes arrive, the same frames come out."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def feed(decoder: Decoder, pieces: list[bytes]) -> list[Frame]:
 
 def chop(data: bytes, cuts: list[int]) -> list[bytes]:
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(places)]
 
 
 @QUICK
