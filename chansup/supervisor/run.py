@@ -5,6 +5,7 @@ import errno
 import faulthandler
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from chansup.config import load
@@ -61,7 +62,7 @@ async def _supervise(
     run = new_run_id()
     notify = NotifySocket()
     guard = Guard(run)
-    sockets = WorkerSockets(runtime.path, runtime.let_pass)
+    sockets = WorkerSockets(runtime.path, runtime.let_pass, partial(log.say, level="warning"))
     sockets.clear()
     processes = Processes(log, run, guard, notify, sockets)
     reaper = Reaper(

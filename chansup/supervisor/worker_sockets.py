@@ -36,9 +36,13 @@ class WorkerSocket:
 class WorkerSockets:
     """Makes them in one directory, which the supervisor alone uses."""
 
-    def __init__(self, directory: Path, let_pass: Callable[[], None]) -> None:
+    def __init__(
+        self, directory: Path, let_pass: Callable[[], None], warn: Callable[[str], None]
+    ) -> None:
         self._directory = directory
         self._let_pass = let_pass  # opens the way to the directory for other users
+        self._warn = warn
+        self._warned = False
         self._made = 0
 
     def clear(self) -> None:
@@ -58,6 +62,7 @@ class WorkerSockets:
             listener.bind(path)
             if others:
                 self._let_pass()
+                self._look_for_obstacles(others[0])
                 os.chown(path, others[0], -1)
             # Several only while [interface] user changes; the worker asks who connects anyway.
             os.chmod(path, 0o600 if len(others) < 2 else 0o666)
@@ -69,3 +74,15 @@ class WorkerSockets:
                 f"cannot listen on {path} for the interface: {error.strerror or error}"
             ) from None
         return WorkerSocket(listener, path)
+
+    def _look_for_obstacles(self, user: int) -> None:
+        """Say so, once, if `user` cannot get to the directory; groups and ACLs may still let it."""
+        for path in self._directory.parents:
+            status = path.stat()
+            passable = stat.S_IXUSR if status.st_uid == user else stat.S_IXGRP | stat.S_IXOTH
+            if not status.st_mode & passable and not self._warned:
+                self._warned = True
+                self._warn(
+                    f"{path} is closed to user {user}, as whom the interface runs: it cannot reach"
+                    " the app workers. Set [supervisor] runtime_directory to one that it can get to"
+                )

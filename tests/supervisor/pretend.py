@@ -80,6 +80,7 @@ class PretendProcess(Process):
             for event in (self.accepts_no_more, self.settled, self.gone):
                 event.set()
             if self.courier is not None and self.reader is not None:
+                self.listen()
                 self.courier.close()
                 self.reader.close()
                 self.reader = None

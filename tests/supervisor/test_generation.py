@@ -49,7 +49,7 @@ def document(
     made: Generation, pool: str, directory: Path, listeners: list[Inheritance]
 ) -> tuple[Launch, Equipment]:
     specification = made.pools[pool]
-    sockets = WorkerSockets(directory, lambda: None)
+    sockets = WorkerSockets(directory, lambda: None, print)
     with Equipment(specification, listeners, sockets, {os.geteuid()}) as equipment:
         told = _launch(0, specification, made, equipment, {os.geteuid()})
         places = dict(enumerate(equipment.others, FIRST_DESCRIPTOR + len(equipment.listeners)))
@@ -139,7 +139,7 @@ def test_what_an_app_worker_is_told(tmp_path: Path) -> None:
 def test_a_spawn_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     made = generation(tmp_path)
     before = sorted(os.listdir("/proc/self/fd"))
-    sockets = WorkerSockets(tmp_path, lambda: None)
+    sockets = WorkerSockets(tmp_path, lambda: None, print)
     for pool in ("web", "interface"):
         with (
             pytest.raises(SpawnError),

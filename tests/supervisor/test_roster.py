@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import random
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -315,3 +316,62 @@ async def test_nothing_is_sent_when_nothing_changed(path: Path) -> None:
         await asyncio.sleep(0.001)
     assert len(site.of("interface")[0].listen()) == heard
     await site.stop()
+
+
+MOVED = (
+    DIRECT
+    + """
+[workers.web]
+serves = ["http"]
+[workers.chat]
+serves = ["websocket"]
+processes = 3
+"""
+)
+BACKGROUND = DIRECT + '[workers.web]\ncommand = "true"\nready = "after:0s"\n'
+CONFIGS = (DIRECT, RELAY, RELAY + OTHER, MOVED, BACKGROUND)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_of_reloads_crashes_and_failed_boots(path: Path, seed: int) -> None:
+    asyncio.run(live(path, random.Random(seed)))
+
+
+async def live(path: Path, chance: random.Random) -> None:
+    site = Pretended(path, chance.choice(CONFIGS))
+    await site.start()
+    fails = 0.1
+    site.processes.boots = lambda process: chance.random() >= fails
+    rollings: list[asyncio.Task[None]] = []
+    for _ in range(12):
+        step = chance.choice(("reload", "reload", "crash", "leave", "scale", "pause"))
+        if step == "reload":
+            site.write(chance.choice(CONFIGS))
+            rollings.append(site.site.begin_rollout(site.events.append))
+        elif step == "scale":
+            pool = chance.choice(list(site.site.pools.values()))
+            rollings.append(asyncio.create_task(site.site.scale(pool, chance.randrange(4))))
+        elif step != "pause" and (alive := site.processes.alive()):
+            one = chance.choice(alive)
+            one.end(-9) if step == "crash" else one.stopped_accepting()
+        await asyncio.sleep(chance.choice((0, 0, 0.001, 0.005, 0.02)))
+    fails = 0.0
+    # A number that was never in the file undoes a `scale`.
+    assert await site.reload(RELAY.replace("processes = 2", "processes = 4")) == "succeeded"
+    if rollings:
+        await asyncio.wait_for(asyncio.wait(rollings), 10)
+    await site.until(lambda: len(site.processes.alive()) == 8)
+    await asyncio.sleep(0.01)  # for the last word to be sent
+    assert set(site.site.pools) == {"web", "interface"}
+    assert routes(site.told()) == {"web": ["http", "websocket"]}
+    assert states(site.told()) == {f"web.{number}": ["ready"] for number in range(4)}
+    rows = site.site.roster.rows
+    assert len(set(rows.values())) == len(rows)
+    await site.stop()
+    assert site.processes.alive() == []
+    # Nobody who relayed ever heard that nothing is served, or the same by two pools.
+    for process in site.processes.born:
+        for roster in process.heard:
+            served = [route for pool in routes(roster).values() for route in pool]
+            assert sorted(set(served) - {"http:/other/*"}) == ["http", "websocket"]
+            assert len(served) == len(set(served))

@@ -11,13 +11,13 @@ from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.worker_sockets import WorkerSockets
 
 
-def never() -> None:
+def never(*arguments: object) -> None:
     raise AssertionError("nobody else needs to get there")
 
 
 @pytest.fixture
 def sockets(tmp_path: Path) -> WorkerSockets:
-    return WorkerSockets(tmp_path, never)
+    return WorkerSockets(tmp_path, never, never)
 
 
 def test_each_process_gets_one_of_its_own(sockets: WorkerSockets) -> None:
@@ -50,25 +50,26 @@ def test_what_a_killed_supervisor_left_is_cleared(tmp_path: Path, sockets: Worke
         other.touch()
     web = socket.socket(socket.AF_UNIX)
     web.bind(str(tmp_path / "web.sock"))
-    again = WorkerSockets(tmp_path, never)
+    again = WorkerSockets(tmp_path, never, never)
     again.clear()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w1.txt", "w2.sock", "web.sock"]
     again.listen(()).listener.close()  # the same name again
     web.close()
-    WorkerSockets(tmp_path / "nowhere", never).clear()
+    WorkerSockets(tmp_path / "nowhere", never, never).clear()
 
 
 def test_a_path_that_is_too_long_is_a_clear_error(tmp_path: Path) -> None:
     place = tmp_path / ("x" * 100)
     place.mkdir()
     with pytest.raises(SpawnError, match=r"cannot listen on .*w1\.sock for the interface: "):
-        WorkerSockets(place, never).listen(())
+        WorkerSockets(place, never, never).listen(())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_the_user_of_the_interface_may_connect(tmp_path: Path) -> None:
-    opened = []
-    sockets = WorkerSockets(tmp_path, lambda: opened.append(True))
+    opened: list[bool] = []
+    warnings: list[str] = []
+    sockets = WorkerSockets(tmp_path, lambda: opened.append(True), warnings.append)
     made = sockets.listen({0, 12345})
     status = os.stat(made.path)
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (12345, 0o600)
@@ -77,3 +78,6 @@ def test_the_user_of_the_interface_may_connect(tmp_path: Path) -> None:
     both = sockets.listen({0, 12345, 12346})  # while [interface] user changes
     assert stat.S_IMODE(os.stat(both.path).st_mode) == 0o666
     both.listener.close()
+    # Directories of pytest are closed to others.
+    (warning,) = warnings
+    assert "is closed to user 12345, as whom the interface runs" in warning
