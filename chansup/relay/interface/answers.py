@@ -6,6 +6,13 @@ from typing import Any
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+EXPLANATIONS = {  # of `relay_board.REJECTIONS`
+    "full": "too many requests wait already",
+    "late": "no worker was free in time",
+    "no_worker": "there is no worker",
+    "no_route": "nothing is served here any more",
+}
+
 
 async def answer(
     scope: Scope, send: Send, status: int, text: str, retry_after: int | None = None

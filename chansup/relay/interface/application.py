@@ -179,7 +179,7 @@ class Relay:
                 counts = Counts(self._board.row(settings.row))
                 pool = Pool(settings, counts, self._loop, self)
                 self.pools[settings.name] = pool
-            pool.settings = settings
+            pool.change(settings)
             places.extend((routes.parse(one.route), (pool, one)) for one in settings.routes)
         self._routes = routes.Table(places)
         self._needs_host = any(route.host is not None for route, _ in places)

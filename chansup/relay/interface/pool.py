@@ -1,24 +1,18 @@
 """A pool of app workers, as the interface sees it: who gets the next request, and who waits."""
 
 import asyncio
-import random
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from chansup.errors import ChansupError
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
 from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.handovers import Handovers
 from chansup.relay.interface.quarantine import Quarantine
 from chansup.relay.interface.worker import Worker
-
-if TYPE_CHECKING:
-    from chansup.relay.interface.websocket import WebSocket
-
-_CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead worker find another
-_DEPLOY_SHARE = 0.5  # of stop_timeout, at most, over which those of a draining worker move
 
 
 class Rejected(ChansupError):
@@ -72,7 +66,7 @@ class Pool:
         self._queue: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.quarantine = Quarantine(loop)
-        self._homeless: dict[WebSocket, asyncio.TimerHandle] = {}
+        self.handovers = Handovers(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Requests
@@ -189,6 +183,12 @@ class Pool:
         """Whether a request would not have to wait."""
         return not self._queue and any(worker.has_permit for worker in self.choices)
 
+    def change(self, settings: roster.Pool) -> None:
+        """Take over what the roster says of the pool."""
+        if settings != self.settings:
+            self.settings = settings
+            self._choose()
+
     def worker_usable(self, worker: Worker) -> None:
         """Take notice that a worker answers."""
         self._choose()
@@ -231,113 +231,32 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._expire()
-        if ready:
-            for worker in usable:
-                if worker.draining:
-                    self._empty(worker)
-            self._house()
-        elif self.choices:
-            self._house()
+        for worker in usable:
+            if worker.draining and self.may_leave(worker):
+                self.handovers.empty(worker)
+        if self.choices:
+            self.handovers.house()
         if self._queue:
             self._tell_need()
             self.serve()
 
     def look_at(self, worker: Worker) -> None:
         """Let a draining worker go when nothing is left there."""
-        if not worker.streams and not worker.is_closed and self.has_other_than(worker):
+        if not worker.streams and not worker.is_closed and self.may_leave(worker):
             worker.close()
 
-    # WebSockets that move
-
-    def _empty(self, worker: Worker) -> None:
-        """Move the WebSockets of a draining worker, at the pace of handovers."""
-        from chansup.relay.interface.websocket import WebSocket
-
-        found = [one for one in worker.streams.values() if isinstance(one, WebSocket)]
-        moving = [one for one in found if one.begin_to_move(worker)]
-        random.shuffle(moving)
-        staying = [one for one in moving if one.is_transparent]
-        settings = self.settings
-        longest = settings.stop_timeout * _DEPLOY_SHARE
-        self._spread(staying, min(len(staying) / settings.handover_rate, longest), worker)
-        leaving = [one for one in moving if not one.is_transparent]
-        self._spread(leaving, min(settings.drain_spread, longest), worker)
-        self.look_at(worker)
-
-    def has_other_than(self, worker: Worker) -> bool:
-        """Whether a worker that does not drain could take over what `worker` has."""
+    def may_leave(self, worker: Worker) -> bool:
+        """Whether what `worker` has can go elsewhere."""
+        if not self.settings.routes:
+            return True
         return any(other is not worker and not other.draining for other in self.choices)
 
-    def also_moves(self, websocket: "WebSocket", worker: Worker) -> None:
-        """Move a WebSocket that was accepted by a worker that drains already."""
-        if self.has_other_than(worker) and websocket.begin_to_move(worker):
-            self.loop.call_soon(websocket.leave, worker)
-
-    def _spread(self, websockets: "list[WebSocket]", seconds: float, worker: Worker) -> None:
-        for place, websocket in enumerate(websockets):
-            self.loop.call_later(place / len(websockets) * seconds, websocket.leave, worker)
-
-    def rescue(self, streams: Iterable[object]) -> None:
-        """Find another worker for WebSockets whose worker has died, not all at the same moment."""
-        from chansup.relay.interface.websocket import WebSocket
-
-        lost = [one for one in streams if isinstance(one, WebSocket) and one.needs_worker]
-        spread = min(_CRASH_SPREAD, len(lost) / self.settings.handover_rate)
-        for place, websocket in enumerate(lost):
-            self.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
-
-    def find_home(self, websocket: "WebSocket") -> None:
-        """Attach a WebSocket to the worker with the fewest, now or as soon as there is one."""
-        if not websocket.needs_worker:
-            return
-        if not self.settings.routes:
-            self._send_elsewhere(websocket)
-        elif self.choices and websocket.is_suspect:
-            self.quarantine.enter(websocket, lambda: self._try(websocket))
-        elif self.choices:
-            websocket.attach(min(self.choices, key=lambda worker: worker.websockets))
-        elif websocket not in self._homeless:
-            patience = max(0.0, websocket.paused_at + self.settings.websocket_timeout
-                           - time.monotonic())  # fmt: skip
-            self._homeless[websocket] = self.loop.call_later(patience, self._give_up, websocket)
-
-    def _try(self, suspect: "WebSocket") -> None:
-        """Attach a suspect, now that it is its turn."""
-        if not suspect.needs_worker:
-            self.quarantine.leave(suspect)
-        elif self.choices:
-            suspect.attach(min(self.choices, key=lambda worker: worker.websockets))
-        else:
-            self.quarantine.leave(suspect)
-            self.find_home(suspect)
-
-    def _send_elsewhere(self, websocket: "WebSocket") -> None:
-        """Find a place by the new routes for a WebSocket of a pool that serves no more."""
-        place = self._directory.place_of(*websocket.host_and_path())
-        if place is None:
-            websocket.give_up("closed")
-        else:
-            websocket.change_pool(*place)
-
-    def forget(self, websocket: "WebSocket") -> None:
-        """Take notice that a WebSocket needs no worker any more."""
-        timer = self._homeless.pop(websocket, None)
-        if timer is not None:
-            timer.cancel()
+    def place_of(self, host: bytes | None, path: str) -> "tuple[Pool, roster.Route] | None":
+        """Return where a WebSocket goes now."""
+        return self._directory.place_of(host, path)
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _give_up(self, websocket: "WebSocket") -> None:
-        self._homeless.pop(websocket, None)
-        websocket.give_up("no_worker")
-
-    def _house(self) -> None:
-        if self._homeless:
-            homeless = list(self._homeless)
-            for websocket in homeless:
-                self.forget(websocket)
-            self.rescue(homeless)

@@ -8,7 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable
 
-SUSPICIOUS = 2  # workers in a row that died with it
+MAX_DEATHS = 3  # of workers in a row: what they had in hand then is not tried again
+SUSPICIOUS = 2
 _LONGEST = 5.0  # seconds after which one that has killed nobody lets the next one go on
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 
 from chansup.protocol import relay_board as board
 from chansup.relay import scopes
-from chansup.relay.credits import REPORTED, WINDOW, Window
+from chansup.relay.credits import REPORTED
 from chansup.relay.frames import (
     END,
     EXPECTED,
@@ -22,9 +22,10 @@ from chansup.relay.frames import (
     pack,
     split,
 )
-from chansup.relay.interface.answers import answer
+from chansup.relay.interface.answers import EXPLANATIONS, answer
 from chansup.relay.interface.pool import Pool, Rejected
-from chansup.relay.interface.quarantine import SUSPICIOUS
+from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
+from chansup.relay.interface.upload import Upload
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
@@ -36,15 +37,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
-MAX_DEATHS = 3  # of workers in a row that one request or message survives
 _COMPLETE = frozenset({State.ANSWERED, State.OVER})
-_EXPLANATIONS = {
-    "full": "too many requests wait already",
-    "late": "no worker was free in time",
-    "no_worker": "there is no worker",
-    "no_route": "nothing is served here any more",
-}
-_RETAINED = 64 * 1024  # bytes of a request's body, kept for another attempt
 
 
 _log = logging.getLogger("chansup.relay")
@@ -63,31 +56,26 @@ class Request:
     Most of what it holds begins with the same value for each: on the class, which costs nothing.
     """
 
-    _pump: asyncio.Task[None] | None = None
+    _upload: Upload | None = None  # where a body comes, or may come
+    _watch: asyncio.Task[None] | None = None  # of the client
     _worker: Worker | None = None
     _link: Link
     _stream = 0
     _state = State.WAITING
     _waiter: Waiter = None
-    _credited: Waiter = None
-    _window: Window | None = None
     _parts_in = 0  # of the response
-    _parts_out = 0  # of the request's body
     _unreported = 0
-    _retained: Sequence[bytes] = ()  # the body so far, for another attempt
-    _repeatable = True  # all of the body is retained
-    _retained_size = 0
-    _expected = False  # the client waits for leave to send the body
     _delivered = False  # the app knows of it
     _started = False  # the client has seen a part of the response
     _lost = False  # the worker is gone
-    _deaths = 0
-    _attempt = 0
+    _deaths = 0  # of workers that had it in hand
+    _attempts = 0
     _told = False  # the worker knows that the client is gone
     _trailers_follow = False
     _gathered: list[tuple[int, bytes]] | None = None
     turn: asyncio.Future[Worker] | None = None
     client_gone = False
+    websocket: None = None
 
     def __init__(
         self, pool: Pool, redeliver: bool, scope: Scope, receive: Receive, send: Send
@@ -98,7 +86,9 @@ class Request:
         self._receive = receive
         self._send = send
         self._events: list[Event] = []
-        self._uploaded = not has_body(scope)
+        if has_body(scope):
+            expects = expects_continue(scope)
+            self._upload = Upload(receive, pool.counts, pool.loop, expects)
         self.arrived = monotonic()
 
     # Its course
@@ -128,18 +118,18 @@ class Request:
                     await self._turn_of_suspect()
                 pool.counts.add(board.RETRIES)
         finally:
-            if self._pump is not None or self._deaths or self._state not in _COMPLETE:
+            if self._watch is not None or self._deaths or self._state not in _COMPLETE:
                 self._end()
 
     async def _awaited_worker(self) -> Worker | None:
         """Wait for a worker; where none can be had, answer."""
-        if self._uploaded:
+        if self._upload is None:
             self.watch()
         try:
             return await self._pool.worker(self.arrived, self)
         except Rejected as rejected:
             if not self.client_gone:
-                text = _EXPLANATIONS[rejected.reason]
+                text = EXPLANATIONS[rejected.reason]
                 await answer(self._scope, self._send, 503, text, retry_after=1)
             return None
 
@@ -150,29 +140,21 @@ class Request:
         link = self._link = worker.link
         stream = self._stream = worker.begin(self)
         self._pool.counts.cells[board.IN_FLIGHT] += 1
-        if self._attempt:
+        if self._attempts:
             self._state = State.WAITING
             self._lost = self._delivered = self._told = False
-            self._parts_in = self._parts_out = self._unreported = 0
-        self._attempt += 1
-        if self._uploaded and not self._retained:
-            if len(head) <= MAX_PAYLOAD:
-                link.send(pack(Kind.REQUEST, END, stream, 0, head))
-            else:
-                for frame in split(Kind.REQUEST, END, stream, 0, head):
-                    link.send(frame)
-            return
-        first = self._pump is None
-        self._expected = first and expects_continue(self._scope)
-        self._window = Window(worker.budget, 0 if self._expected else WINDOW)
-        flags = EXPECTED if self._expected else 0
-        for frame in split(Kind.REQUEST, flags, stream, 0, head):
-            link.send(frame)
-        if first:
-            self._pump = worker.loop.create_task(self._upload())
+            self._parts_in = self._unreported = 0
+        self._attempts += 1
+        upload = self._upload
+        flags = END if upload is None else EXPECTED * upload.expects
+        if len(head) <= MAX_PAYLOAD:
+            link.send(pack(Kind.REQUEST, flags, stream, 0, head))
         else:
-            self._send_again()
-            wake(self._credited)
+            for frame in split(Kind.REQUEST, flags, stream, 0, head):
+                link.send(frame)
+        if upload is not None:
+            upload.begin(worker, stream)
+            self.watch()
 
     async def _respond(self) -> bool:
         """Pass the response on. Say whether that is all; False: the worker died on the way."""
@@ -276,7 +258,9 @@ class Request:
                 self._deaths,
                 self._pool.settings.name,
             )
-        elif self._repeatable and (safe or not self._delivered or self._redeliver):
+        elif (safe or not self._delivered or self._redeliver) and (
+            self._upload is None or self._upload.is_repeatable
+        ):
             self.arrived = monotonic()
             return True
         counts.add(board.FAILED)
@@ -291,9 +275,9 @@ class Request:
     def _end(self) -> None:
         if self._deaths:
             self._pool.quarantine.leave(self)
-        if self._pump is not None:
-            self._pump.cancel()
-        if self._attempt and self._state not in _COMPLETE and not self._lost:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._attempts and self._state not in _COMPLETE and not self._lost:
             self._tell_worker_that_client_left()
 
     def _tell_worker_that_client_left(self) -> None:
@@ -316,12 +300,14 @@ class Request:
             if number != self._parts_in:
                 raise FrameError(f"part {number} of a body instead of {self._parts_in}")
         elif kind == Kind.CREDIT:
-            self._take_credit(number)
+            if self._upload is None:
+                raise FrameError("credit for what was never sent")
+            self._upload.credit(number)
             return
         elif kind == Kind.RECEIVED:
             self._delivered = True
-            if not self._redeliver and self._scope["method"] not in SAFE_METHODS:
-                self._do_not_repeat()
+            if self._upload is not None and not self._redeliver:
+                self._upload.do_not_repeat()
             return
         if kind == Kind.DONE or flags & FINISHED:
             self._leave_worker()
@@ -345,117 +331,45 @@ class Request:
             raise FrameError("parts of different kinds")
         return b"".join(part for _, part in parts)
 
-    def _take_credit(self, size: int) -> None:
-        if self._window is None or not self._window.consumed(size):
-            raise FrameError("credit for what was never sent")
-        self._window.size = WINDOW
-        self._expected = False
-        wake(self._credited)
-
     def worker_lost(self) -> None:
         """Take notice that the worker is gone."""
         self._lost = True
         self._pool.counts.add(board.IN_FLIGHT, -1)
-        if self._window is not None:
-            self._window.close()
+        if self._upload is not None:
+            self._upload.end()
         wake(self._waiter)
 
     def _leave_worker(self) -> None:
         assert self._worker is not None
         self._pool.counts.add(board.IN_FLIGHT, -1)
-        if self._window is not None:
-            self._window.close()
+        if self._upload is not None:
+            self._upload.end()
         self._worker.release()
 
-    # What the client sends
+    # The client
 
     def watch(self) -> None:
-        """Look whether the client goes away, from now on; for requests whose body is there."""
-        if self._pump is None:
-            self._pump = self._pool.loop.create_task(self._wait_for_disconnect())
+        """Notice from now on when it goes away; take its body as soon as a worker wants it."""
+        if self._watch is None and (self._upload is None or self._attempts):
+            self._watch = self._pool.loop.create_task(self._watch_client())
 
     @property
     def is_watched(self) -> bool:
         """Whether it would be noticed that the client goes away."""
-        return self._pump is not None
+        return self._watch is not None
 
-    async def _wait_for_disconnect(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._client_left()
-
-    def _client_left(self) -> None:
+    async def _watch_client(self) -> None:
+        if self._upload is not None:
+            await self._upload.run()
+        if self._upload is None or self._upload.is_complete:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
         self.client_gone = True
         if self.turn is not None and not self.turn.done():
             self.turn.set_exception(Rejected("no_worker"))
-        if self._attempt and not self._lost and self._state != State.OVER:
+        if self._attempts and not self._lost and self._state != State.OVER:
             self._tell_worker_that_client_left()
         wake(self._waiter)
-
-    async def _upload(self) -> None:
-        """Bring the body to the worker, as fast as the app takes it."""
-        while not self._uploaded:
-            if self._expected:
-                await self._credit()
-                continue
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._client_left()
-                return
-            body = message.get("body", b"")
-            self._uploaded = not message.get("more_body", False)
-            if self._repeatable:
-                self._retain(body)
-            if not self._lost:
-                await self._send_parts(body)
-        await self._wait_for_disconnect()
-
-    def _retain(self, body: bytes) -> None:
-        self._retained_size += len(body)
-        if self._retained_size > _RETAINED:
-            self._do_not_repeat()
-        elif body:
-            self._retained = [*self._retained, body]
-
-    def _do_not_repeat(self) -> None:
-        """Keep nothing for another attempt: there may be none."""
-        self._repeatable = False
-        self._retained = ()
-
-    async def _send_parts(self, body: bytes) -> None:
-        attempt = self._attempt
-        last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
-        for offset in range(0, last + 1, MAX_PAYLOAD):
-            assert self._window is not None
-            while not self._window.is_open or self._link.crowded:
-                if self._window.is_open:
-                    await self._link.room()
-                else:
-                    self._pool.counts.add(board.EXHAUSTED)
-                    await self._credit()
-                if attempt != self._attempt:
-                    return  # another worker got all of it
-            ends = END if self._uploaded and offset == last else 0
-            self._send_part(body[offset : offset + MAX_PAYLOAD], ends)
-
-    def _send_part(self, piece: bytes, flags: int) -> None:
-        assert self._window is not None
-        if piece or flags:
-            self._window.sent(len(piece))
-            self._parts_out += 1
-            self._link.send(pack(Kind.BODY, flags, self._stream, self._parts_out, piece))
-
-    def _send_again(self) -> None:
-        """Send what came of the body before this attempt: no more than a window."""
-        body = b"".join(self._retained)
-        last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
-        for offset in range(0, last + 1, MAX_PAYLOAD):
-            ends = END if self._uploaded and offset == last else 0
-            self._send_part(body[offset : offset + MAX_PAYLOAD], ends)
-
-    async def _credit(self) -> None:
-        self._credited = self._pool.loop.create_future()
-        await self._credited
 
 
 def has_body(scope: Scope) -> bool:

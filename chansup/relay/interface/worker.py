@@ -15,6 +15,7 @@ from chansup.relay.link import Link
 
 if TYPE_CHECKING:
     from chansup.relay.interface.pool import Pool
+    from chansup.relay.interface.websocket import WebSocket
 
 _log = logging.getLogger("chansup.relay")
 _GREETING_TIMEOUT = 10.0  # seconds
@@ -23,6 +24,10 @@ _RETRY = 0.2  # seconds between attempts to connect to a worker that should be t
 
 class Stream(Protocol):
     """Whoever has begun a stream at a worker."""
+
+    @property
+    def websocket(self) -> "WebSocket | None":
+        """The WebSocket that it was begun for, if it was for one."""
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame. Raises FrameError."""
@@ -119,7 +124,8 @@ class Worker:
         self.pool.worker_gone(self)
         for stream in streams.values():
             stream.worker_lost()
-        self.pool.rescue(streams.values())
+        lost = [one.websocket for one in streams.values() if one.websocket is not None]
+        self.pool.handovers.rescue(lost)
 
     @property
     def is_closed(self) -> bool:

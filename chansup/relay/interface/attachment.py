@@ -1,0 +1,154 @@
+"""The stay of one WebSocket at one worker: its stream, and what is checked and counted on it."""
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chansup.protocol import relay_board as board
+from chansup.relay import scopes
+from chansup.relay.credits import REPORTED
+from chansup.relay.frames import ASKS, MAX_PAYLOAD, MORE, TEXT, FrameError, Kind, pack, split
+from chansup.relay.interface.worker import Worker
+from chansup.relay.link import Link
+from chansup.relay.streams import TO_INTERFACE, State, advance
+
+if TYPE_CHECKING:
+    from chansup.relay.interface.websocket import WebSocket
+
+Message = MutableMapping[str, Any]
+
+MAX_MESSAGE = 16 * 1024 * 1024  # bytes that an app may send at once
+
+
+class Attachment:
+    """A WebSocket at a worker, from OPEN to DONE."""
+
+    __slots__ = (
+        "_link", "_messages_out", "_parts", "_parts_size", "_state", "_stream", "_told",
+        "_unreported", "websocket", "worker",
+    )  # fmt: skip
+
+    def __init__(self, websocket: "WebSocket", worker: Worker, number: int, opening: bytes) -> None:
+        """Begin, after `number` messages of the client that other workers had."""
+        assert worker.link is not None
+        self.websocket = websocket
+        self.worker = worker
+        self._link: Link = worker.link
+        self._state = State.CONNECTING
+        self._messages_out = 0
+        self._parts: list[bytes] | None = None  # of what is larger than a frame
+        self._parts_size = 0
+        self._unreported = 0  # bytes that the client had
+        self._told = False  # the worker knows that the client is gone
+        worker.websockets += 1
+        self._stream = worker.begin(self)
+        for frame in split(Kind.OPEN, 0, self._stream, number, opening):
+            self._link.send(frame)
+
+    # To the worker
+
+    def send(self, flags: int, number: int, payload: bytes) -> bool:
+        """Send a message of the client. Say whether it is so small that all of it is sent."""
+        if len(payload) > MAX_PAYLOAD:
+            self.websocket.background(self._send_parts(flags, number, payload))
+            return False
+        self._link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
+        return True
+
+    async def _send_parts(self, flags: int, number: int, payload: bytes) -> None:
+        for frame in split(Kind.MESSAGE, flags, self._stream, number, payload):
+            while self._link.crowded:
+                self.worker.pool.counts.add(board.EXHAUSTED)
+                await self._link.room()
+            if not self.websocket.works_at(self):
+                return  # it leaves: another worker gets all of it
+            self._link.send(frame)
+        self.websocket.sent()
+
+    def leave(self) -> None:
+        """Ask the app to let it go."""
+        self._link.send(pack(Kind.LEAVE, 0, self._stream, 0))
+
+    def disconnect(self, code: int, reason: bytes) -> None:
+        """Tell the app that the client is gone; once."""
+        if not self._told:
+            self._told = True
+            self._link.send(pack(Kind.DISCONNECT, 0, self._stream, code, reason))
+
+    def consumed(self, size: int) -> None:
+        """Take notice that the client had `size` bytes of what the app sent."""
+        self._unreported += size
+        if self._unreported >= REPORTED:
+            self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
+            self._unreported = 0
+
+    # From the worker
+
+    def worker_lost(self) -> None:
+        """Take notice that the worker is gone."""
+        self.worker.websockets -= 1
+        self.websocket.worker_lost(self)
+
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Take a frame of the stream. Raises FrameError."""
+        if flags & MORE:
+            self._gather(kind, payload)
+            return
+        size = len(payload)
+        if self._parts is not None:
+            parts, self._parts = [*self._parts, payload], None
+            payload = b"".join(parts)
+        self._state = advance(TO_INTERFACE, self._state, kind, flags)
+        websocket = self.websocket
+        if kind == Kind.MESSAGE:
+            self._messages_out += 1
+            if number != self._messages_out:
+                raise FrameError(f"message {number} instead of {self._messages_out}")
+            websocket.app_sends(self, _event(flags, payload), size)
+            if flags & ASKS:
+                websocket.app_asks()
+        elif kind == Kind.CONSUMED:
+            websocket.app_asks(number)
+        elif kind == Kind.DONE:
+            self.worker.websockets -= 1
+            websocket.app_returned(self, flags, number)
+        elif kind == Kind.CHECKPOINT:
+            websocket.checkpoint = _decoded(scopes.decode_checkpoint, payload)
+        elif kind == Kind.ACCEPT:
+            websocket.app_accepts(self, *_decoded(scopes.decode_accept, payload))
+        elif kind == Kind.CLOSE:
+            websocket.app_closes(number, payload.decode("utf-8", "replace"))
+        else:
+            websocket.app_denies(self, kind, flags, payload)
+
+    def _gather(self, kind: int, payload: bytes) -> None:
+        """Keep a part of what is larger than a frame."""
+        if self._parts is None:
+            self._parts = []
+            self._parts_size = 0
+        self._parts.append(payload)
+        self._parts_size += len(payload)
+        if kind == Kind.MESSAGE:
+            self.consumed(len(payload))  # the whole of it must come in
+            if self._parts_size > MAX_MESSAGE:
+                self._parts.clear()
+                self.websocket.app_sends_too_much(self)
+        elif self._parts_size > scopes.MAX_EVENT:
+            raise FrameError("an event that is too large")
+
+
+def _event(flags: int, payload: bytes) -> Message:
+    if not flags & TEXT:
+        return {"type": "websocket.send", "bytes": payload}
+    try:
+        return {"type": "websocket.send", "text": payload.decode()}
+    except UnicodeDecodeError:
+        raise FrameError("a text that is not UTF-8") from None
+
+
+def _decoded(decode: Any, payload: bytes) -> Any:
+    try:
+        return decode(payload)
+    except msgspec.DecodeError as error:
+        raise FrameError(f"a payload that cannot be read: {error}") from None

@@ -1,0 +1,111 @@
+"""WebSockets on their way from one worker of a pool to another: when each goes, and where to."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from chansup.relay.interface.worker import Worker
+
+if TYPE_CHECKING:
+    from chansup.relay.interface.pool import Pool
+    from chansup.relay.interface.websocket import WebSocket
+
+_CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead worker find another
+_DEPLOY_SHARE = 0.5  # of stop_timeout, at most, over which those of a draining worker move
+
+
+class Handovers:
+    """The handovers of one pool."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._homeless: dict[WebSocket, asyncio.TimerHandle] = {}
+
+    def empty(self, worker: Worker) -> None:
+        """Move the WebSockets of a draining worker, at the pace of handovers."""
+        settings = self._pool.settings
+        longest = settings.stop_timeout * _DEPLOY_SHARE
+        moving = [one for one in _websockets(worker) if one.begin_to_move(worker)]
+        random.shuffle(moving)
+        staying = [one for one in moving if one.is_transparent]
+        self._spread(staying, min(len(staying) / settings.handover_rate, longest), worker)
+        closing = [one for one in moving if not one.is_transparent]
+        self._spread(closing, min(settings.drain_spread, longest), worker)
+        self._pool.look_at(worker)
+
+    def _spread(self, websockets: "Sequence[WebSocket]", seconds: float, worker: Worker) -> None:
+        for place, websocket in enumerate(websockets):
+            delay = place / len(websockets) * seconds
+            self._pool.loop.call_later(delay, websocket.leave, worker)
+
+    def also_moves(self, websocket: "WebSocket", worker: Worker) -> None:
+        """Move a WebSocket that was accepted by a worker that drains already."""
+        if self._pool.may_leave(worker) and websocket.begin_to_move(worker):
+            self._pool.loop.call_soon(websocket.leave, worker)
+
+    def rescue(self, websockets: "Iterable[WebSocket]") -> None:
+        """Find a worker for those that have none, not for all at the same moment."""
+        lost = [websocket for websocket in websockets if websocket.needs_worker]
+        spread = min(_CRASH_SPREAD, len(lost) / self._pool.settings.handover_rate)
+        for place, websocket in enumerate(lost):
+            self._pool.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
+
+    def find_home(self, websocket: "WebSocket") -> None:
+        """Attach a WebSocket to the worker with the fewest, now or as soon as there is one."""
+        pool = self._pool
+        if not websocket.needs_worker:
+            return
+        if not pool.settings.routes:
+            place = pool.place_of(*websocket.host_and_path())
+            if place is None:
+                websocket.give_up("closed")
+            else:
+                websocket.change_pool(*place)
+        elif not pool.choices:
+            self._wait(websocket)
+        elif websocket.is_suspect:
+            pool.quarantine.enter(websocket, lambda: self._try(websocket))
+        else:
+            websocket.attach(self._emptiest())
+
+    def _emptiest(self) -> Worker:
+        return min(self._pool.choices, key=lambda worker: worker.websockets)
+
+    def _try(self, suspect: "WebSocket") -> None:
+        """Attach a suspect, now that it is its turn."""
+        if suspect.needs_worker and self._pool.choices:
+            suspect.attach(self._emptiest())
+        else:
+            self._pool.quarantine.leave(suspect)
+            self.find_home(suspect)
+
+    def _wait(self, websocket: "WebSocket") -> None:
+        if websocket not in self._homeless:
+            until = websocket.paused_at + self._pool.settings.websocket_timeout
+            patience = max(0.0, until - time.monotonic())
+            timer = self._pool.loop.call_later(patience, self._give_up, websocket)
+            self._homeless[websocket] = timer
+
+    def _give_up(self, websocket: "WebSocket") -> None:
+        self._homeless.pop(websocket, None)
+        websocket.give_up("no_worker")
+
+    def forget(self, websocket: "WebSocket") -> None:
+        """Take notice that a WebSocket needs no worker any more."""
+        timer = self._homeless.pop(websocket, None)
+        if timer is not None:
+            timer.cancel()
+
+    def house(self) -> None:
+        """Take notice that there is a worker for those who wait for one."""
+        if self._homeless:
+            homeless = list(self._homeless)
+            for websocket in homeless:
+                self.forget(websocket)
+            self.rescue(homeless)
+
+
+def _websockets(worker: Worker) -> "list[WebSocket]":
+    return [one.websocket for one in worker.streams.values() if one.websocket is not None]
