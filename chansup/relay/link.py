@@ -34,8 +34,8 @@ class Link:
     """
 
     __slots__ = (
-        "_admitting", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop",
-        "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_unsent", "_writing",
+        "_admitted", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop",
+        "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_turn", "_unsent", "_writing",
         "bytes_in", "bytes_out", "closed",
     )  # fmt: skip
 
@@ -55,7 +55,8 @@ class Link:
         self._writing = False
         self._unsent: memoryview | None = None
         self._crowd: deque[asyncio.Future[None]] = deque()
-        self._admitting = False  # those at the head of the crowd may send now
+        self._admitted = 0  # of the crowd, may send, and have not had the time
+        self._turn = False  # of the one who runs now, and was admitted
         self._control: list[bytes] = []
         self._data: list[bytes] = []
         self._flushed: list[asyncio.Future[None]] = []
@@ -107,7 +108,6 @@ class Link:
         return self._write()
 
     def _write(self) -> bool:
-        self._admitting = False
         while True:
             if self._unsent is None:
                 if not self._control and not self._data:
@@ -144,19 +144,28 @@ class Link:
 
     @property
     def crowded(self) -> bool:
-        """Whether senders of data should wait for `room`."""
-        if self._size > _CROWDED:
-            return not self.closed
-        return bool(self._crowd) and not self._admitting
+        """Whether senders of data should wait for `room`. Ask before each frame."""
+        if self._size <= _CROWDED and not self._crowd and not self._admitted:
+            return False
+        if self._turn:
+            self._turn = False
+            return False
+        return not self.closed
 
     async def room(self) -> None:
         """Wait until there is room for one more frame of data; first come, first served."""
-        join = self._crowd.append
-        while self.crowded:
-            waiter = self._loop.create_future()
-            join(waiter)
+        if not self.crowded:
+            return
+        waiter = self._loop.create_future()
+        self._crowd.append(waiter)
+        if not self._scheduled and not self._writing:
+            self.schedule()  # those admitted may have nothing to send any more
+        try:
             await waiter
-            join = self._crowd.appendleft  # when others were faster
+        finally:
+            if waiter.done() and not waiter.cancelled() and not self.closed:
+                self._admitted -= 1
+        self._turn = True
 
     async def flushed(self) -> None:
         """Wait until everything has left this process, or the connection is gone."""
@@ -167,9 +176,11 @@ class Link:
 
     def _admit(self) -> None:
         """Let some of those who wait send: as much as one write takes."""
-        self._admitting = True
-        for _ in range(min(len(self._crowd), _ADMITTED)):
-            wake(self._crowd.popleft())
+        while self._crowd and self._admitted < _ADMITTED:
+            waiter = self._crowd.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._admitted += 1
         if self._crowd and not self._scheduled:
             self.schedule()  # those admitted may have nothing to send any more
 
@@ -208,6 +219,7 @@ class Link:
         descriptor = self._socket.fileno()
         self._loop.remove_reader(descriptor)
         if self._writing:
+            self._writing = False
             self._loop.remove_writer(descriptor)
         self._socket.close()
         self._unsent = None
@@ -216,6 +228,7 @@ class Link:
         for waiter in [*self._crowd, *self._flushed]:
             wake(waiter)
         self._crowd.clear()
+        self._admitted = 0
         self._flushed.clear()
 
     def _forget(self) -> None:
