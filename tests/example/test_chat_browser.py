@@ -117,31 +117,6 @@ def test_a_picture_becomes_a_thumbnail_in_every_tab(
     browser.wait_js("document.getElementById('notice').textContent.includes('not a JPEG')")
 
 
-def test_a_deploy_leaves_the_conversation_alone(site: Site, browser: Browser) -> None:
-    tabs = [enter(browser, site, "deploys"), enter(browser, site, "deploys")]
-    for tab in tabs:
-        browser.switch(tab)
-        browser.driver.execute_script("window.neverReloaded = true")
-    say(browser, "before")
-
-    (site.directory / "chat" / "__init__.py").write_text('VERSION = "2"\n')
-    style = site.directory / "rooms" / "static" / "rooms" / "chat.css"
-    style.write_text(style.read_text() + "/* version 2 */\n")
-    result = site.chansup("reload")
-    assert result.returncode == 0, result.stdout + result.stderr
-
-    for tab in tabs:
-        browser.switch(tab)
-        browser.wait_js(f"chat.version === '2' && {LIVE}")
-        assert browser.js("window.neverReloaded") is True
-        # At most once for each of the two processes that were replaced.
-        assert browser.js("chat.reconnects") <= 2
-    say(browser, "after")
-    browser.switch(tabs[0])
-    wait_for_text(browser, "after")
-    assert [text for text in texts(browser) if text in {"before", "after"}] == ["before", "after"]
-
-
 def test_the_room_comes_back_when_redis_was_killed(site: Site, browser: Browser) -> None:
     enter(browser, site, "lobby")
     before = browser.js("chat.connects")

@@ -6,6 +6,7 @@ import uuid
 from asgiref.sync import sync_to_async
 from channels.consumer import SyncConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
+from chansup.relay.consumers import HandoverMixin
 from django.core.files.base import ContentFile
 
 import chat
@@ -18,8 +19,13 @@ log = logging.getLogger(__name__)
 HISTORY = 50
 
 
-class RoomConsumer(AsyncJsonWebsocketConsumer):
-    """One browser in one room."""
+class RoomConsumer(HandoverMixin, AsyncJsonWebsocketConsumer):
+    """One browser in one room.
+
+    In relay mode a browser's connection outlives this process: another one connects it anew, with
+    `self.handover["count"]` one higher. The browser gets the history again, which holds whatever
+    was said while nobody listened for it.
+    """
 
     NO_SUCH_ROOM = 4404
     NOT_UNDERSTOOD = 1007
@@ -58,6 +64,7 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):
                 "version": chat.VERSION,
                 "pid": os.getpid(),
                 "name": self.name,
+                "moves": self.handover["count"],
                 "messages": await self.history(),
             }
         )

@@ -51,6 +51,20 @@ class RoomTests(RoomTestCase):
         self.assertEqual([message["text"] for message in welcome["messages"]], ["first"])
         await socket.disconnect()
 
+    async def test_welcome_tells_how_often_the_connection_moved(self):
+        socket = WebsocketCommunicator(
+            application,
+            "/ws/rooms/lobby/",
+            headers=[(b"origin", b"http://localhost"), (b"host", b"localhost")],
+        )
+        socket.scope["extensions"] = {
+            "chansup.handover": {"count": 2, "reason": "deploy", "checkpoint": None}
+        }
+        await socket.connect()
+        self.assertEqual((await socket.receive_json_from())["moves"], 2)
+        await socket.disconnect()
+        self.assertEqual((await (await self.enter()).receive_json_from())["moves"], 0)
+
     async def test_everyone_in_the_room_gets_a_message_once(self):
         ada, grace = await self.enter(name="Ada"), await self.enter(name="Grace")
         await sync_to_async(Room.open)("Pictures")

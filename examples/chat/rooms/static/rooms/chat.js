@@ -16,12 +16,13 @@ const LONGEST_WAIT = 15_000;
 const MOST_SHOWN = 300;
 
 // What a test, or a curious reader in the console, may look at.
-const chat = { state: "connecting", connects: 0, reconnects: 0, version: null, pid: null, lastClose: null };
+const chat = { state: "connecting", connects: 0, reconnects: 0, moves: 0, version: null, pid: null, lastClose: null };
 window.chat = chat;
 
 const shown = new Map(); // message id -> element
 const outbox = new Map(); // key -> { text, element }, until the server has shown the message
 let socket = null;
+let welcomed = null; // the socket that was welcome last
 let name = null;
 let failures = 0;
 let timer = null;
@@ -59,7 +60,8 @@ function setState(state) {
   pill.dataset.state = state;
   const words = { live: "live", connecting: "connecting", waiting: "reconnecting", closed: "closed" };
   document.getElementById("state").textContent = words[state];
-  const times = chat.reconnects === 1 ? "1 reconnect" : `${chat.reconnects} reconnects`;
+  const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  const times = `${count(chat.moves, "move")} · ${count(chat.reconnects, "reconnect")}`;
   document.getElementById("served").textContent =
     state === "live" ? `version ${chat.version} · process ${chat.pid} · ${times}` : "";
 }
@@ -74,8 +76,12 @@ function receive(data) {
 function welcome(data) {
   failures = 0;
   name = data.name;
-  chat.connects += 1;
+  // On a socket that was welcome already: another process of the site has taken this connection over.
+  const moved = socket === welcomed;
+  welcomed = socket;
+  if (!moved) chat.connects += 1;
   chat.reconnects = chat.connects - 1;
+  chat.moves = data.moves;
   const updated = chat.version !== null && chat.version !== data.version;
   chat.version = data.version;
   chat.pid = data.pid;
@@ -83,8 +89,10 @@ function welcome(data) {
   if (updated) tell(`The site now runs version ${data.version}. You did not have to do anything.`);
   else if (!notice.hidden) notice.hidden = true;
   const kept = atTheEnd();
-  list.replaceChildren();
-  shown.clear();
+  if (!moved) {
+    list.replaceChildren();
+    shown.clear();
+  }
   for (const message of data.messages) show(message);
   for (const [key, { text, element }] of outbox) {
     list.append(element);
