@@ -306,6 +306,30 @@ def test_the_admitted_who_have_nothing_to_say_keep_nobody_waiting(run: Any) -> N
     run(scenario)
 
 
+def test_who_comes_while_somebody_was_just_admitted_does_not_wait_for_ever(run: Any) -> None:
+    async def scenario() -> None:
+        async with linked() as (side, peer):
+            crowd(side)
+            first = asyncio.create_task(side.link.room())
+            await asyncio.sleep(0)
+            while side.link._writing:
+                peer.read_now()
+                side.link._write()
+            assert not first.done() and side.link.crowded
+            await asyncio.wait_for(first, 1)  # which has nothing to send
+            await asyncio.sleep(0)
+            crowd(side)
+            first = asyncio.create_task(side.link.room())
+            await asyncio.sleep(0)
+            while side.link._writing:
+                peer.read_now()
+                side.link._write()
+            async with asyncio.timeout(1):
+                await side.link.room()
+
+    run(scenario)
+
+
 def test_a_peer_that_does_not_read_disturbs_nothing_else(run: Any) -> None:
     async def scenario() -> None:
         async with linked() as (stuck, _), linked() as (side, peer):
