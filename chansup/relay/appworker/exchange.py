@@ -130,7 +130,7 @@ class Exchange:
     async def receive(self) -> Message:
         """Return the next event for the app."""
         while True:
-            if self._gone or self._complete:
+            if self._gone or self._complete or self._finished:
                 return {"type": "http.disconnect"}
             if not self._told_end:
                 complete = self._state is State.UPLOADED
@@ -156,7 +156,7 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Take an event from the app."""
-        if self._gone:
+        if self._gone or self._finished:
             raise ClientDisconnected
         kind = message["type"]
         if kind == _BODY:
@@ -224,7 +224,7 @@ class Exchange:
                 await self._credit()
             while link.crowded:
                 await link.room()
-                if self._gone:
+                if self._gone or self._finished:
                     raise ClientDisconnected
             window.sent(len(piece))
             self._parts_out += 1
@@ -241,7 +241,7 @@ class Exchange:
     async def _credit(self) -> None:
         self._credited = self._interface.loop.create_future()
         await self._credited
-        if self._gone:
+        if self._gone or self._finished:
             raise ClientDisconnected
 
     def _send_event(self, message: Message) -> None:
@@ -258,7 +258,9 @@ class Exchange:
 
     def _end(self) -> None:
         """Tell the interface that the app has returned."""
-        self._finished = True
+        self._finished = True  # what tasks that the app left behind still do goes nowhere
+        wake(self._waiter)
+        wake(self._credited)
         if self._window is not None:
             self._window.close()
         self._interface.ended(self._stream)

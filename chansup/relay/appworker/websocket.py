@@ -36,7 +36,7 @@ Message = MutableMapping[str, Any]
 
 CHECKPOINT = "chansup.handover.checkpoint"
 MAX_CHECKPOINT = 16 * 1024  # bytes
-SERVICE_RESTART = 1012  # RFC 6455, section 7.4, as registered with IANA
+ABNORMAL, SERVICE_RESTART = 1006, 1012  # RFC 6455, section 7.4, as registered with IANA
 GOODBYE = {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "handover"}
 _DEAF_AFTER = 1.0  # seconds after LEAVE that an app which does not receive may still send
 _PATIENCE = 10.0  # seconds that an app has to return after it was told to leave
@@ -48,8 +48,8 @@ class WebSocket:
     __slots__ = (
         "_accepted", "_chunks", "_close_reason", "_closed", "_code", "_connected", "_credited",
         "_denying", "_given", "_goodbye", "_in_hand", "_interface", "_leaving", "_message",
-        "_messages_out", "_number", "_parts_out", "_reason", "_state", "_stream", "_unsent",
-        "_waiter", "_window", "code", "denied", "scope", "task",
+        "_messages_out", "_number", "_parts_out", "_reason", "_returned", "_state", "_stream",
+        "_unsent", "_waiter", "_window", "code", "denied", "scope", "task",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class WebSocket:
         self._denying = False
         self._closed = False  # by the app
         self._leaving = False
+        self._returned = False  # the app
         self._goodbye = False  # the app knows that it is to leave
         self._code: int | None = None  # with which the client left
         self._reason = ""
@@ -103,7 +104,7 @@ class WebSocket:
         elif kind == Kind.LEAVE:
             self._leave()
         else:
-            self.lose(number or 1006, payload.decode("utf-8", "replace"))
+            self.lose(number or ABNORMAL, payload.decode("utf-8", "replace"))
 
     def _take_message(self, flags: int, number: int, payload: bytes) -> None:
         if number != self._number + 1 or self._message is not None:
@@ -152,7 +153,7 @@ class WebSocket:
         if self.task is not None:
             self.task.cancel("told to leave, it did not return")
 
-    def lose(self, code: int = 1006, reason: str = "") -> None:
+    def lose(self, code: int = ABNORMAL, reason: str = "") -> None:
         """Take notice that the client, or the interface, is gone."""
         if self._code is None:
             self._code = code
@@ -164,7 +165,7 @@ class WebSocket:
     @property
     def gone(self) -> bool:
         """Whether what the app sends goes nowhere."""
-        return self._code is not None or self._goodbye
+        return self._code is not None or self._goodbye or self._returned
 
     @property
     def accepted(self) -> bool:
@@ -188,6 +189,11 @@ class WebSocket:
             failed = FAILED
         finally:
             self.emit()
+            self._returned = True  # what tasks that the app left behind still do goes nowhere
+            self._in_hand = 0
+            self._code = ABNORMAL if self._code is None else self._code
+            wake(self._waiter)
+            wake(self._credited)
             if self._window is not None:
                 self._window.close()
             self._interface.ended(self._stream)
@@ -231,7 +237,7 @@ class WebSocket:
     def _ask_for_more(self) -> None:
         if self._unsent is not None:
             self._unsent[0] |= ASKS  # with the message that was sent just now
-        else:
+        elif not self._returned:
             consumed = pack(Kind.CONSUMED, 0, self._stream, self._in_hand)
             self._interface.link.send(consumed)
         self._in_hand = 0
@@ -241,7 +247,7 @@ class WebSocket:
         if self._unsent is not None:
             self.emit()
         kind = message["type"]
-        if self.gone and (kind != CHECKPOINT or self._code is not None):
+        if self.gone and (kind != CHECKPOINT or self._code is not None or self._returned):
             raise ClientDisconnected
         if kind == "websocket.send":
             if not self._accepted or self._closed:
