@@ -60,10 +60,12 @@ async def requests(address: str, connections: int, seconds: float) -> Volley:
 
 
 @functools.cache
-def _program() -> Path:
-    target = Path(tempfile.mkdtemp(prefix="volley-")) / "volley"
+def _program() -> "tempfile.TemporaryDirectory[str]":
+    """Return where the compiled program is, until this process ends."""
+    directory = tempfile.TemporaryDirectory(prefix="volley-")
+    target = Path(directory.name) / "volley"
     subprocess.run(["cc", "-O2", "-o", str(target), str(SOURCE)], check=True)
-    return target
+    return directory
 
 
 async def _run(
@@ -76,7 +78,7 @@ async def _run(
         port = address.rpartition(":")[2]
         numbers = (port, connections, seconds, size)
         program = await Process.start(
-            [str(_program()), *map(str, numbers), *map(str, files)],
+            [f"{_program().name}/volley", *map(str, numbers), *map(str, files)],
             directory=Path("/"),
             environment={},
         )
