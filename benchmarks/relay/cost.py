@@ -37,6 +37,7 @@ BARS = {
 ADDED = 0.12e-3  # seconds that the relay may add at one client (median)
 DJANGO = 0.95  # of direct mode
 WARM_UP = 2.0  # seconds
+LONGEST = 15.0  # seconds of one contender: a ping is not the answer that volley.c expects
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,8 @@ def main() -> int:
     options.add_argument("--rounds", type=int, choices=range(1, 51), metavar="1-50")
     options.add_argument("--seconds", type=float, help="of one contender in one round")
     arguments = options.parse_args()
+    if (arguments.seconds or 0) > LONGEST:
+        options.error(f"--seconds: at most {LONGEST:g}, before the servers send pings")
     plan = Plan(rounds=2, seconds=1.0) if arguments.quick else Plan()
     plan = changed(plan, arguments)
     return report.run(
