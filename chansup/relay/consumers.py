@@ -1,20 +1,19 @@
 """For consumers of Django Channels: a checkpoint that survives a handover, in two lines.
 
     class Counter(HandoverMixin, AsyncJsonWebsocketConsumer):
-        async def receive_json(self, content):
-            ...
-            await self.store_checkpoint(str(self.count))
+        async def connect(self):
+            self.count = int(self.handover["checkpoint"] or 0)
+            await self.accept()
 
-    async def connect(self):
-        self.count = int(self.handover["checkpoint"] or 0)
-        await self.accept()
+        async def receive_json(self, content):
+            self.count += 1
+            await self.store_checkpoint(str(self.count))
 
 Works for asynchronous consumers (await `store_checkpoint`) and for synchronous ones (call it).
 Without relay mode there is no handover: `handover["count"]` is 0 and checkpoints are dropped.
 """
 
-import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from typing import Any
 
 EXTENSION = "chansup.handover"
@@ -41,10 +40,14 @@ class HandoverMixin:
                 {"type": CHECKPOINT, "checkpoint": checkpoint}
             )
             return sent
-        if inspect.iscoroutinefunction(getattr(self, "dispatch", None)):
-            return _nothing()
-        return None
+        return _NOTHING
 
 
-async def _nothing() -> None:
-    """Be awaited where there is nothing to do."""
+class _Nothing:
+    """May be awaited where there is nothing to do, and need not be."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_NOTHING = _Nothing()

@@ -15,6 +15,7 @@ from chansup.relay.frames import Decoder, Frame, FrameError
 from chansup.relay.waiters import wake
 
 _READ_SIZE = 128 * 1024
+_QUIET = 0.0003  # seconds without a write, after which nobody is expected to share the next one
 _CROWDED = 128 * 1024  # bytes that wait to be written, above which senders of data wait
 _ADMITTED = 8  # senders that may go on at a time, each with one frame
 
@@ -36,7 +37,7 @@ class Link:
     __slots__ = (
         "_admitted", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop",
         "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_turn", "_unsent", "_writing",
-        "bytes_in", "bytes_out", "closed",
+        "_written_at", "bytes_in", "bytes_out", "closed",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Link:
         self._flushed: list[asyncio.Future[None]] = []
         self._size = 0  # bytes of data that were not written yet
         self._late: list[Late] = []
+        self._written_at = 0.0  # loop time
         self.closed = False
         self.bytes_in = 0
         self.bytes_out = 0
@@ -107,6 +109,11 @@ class Link:
             return False
         return self._write()
 
+    def hurry(self) -> None:
+        """Write now, unless others write so often that they may share one write."""
+        if self._scheduled and self._loop.time() - self._written_at > _QUIET:
+            self.flush()
+
     def _write(self) -> bool:
         while True:
             if self._unsent is None:
@@ -122,8 +129,10 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 written = 0
             except OSError as error:
-                self.lose(error.strerror or str(error))
+                # Not from here: whoever sends is in the middle of something.
+                self._loop.call_soon(self.lose, error.strerror or str(error))
                 return False
+            self._written_at = self._loop.time()
             self.bytes_out += written
             if written < len(rest):
                 self._unsent = rest[written:]

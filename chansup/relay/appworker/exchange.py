@@ -269,6 +269,7 @@ class Exchange:
             if self._head is not None:
                 self.emit()
             self._tell_end()
+        self._interface.link.hurry()
 
     def _tell_end(self) -> None:
         if self._interface.worker.cutting:

@@ -35,7 +35,7 @@ class Interface:
         self._scopes: dict[int, list[bytes]] = {}  # that are not complete yet
         self._last = 0  # the newest stream
         self.link = Link(sock, self.loop, self.take, self.lost)
-        self.link.send(pack(Kind.HELLO, 0, 0, 0, scopes.encode(worker.hello)))
+        self.link.send_control(pack(Kind.HELLO, 0, 0, 0, scopes.encode(worker.hello)))
 
     # What comes
 

@@ -241,6 +241,7 @@ class WebSocket:
             consumed = pack(Kind.CONSUMED, 0, self._stream, self._in_hand)
             self._interface.link.send(consumed)
         self._in_hand = 0
+        self._interface.link.hurry()
 
     async def send(self, message: Message) -> None:
         """Take an event from the app."""

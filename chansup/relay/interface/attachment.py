@@ -54,6 +54,7 @@ class Attachment:
             self.websocket.background(self._send_parts(flags, number, payload))
             return False
         self._link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
+        self._link.hurry()
         return True
 
     async def _send_parts(self, flags: int, number: int, payload: bytes) -> None:

@@ -143,6 +143,7 @@ class Request:
         if self._attempts:
             self._state = State.WAITING
             self._lost = self._delivered = self._told = False
+            self._gathered = None
             self._parts_in = self._unreported = 0
         self._attempts += 1
         upload = self._upload
@@ -152,7 +153,9 @@ class Request:
         else:
             for frame in split(Kind.REQUEST, flags, stream, 0, head):
                 link.send(frame)
-        if upload is not None:
+        if upload is None:
+            link.hurry()
+        else:
             upload.begin(worker, stream)
             self.watch()
 
@@ -177,13 +180,17 @@ class Request:
                 )
                 await send({"type": "http.response.body", "body": payload[number:]})
                 return True
-            if await self._pass_on(kind, flags, payload):
+            passing_on = (
+                self._pass_body_on(flags, payload)
+                if kind == Kind.BODY
+                else self._pass_on(kind, flags, payload)
+            )
+            del payload
+            if await passing_on:
                 return True
 
     async def _pass_on(self, kind: int, flags: int, payload: bytes) -> bool:
         """Pass an event of the app to the server. Say whether it was the last one."""
-        if kind == Kind.BODY:
-            return await self._pass_body_on(flags, payload)
         if kind == Kind.START:
             head = self._head(payload)
             self._started = True
@@ -204,11 +211,14 @@ class Request:
     async def _pass_body_on(self, flags: int, payload: bytes) -> bool:
         """Pass on what there is of the body, at once."""
         events = self._events
-        parts = [payload]
-        while events and events[0][0] == Kind.BODY and not flags & END:
-            _, flags, _, payload = events.pop(0)
-            parts.append(payload)
-        body = b"".join(parts) if len(parts) > 1 else payload
+        body = payload
+        if events and not flags & END:
+            parts = [payload]
+            while events and events[0][0] == Kind.BODY and not flags & END:
+                _, flags, _, payload = events.pop(0)
+                parts.append(payload)
+            body = b"".join(parts)
+            del parts, payload  # a slow client keeps one copy in memory, not two
         is_last = bool(flags & END)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
         if not is_last:
@@ -229,8 +239,11 @@ class Request:
             event = scopes.decode_event(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BrokenResponse(f"an event of the app: {error}") from None
+        kind = event.get("type")
+        if not isinstance(kind, str):
+            raise BrokenResponse("an event of the app has no type")
         await self._send(event)
-        return event["type"] == "http.response.trailers" and not event.get("more_trailers", False)
+        return kind == "http.response.trailers" and not event.get("more_trailers", False)
 
     async def _finish(self) -> bool:
         """Take notice that the app has returned before the response was complete."""

@@ -92,7 +92,7 @@ class Worker:
     def adopt(self, sock: socket.socket) -> None:
         """Speak to the worker at the other end of `sock`."""
         self.link = Link(sock, self.loop, self._take, self._lost)
-        self.link.send(pack(Kind.HELLO, 0, 0, 0, scopes.encode(self._hello)))
+        self.link.send_control(pack(Kind.HELLO, 0, 0, 0, scopes.encode(self._hello)))
         self.loop.call_later(_GREETING_TIMEOUT, self._expect_greeting)
 
     def _expect_greeting(self) -> None:
