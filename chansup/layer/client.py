@@ -1,0 +1,246 @@
+"""What the event loops of one process share: links to one hub, memberships, who receives what."""
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Iterator
+
+import msgspec
+
+from chansup.layer.errors import HubLost, HubUnavailable
+from chansup.layer.frames import AGE, Kind, pack, string
+from chansup.layer.greetings import Hello
+from chansup.layer.link import Link
+from chansup.layer.policies import Policy
+from chansup.protocol.connection import connection as current_connection
+
+logger = logging.getLogger("chansup.layer")
+
+_MAX_LEFT = 10_000  # channels that this process has left, that are remembered
+
+Name = bytes
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+class Client:
+    """A channel layer of this process, as the hub sees it."""
+
+    def __init__(self, address: str, policy: Policy, patience: float) -> None:
+        self.address = address
+        self.process = secrets.token_hex(8)
+        self._policy = policy
+        self._patience = patience
+        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
+        self._owners: dict[Name, Link] = {}  # of channels that somebody receives from
+        self._memberships: dict[Name, dict[Name, float]] = {}  # groups of channels, and since when
+        self._bound: dict[Name, bytes] = {}  # channels that were made for a client's connection
+        self._left: dict[Name, None] = {}
+        self._epoch = ""
+        self._number = 0
+        _clients.add(self)
+
+    # Links
+
+    def link(self) -> Link:
+        """Return the link of the running event loop."""
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None or link.closed:
+            self._forget_closed_loops()
+            link = self._links[loop] = Link(self, loop)
+        return link
+
+    def _forget_closed_loops(self) -> None:
+        for loop, link in list(self._links.items()):
+            if loop.is_closed():
+                link.close()
+                self._links.pop(loop, None)
+        for name, link in list(self._owners.items()):
+            if link.closed:
+                self._owners.pop(name, None)
+
+    def hello(self) -> bytes:
+        """Return what the hub is told at first."""
+        return msgspec.msgpack.encode(Hello(process=self.process, policy=self._policy))
+
+    def needs_hub(self) -> bool:
+        """Say whether a connection is needed though nobody waits for it."""
+        return bool(self._memberships)
+
+    def replay(self, epoch: str) -> Iterator[bytes]:
+        """Yield what a hub has to be told that knows nothing."""
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        now = time.monotonic()
+        for channel, groups in self._memberships.items():
+            for group, began in groups.items():
+                if now - began < self._policy.group_expiry:
+                    yield _group_add(group, channel, now - began)
+
+    async def request(self, frame: bytes, repeat: bool = False) -> bytes:
+        """Send a request, and return the answer.
+
+        What does no harm when it is done twice is repeated when the hub goes away meanwhile.
+        Raises HubUnavailable, HubLost, Refusal.
+        """
+        link = self.link()
+        if link.ready:
+            try:
+                return await link.request(frame)
+            except HubLost:
+                if not repeat:
+                    raise
+        deadline = link.loop.time() + self._patience
+        while True:
+            await link.until_ready(deadline)
+            try:
+                return await link.request(frame)
+            except HubLost:
+                if not repeat or link.loop.time() >= deadline:
+                    raise
+
+    def close(self) -> None:
+        """Close the links of this event loop and of those that are closed; tell the others."""
+        running = asyncio.get_running_loop()
+        for loop, link in list(self._links.items()):
+            if loop is running or loop.is_closed():
+                link.close()
+            elif loop.is_running():
+                loop.call_soon_threadsafe(link.close)
+            else:
+                link.abandon(b"")
+            self._links.pop(loop, None)
+        self._owners.clear()
+
+    def forget_in_child(self) -> None:
+        """Begin anew in a child that was forked: the links belong to the parent."""
+        for link in self._links.values():
+            link.forget_in_child()
+        self._links = {}
+        self._owners = {}
+        self._memberships = {}
+        self._bound = {}
+        self._left = {}
+        self._epoch = ""
+        self.process = secrets.token_hex(8)
+
+    # Channels
+
+    async def new_channel(self, prefix: str) -> str:
+        """Return the name of a channel that only this process receives from."""
+        self._number += 1
+        name = f"{prefix}.{self.process}!{secrets.token_hex(6)}{self._number:x}"
+        connection = current_connection.get()
+        if connection is not None and not connection.leaving:
+            connection.channels += 1
+            key = f"{connection.id}/{connection.channels}".encode()
+            encoded = name.encode()
+            try:
+                await self.request(pack(Kind.BIND, string(key) + string(encoded)), repeat=True)
+            except HubUnavailable as error:  # group_add will say so, if it matters
+                logger.warning("chansup: a channel cannot take over from another: %s", error)
+            else:
+                self._bound[encoded] = key
+        return name
+
+    def is_own(self, name: str) -> bool:
+        """Say whether this process made a channel with "!"."""
+        return name.partition("!")[0].endswith("." + self.process)
+
+    async def receive(self, name: Name) -> bytes:
+        """Return the next message of a channel."""
+        if b"!" not in name:
+            return await self.link().receive_any(name)
+        if name in self._left:
+            await asyncio.get_running_loop().create_future()  # until it is cancelled
+        return await self.link().receive_own(name)
+
+    def claim(self, name: Name, link: Link) -> None:
+        """Let a link receive from a channel, and no other."""
+        owner = self._owners.get(name)
+        self._owners[name] = link
+        if owner is None or owner is link or owner.closed:
+            return
+        if owner.loop.is_closed():
+            owner.close()
+            self._links.pop(owner.loop, None)
+        elif owner.loop.is_running():
+            owner.loop.call_soon_threadsafe(owner.release, name)
+        else:
+            owner.abandon(name)
+
+    def let_go(self, name: Name, link: Link) -> None:
+        """Take notice that nobody receives from a channel any more."""
+        if self._owners.get(name) is link:
+            del self._owners[name]
+        if not self.leave(name):
+            link.unlisten(name)
+            link.flush()
+            if name not in self._memberships:
+                self._bound.pop(name, None)
+
+    # Handover
+
+    def leave(self, name: Name) -> bool:
+        """Leave a channel to the process that its client goes to, if it does go."""
+        if name in self._left:
+            return True
+        connection = current_connection.get()
+        if connection is None or not connection.leaving:
+            return False
+        key = self._bound.get(name)
+        if key is None or key.rpartition(b"/")[0] != connection.id.encode():
+            return False
+        del self._bound[name]
+        self._memberships.pop(name, None)
+        if len(self._left) >= _MAX_LEFT:
+            del self._left[next(iter(self._left))]
+        self._left[name] = None
+        here = self.link()
+        owner = self._owners.pop(name, None) or here
+        if owner is here or owner.closed:
+            here.park(key, name)
+        elif owner.loop.is_running():
+            owner.loop.call_soon_threadsafe(owner.park, key, name)
+        else:
+            owner.abandon(name)
+            here.park(key, name)
+        return True
+
+    # Groups
+
+    async def group_add(self, group: Name, channel: Name) -> None:
+        """Add a channel to a group."""
+        await self.request(_group_add(group, channel, 0), repeat=True)
+        self._memberships.setdefault(channel, {})[group] = time.monotonic()
+
+    async def group_discard(self, group: Name, channel: Name) -> None:
+        """Remove a channel from a group."""
+        if b"!" in channel and self.leave(channel):
+            return
+        groups = self._memberships.get(channel)
+        if groups is not None:
+            groups.pop(group, None)
+            if not groups:
+                del self._memberships[channel]
+        await self.request(pack(Kind.GROUP_DISCARD, string(group) + string(channel)), repeat=True)
+
+    def forget_memberships(self) -> None:
+        """Take notice that all groups are gone."""
+        self._memberships.clear()
+
+
+def _group_add(group: Name, channel: Name, age: float) -> bytes:
+    return pack(Kind.GROUP_ADD, AGE.pack(int(age)) + string(group) + string(channel))
+
+
+def _forget_all_in_child() -> None:
+    for client in list(_clients):
+        client.forget_in_child()
+
+
+os.register_at_fork(after_in_child=_forget_all_in_child)

@@ -1,0 +1,149 @@
+"""What clients and the hub say to each other over a Unix stream socket.
+
+A frame is a header of 5 bytes, the size of the payload (32 bits, network byte order) and the kind,
+and the payload. Strings are ASCII behind one byte with their length. The body of a message is what
+the client's serializer made of it: the hub never looks inside.
+
+Requests are answered in the order in which they came, so that they need no numbers: ANSWERED says
+how many of those that wait have succeeded, REFUSED and RESULT answer one.
+
+A client listens to a channel under an id of its own, a new one each time. What is delivered under
+an id that the client does not know any more, it ignores: the hub still has it, because it forgets a
+message only when TAKEN comes.
+"""
+
+import struct
+
+from chansup.errors import ChansupError
+
+PROTOCOL = 1
+HEADER = struct.Struct("!IB")
+HEADER_SIZE = HEADER.size
+MAX_PAYLOAD = 4 * 1024 * 1024  # a message of 1 MB, encrypted, with room to spare
+READ_SIZE = 256 * 1024  # bytes read at once
+
+ID = struct.Struct("!I")
+AGE = struct.Struct("!I")  # seconds
+TIME_LEFT = struct.Struct("!I")  # milliseconds
+DELIVERY = struct.Struct("!QII")  # number of the message, milliseconds left, id
+DELIVERIES = struct.Struct("!QII")  # number of the message, milliseconds left, how many ids follow
+MAX_MILLISECONDS = 2**32 - 1
+
+
+class Kind:
+    """What a frame is. Plain integers: they are compared for each frame."""
+
+    # From a client. The comment says what the payload holds; a request has an answer.
+    HELLO = 1  # MessagePack: who it is, and its policy
+    SEND = 2  # request: channel, body
+    GROUP_SEND = 3  # request: group, body
+    GROUP_ADD = 4  # request: seconds since the membership began, group, channel
+    GROUP_DISCARD = 5  # request: group, channel
+    LISTEN = 6  # id, channel: deliver its messages; of an ordinary channel, the next one
+    UNLISTEN = 7  # id: deliver no more; what was not taken belongs to the hub again
+    TAKEN = 8  # ids, once for each message: it is in the hands of the app, forget it
+    EXPIRED = 9  # ids, the same: it was too old when its turn came
+    RETURN = 10  # milliseconds left, channel, body: taken, and not used: back to the head
+    FLUSH = 11  # request
+    STATISTICS = 12  # request: the answer is a RESULT
+    BIND = 13  # request: connection, channel: the channel serves this connection of a client
+    PARK = 14  # connection, channel: keep what comes for it until another process binds it
+    QUIET = 15  # answer to QUIESCE: nothing follows
+    TAKE_OVER = 16  # instead of HELLO: a new hub wants everything
+
+    # From the hub.
+    WELCOME = 64  # MessagePack: which hub it is
+    ANSWERED = 65  # number of requests that succeeded
+    REFUSED = 66  # reason (1 byte), text: the next request failed
+    RESULT = 67  # the answer to the next request
+    DELIVER = 68  # DELIVERY, body
+    DELIVER_MANY = 69  # DELIVERIES, ids, body
+    QUIESCE = 70  # another hub takes over: stop, and say QUIET
+    RESUME = 71  # it did not: go on
+    FLUSHED = 72  # nothing is left: what was listened to wants to be listened to again
+
+
+class Reason:
+    """Why a request was refused."""
+
+    FULL = 1
+    LIMIT = 2
+
+
+class FrameError(ChansupError):
+    """What came is no frame, or not one that may come now: the connection is of no use any more."""
+
+
+Frame = tuple[int, bytes]  # kind, payload
+
+
+def pack(kind: int, payload: bytes = b"") -> bytes:
+    """Return one frame."""
+    return HEADER.pack(len(payload), kind) + payload
+
+
+def string(text: bytes) -> bytes:
+    """Return a string as it stands in a frame."""
+    return bytes((len(text),)) + text
+
+
+def read_string(payload: bytes, offset: int) -> tuple[bytes, int]:
+    """Return the string at `offset`, and the offset after it. Raises FrameError."""
+    if offset >= len(payload):
+        raise FrameError("a frame ends too early")
+    begin = offset + 1
+    end = begin + payload[offset]
+    if end > len(payload):
+        raise FrameError("a frame ends too early")
+    return payload[begin:end], end
+
+
+def ids(payload: bytes) -> tuple[int, ...]:
+    """Return the ids that a payload consists of. Raises FrameError."""
+    count, rest = divmod(len(payload), ID.size)
+    if rest:
+        raise FrameError("a list of ids ends too early")
+    return struct.unpack(f"!{count}I", payload)
+
+
+def pack_ids(kind: int, numbers: list[int]) -> bytes:
+    """Return one frame of ids."""
+    count = len(numbers)
+    return struct.pack(f"!IB{count}I", count * 4, kind, *numbers)
+
+
+class Decoder:
+    """Finds the frames in what was read. Keeps what is not a whole frame yet."""
+
+    __slots__ = ("_rest", "_wanted")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._wanted = 0  # bytes without which there is no use in looking
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that are complete now. Raises FrameError."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
+        frames = []
+        offset, end = 0, len(data)
+        unpack = HEADER.unpack_from
+        self._wanted = HEADER_SIZE
+        while end - offset >= HEADER_SIZE:
+            size, kind = unpack(data, offset)
+            if size > MAX_PAYLOAD:
+                raise FrameError(f"a frame of {size} bytes: the other side is no channel layer")
+            begin = offset + HEADER_SIZE
+            after = begin + size
+            if after > end:
+                self._wanted = after - offset
+                break
+            frames.append((kind, data[begin:after]))
+            offset = after
+        if offset < end:
+            self._rest += data[offset:]
+        return frames

@@ -1,0 +1,1 @@
+"""The hub: the process that keeps queues and groups for the processes of one site."""

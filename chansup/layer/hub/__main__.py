@@ -1,0 +1,142 @@
+"""`python -m chansup.layer.hub --socket PATH`: runs a hub until it is told to end."""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from chansup.errors import ChansupError
+from chansup.layer.hub import listening, takeover
+from chansup.layer.hub.limits import Limits
+from chansup.layer.hub.listening import ListeningError
+from chansup.layer.hub.server import Server
+from chansup.protocol import notify
+
+
+def main() -> int:
+    """Run the hub. Return the exit code."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        users = frozenset((os.geteuid(), 0, *map(_user_id, arguments.user)))
+        limits = Limits(
+            memory=_bytes(arguments.memory),
+            connections=arguments.connections,
+        )
+        received = None
+        if arguments.takeover:
+            received = _take_over(arguments.socket)
+        if received is not None:
+            listener = received.listener
+        elif arguments.descriptor is not None:
+            listener = socket.socket(fileno=arguments.descriptor)
+        else:
+            listener = listening.listen(arguments.socket)
+    except ChansupError as error:
+        print(f"chansup: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        handed_over = runner.run(_serve(listener, limits, users, received))
+    if not handed_over and arguments.descriptor is None:
+        listening.remove(arguments.socket, listener)
+    listener.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m chansup.layer.hub",
+        description="Keeps the queues and groups of chansup's own channel layer.",
+    )
+    parser.add_argument("--socket", required=True, metavar="PATH", help="where to listen")
+    parser.add_argument(
+        "--descriptor", type=int, metavar="N", help="an inherited socket that listens there already"
+    )
+    parser.add_argument(
+        "--takeover", action="store_true", help="replace the hub that runs there, with its queues"
+    )
+    parser.add_argument(
+        "--memory", default="256M", metavar="SIZE", help="what may be queued in all (default: 256M)"
+    )
+    parser.add_argument(
+        "--connections", type=int, default=1024, metavar="N", help="clients at most (default: 1024)"
+    )
+    parser.add_argument(
+        "--user", action="append", default=[], metavar="NAME",
+        help="a user whose processes may connect, beside the hub's own and root",
+    )  # fmt: skip
+    return parser
+
+
+def _bytes(text: str) -> int:
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    if not number.isdigit() or int(number) * factor < 2**20:
+        raise ListeningError(f"--memory {text}: expected a size of at least 1M, like 256M")
+    return int(number) * factor
+
+
+def _user_id(name: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ListeningError(f"--user {name}: there is no such user") from None
+
+
+def _take_over(path: str) -> takeover.Received | None:
+    try:
+        return takeover.take(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None  # there is nothing to take over
+    except OSError as error:
+        raise ListeningError(f"cannot take over from the hub at {path}: {error}") from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(
+    listener: socket.socket,
+    limits: Limits,
+    users: frozenset[int],
+    received: takeover.Received | None,
+) -> bool:
+    loop = asyncio.get_running_loop()
+    server = Server(listener, limits, users, received.snapshot if received is not None else None)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _end, server)
+    if received is not None:
+        received.confirm()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # nearly nothing here refers to itself
+    with contextlib.suppress(OSError):
+        notify.send({"READY": "1"}, patience=1.0)
+    handed_over = await server.ended
+    if not handed_over:
+        notify.send({"STOPPING": "1"})
+    server.close()
+    return handed_over
+
+
+def _end(server: Server) -> None:
+    if not server.ended.done():
+        server.ended.set_result(False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+"""One client, as the hub sees it: frames in, frames out.
+
+What is sent during one turn leaves in one write at its end. Nothing here waits.
+"""
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import chansup
+from chansup.layer import frames
+from chansup.layer.frames import (
+    AGE,
+    DELIVERIES,
+    DELIVERY,
+    HEADER,
+    ID,
+    MAX_MILLISECONDS,
+    PROTOCOL,
+    TIME_LEFT,
+    Decoder,
+    FrameError,
+    Kind,
+    Reason,
+    pack,
+    read_string,
+)
+from chansup.layer.greetings import Hello, Welcome
+from chansup.layer.hub.channel import Channel, Message, Process
+from chansup.layer.hub.drops import Drop
+from chansup.layer.policies import Capacities
+
+if TYPE_CHECKING:
+    from chansup.layer.hub.server import Server
+
+_MAX_LISTENING = 200_000  # channels and receivers of one connection
+_hello = msgspec.msgpack.Decoder(Hello)
+
+
+class Connection:
+    """A client's connection. Its `flight`, `crowded` and `deliver…` are what queues see of it."""
+
+    __slots__ = (
+        "_answered", "_capacities", "_decoder", "_dirty", "_out", "_process", "_server", "_size",
+        "_socket", "_store", "_unsent", "_writing", "born", "closed", "crowded", "flight",
+        "listening", "quiet",
+    )  # fmt: skip
+
+    def __init__(self, server: "Server", sock: socket.socket) -> None:
+        self._server = server
+        self._store = server.store
+        self._socket = sock
+        self._decoder = Decoder()
+        self._out: list[bytes] = []
+        self._size = 0  # bytes in there
+        self._unsent: memoryview | None = None
+        self._writing = False
+        self._dirty = False  # the server knows that there is something to write
+        self._answered = 0  # requests whose answer was not written yet
+        self._process: Process | None = None
+        self._capacities: Capacities | None = None
+        self.born = self._store.now
+        self.closed = False
+        self.crowded = False
+        self.quiet = False
+        self.listening: dict[int, Channel] = {}
+        self.flight: dict[int, tuple[Channel, Message]] = {}
+        server.loop.add_reader(sock.fileno(), self._read)
+
+    @property
+    def introduced(self) -> bool:
+        """Whether the client has said who it is."""
+        return self._process is not None
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything was written."""
+        return not (self._out or self._unsent or self._answered)
+
+    # In
+
+    def _read(self) -> None:
+        if self.closed:
+            return
+        try:
+            data = self._socket.recv(frames.READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        server = self._server
+        server.tell_time()
+        if not data:
+            self.close()
+        else:
+            try:
+                self._take_all(self._decoder.feed(data))
+            except (FrameError, msgspec.DecodeError, struct.error, IndexError, ValueError) as error:
+                server.report(f"a client is disconnected, what it sent makes no sense: {error}")
+                self.close()
+        server.flush()
+
+    def _take_all(self, received: list[frames.Frame]) -> None:
+        store = self._store
+        for kind, payload in received:
+            if self._capacities is None:
+                self._introduce(kind, payload)
+            elif kind == Kind.SEND:
+                end = payload[0] + 1
+                if not 1 < end <= len(payload):
+                    raise FrameError("a message without a channel")
+                refusal = store.send(payload[1:end], payload[end:], self._capacities)
+                if refusal:
+                    self._refuse(refusal)
+                else:
+                    self._answer()
+            elif kind == Kind.TAKEN:
+                self._let_go(frames.ids(payload), "")
+            elif kind == Kind.GROUP_SEND:
+                end = payload[0] + 1
+                if not 1 < end <= len(payload):
+                    raise FrameError("a message without a group")
+                store.group_send(payload[1:end], payload[end:], self._capacities)
+                self._answer()
+            elif kind == Kind.LISTEN:
+                self._listen(payload)
+            else:
+                self._take(kind, payload, self._capacities)
+
+    def _take(self, kind: int, payload: bytes, capacities: Capacities) -> None:
+        store = self._store
+        if kind == Kind.UNLISTEN:
+            for id in frames.ids(payload):
+                self._unlisten(id)
+        elif kind == Kind.GROUP_ADD:
+            (age,) = AGE.unpack_from(payload)
+            group, offset = read_string(payload, AGE.size)
+            channel, _ = read_string(payload, offset)
+            if store.group_add(group, channel, age, capacities):
+                self._answer()
+            else:
+                self._refuse(Drop.MEMORY)
+        elif kind == Kind.GROUP_DISCARD:
+            group, offset = read_string(payload, 0)
+            channel, _ = read_string(payload, offset)
+            store.group_discard(group, channel)
+            self._answer()
+        elif kind == Kind.EXPIRED:
+            self._let_go(frames.ids(payload), Drop.EXPIRED)
+        elif kind == Kind.RETURN:
+            (milliseconds,) = TIME_LEFT.unpack_from(payload)
+            channel, offset = read_string(payload, TIME_LEFT.size)
+            store.put_back(channel, payload[offset:], milliseconds, capacities)
+        elif kind == Kind.BIND:
+            connection, offset = read_string(payload, 0)
+            name, _ = read_string(payload, offset)
+            store.parking.bind(connection, store.channels.get(name) or store.create(name))
+            self._answer()
+        elif kind == Kind.PARK:
+            connection, offset = read_string(payload, 0)
+            name, _ = read_string(payload, offset)
+            if (found := store.channels.get(name)) is not None:
+                store.parking.park(connection, found)
+        elif kind == Kind.FLUSH:
+            store.flush()
+            self._server.tell_flushed()
+            self._answer()
+        elif kind == Kind.STATISTICS:
+            self._emit_answers()
+            statistics = msgspec.msgpack.encode(self._server.statistics())
+            self._emit(pack(Kind.RESULT, statistics))
+        elif kind == Kind.QUIET:
+            self.quiet = True
+        else:
+            raise FrameError(f"a frame of kind {kind}")
+
+    def _introduce(self, kind: int, payload: bytes) -> None:
+        if kind == Kind.TAKE_OVER:
+            self._server.begin_handing_over(self.detach())
+            return
+        if kind != Kind.HELLO:
+            raise FrameError("the first frame is no HELLO: the other side is no channel layer")
+        hello = _hello.decode(payload)
+        welcome = Welcome(version=chansup.__version__, epoch=self._server.epoch)
+        self._emit(pack(Kind.WELCOME, msgspec.msgpack.encode(welcome)))
+        if hello.protocol != PROTOCOL:
+            self._server.flush()
+            raise FrameError(f"it speaks protocol {hello.protocol}, this is {PROTOCOL}")
+        self._capacities = self._server.capacities(hello.policy)
+        self._process = self._store.process(hello.process.encode() + b"!")
+        self._store.connected(self._process)
+
+    def _listen(self, payload: bytes) -> None:
+        (id,) = ID.unpack_from(payload)
+        name = payload[ID.size :]
+        if not name or id in self.listening or len(self.listening) >= _MAX_LISTENING:
+            raise FrameError("too many channels, or one id for two of them")
+        assert self._capacities is not None
+        channel = self._store.channels.get(name) or self._store.create(name)
+        channel.capacity(self._capacities)
+        self.listening[id] = channel
+        self._store.listen(channel, self, id)
+
+    def _unlisten(self, id: int) -> None:
+        channel = self.listening.pop(id, None)
+        if channel is None:
+            return
+        if channel.specific:
+            if channel.reader is self and channel.id == id:
+                self._store.stop_reading(channel)
+            return
+        found = self.flight.pop(id, None)
+        if found is not None:
+            self._store.give_back(channel, [found[1]])
+        else:
+            channel.demands.remove((self, id))
+            self._store.consider(channel)
+
+    def _let_go(self, ids: tuple[int, ...], reason: str) -> None:
+        """Forget messages that are in the client's hands now."""
+        store = self._store
+        listening = self.listening
+        for id in ids:
+            channel = listening.get(id)
+            if channel is None:
+                continue
+            if channel.specific:
+                if channel.reader is not self or channel.id != id or not channel.sent:
+                    continue
+                message = channel.entries.popleft()
+                channel.sent -= 1
+            else:
+                del listening[id]
+                found = self.flight.pop(id, None)
+                if found is None:
+                    raise FrameError("it has taken what it was not given")
+                message = found[1]
+                store.consider(channel)
+            if reason:
+                store.drop(message, reason, channel.pattern)
+            else:
+                store.release(message)
+
+    # Out
+
+    def deliver(self, id: int, message: Message) -> None:
+        """Send a message."""
+        body = message.body
+        left = int((message.deadline - self._store.now) * 1000)
+        left = 0 if left < 0 else min(left, MAX_MILLISECONDS)
+        self._emit(
+            HEADER.pack(DELIVERY.size + len(body), Kind.DELIVER)
+            + DELIVERY.pack(message.number, left, id)
+            + body
+        )
+
+    def deliver_to_many(self, ids: list[int], message: Message) -> None:
+        """Send a message to many channels of this client."""
+        if len(ids) == 1:
+            self.deliver(ids[0], message)
+            return
+        body = message.body
+        left = max(0, min(int((message.deadline - self._store.now) * 1000), MAX_MILLISECONDS))
+        count = len(ids)
+        size = DELIVERIES.size + count * ID.size + len(body)
+        if size > frames.MAX_PAYLOAD:
+            half = count // 2
+            self.deliver_to_many(ids[:half], message)
+            self.deliver_to_many(ids[half:], message)
+            return
+        listed = frames.pack_ids(Kind.DELIVER_MANY, ids)[frames.HEADER_SIZE :]
+        self._emit(
+            HEADER.pack(size, Kind.DELIVER_MANY)
+            + DELIVERIES.pack(message.number, left, count)
+            + listed
+            + body
+        )
+
+    def forget_channels(self) -> None:
+        """Tell the client that it has to listen anew to its channels with "!"."""
+        for id, channel in list(self.listening.items()):
+            if channel.specific:
+                del self.listening[id]
+        self.tell(Kind.FLUSHED)
+
+    def tell(self, kind: int) -> None:
+        """Send a frame that says all by its kind."""
+        self._emit(pack(kind))
+
+    def _answer(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._server.dirty.append(self)
+        self._answered += 1
+
+    def _emit_answers(self) -> None:
+        if self._answered:
+            answered, self._answered = self._answered, 0
+            self._emit(pack(Kind.ANSWERED, ID.pack(answered)))
+
+    def _refuse(self, why: str) -> None:
+        self._emit_answers()
+        reason = Reason.FULL if why in (Drop.FULL, Drop.MEMORY) else Reason.LIMIT
+        self._emit(pack(Kind.REFUSED, bytes((reason,)) + why.encode()))
+
+    def _emit(self, frame: bytes) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._server.dirty.append(self)
+        self._out.append(frame)
+        self._size += len(frame)
+        if self._size > self._server.limits.output:
+            self.crowded = True
+
+    def write(self) -> None:
+        """Write what was gathered, as far as the client takes it."""
+        self._dirty = False
+        if self.closed:
+            return
+        if self._answered:
+            self._out.append(pack(Kind.ANSWERED, ID.pack(self._answered)))
+            self._answered = 0
+        if self._unsent is not None:
+            return
+        data = b"".join(self._out) if len(self._out) > 1 else self._out[0] if self._out else b""
+        self._out.clear()
+        self._write(memoryview(data))
+
+    def _write(self, data: memoryview) -> None:
+        try:
+            written = self._socket.send(data) if data else 0
+        except (BlockingIOError, InterruptedError):
+            written = 0
+        except OSError:
+            self.close()
+            return
+        loop = self._server.loop
+        if written < len(data):
+            self._unsent = data[written:]
+            if not self._writing:
+                self._writing = True
+                loop.add_writer(self._socket.fileno(), self._write_rest)
+            if self.crowded:
+                loop.remove_reader(self._socket.fileno())  # let it read before it asks for more
+            return
+        self._unsent = None
+        self._size = sum(map(len, self._out))
+        if self._writing and not self._out:
+            self._writing = False
+            loop.remove_writer(self._socket.fileno())
+        if self.crowded and not self._out:
+            self.crowded = False
+            loop.add_reader(self._socket.fileno(), self._read)
+            for channel in list(self.listening.values()):
+                if channel.reader is self and channel.sent < len(channel.entries):
+                    self._store.pump(channel)
+
+    def _write_rest(self) -> None:
+        self._server.tell_time()
+        unsent, self._unsent = self._unsent, None
+        self._write(unsent if unsent is not None else memoryview(b""))
+        if self._unsent is None and not self.closed:
+            self.write()
+        self._server.flush()
+
+    # The end
+
+    def detach(self) -> socket.socket:
+        """Give up the socket to somebody else."""
+        self._server.loop.remove_reader(self._socket.fileno())
+        self.closed = True
+        self._server.forget(self)
+        return self._socket
+
+    def close(self) -> None:
+        """Close the connection. What the client had not taken goes back to where it was."""
+        if self.closed:
+            return
+        self.closed = True
+        loop = self._server.loop
+        loop.remove_reader(self._socket.fileno())
+        if self._writing:
+            loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._server.forget(self)
+        store = self._store
+        returned: dict[Channel, list[Message]] = {}
+        for channel, message in self.flight.values():
+            returned.setdefault(channel, []).append(message)
+        self.flight.clear()
+        for id, channel in self.listening.items():
+            if channel.specific:
+                if channel.reader is self and channel.id == id:
+                    store.stop_reading(channel)
+            elif (self, id) in channel.demands:
+                channel.demands.remove((self, id))
+                store.consider(channel)
+        self.listening.clear()
+        for channel, messages in returned.items():
+            store.give_back(channel, sorted(messages, key=lambda message: message.number))
+        if self._process is not None:
+            store.disconnected(self._process)
+        self._out.clear()
+        self._unsent = None

@@ -1,0 +1,68 @@
+"""What was not delivered: counted by reason and pattern, and told, but not all the time."""
+
+import logging
+import time
+from collections import Counter
+
+logger = logging.getLogger("chansup.layer.hub")
+
+_INTERVAL = 10.0  # seconds between two warnings of the same reason and pattern
+
+
+class Drop:
+    """Why a message reached nobody."""
+
+    FULL = "full"  # the channel had as many as it may
+    EXPIRED = "expired"  # nobody took it in time
+    MEMORY = "memory"  # the hub had as much as it may
+    GONE = "gone"  # the process that it was for has ended
+    MOVED = "moved"  # for a group that the connection's new process did not join
+
+
+_EXPLANATIONS = {
+    Drop.FULL: 'were refused, because channels of the pattern "%s" were full. Read faster, or '
+    "raise capacity or channel_capacity",
+    Drop.EXPIRED: 'for channels of the pattern "%s" expired unread',
+    Drop.MEMORY: 'for channels of the pattern "%s" were refused, because the hub holds as much as '
+    "it may (--memory)",
+}
+
+
+class Drops:
+    """Counts, and warnings that name the pattern and never an instance's channel."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}  # when, and the count then
+
+    def add(self, reason: str, pattern: str, number: int = 1) -> None:
+        """Count messages that were dropped."""
+        if not number:
+            return
+        key = (reason, pattern)
+        self.counts[key] += number
+        explanation = _EXPLANATIONS.get(reason)
+        if explanation is None:
+            return
+        now = time.monotonic()
+        when, count = self._told.get(key, (now - _INTERVAL, 0))
+        if now - when >= _INTERVAL:
+            self._told[key] = (now, self.counts[key])
+            logger.warning("%d messages " + explanation, self.counts[key] - count, pattern)
+
+    def tell_rest(self) -> None:
+        """Tell what was counted since the last warning, where it was long enough ago."""
+        now = time.monotonic()
+        for key, (when, count) in list(self._told.items()):
+            if now - when >= _INTERVAL and self.counts[key] > count:
+                self._told[key] = (now, self.counts[key])
+                logger.warning(
+                    "%d messages " + _EXPLANATIONS[key[0]], self.counts[key] - count, key[1]
+                )
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """Return the counts, by reason and then by pattern."""
+        found: dict[str, dict[str, int]] = {}
+        for (reason, pattern), count in self.counts.items():
+            found.setdefault(reason, {})[pattern] = count
+        return found

@@ -1,0 +1,209 @@
+"""What becomes of a channel whose client moves to another process.
+
+A relayed WebSocket has an id that it keeps while it moves from one app worker to the next. A
+channel that was made for it is *bound* to that id. When its reader is gone, by a planned move or by
+a crash, the channel keeps its groups and goes on collecting. The channel that the next process
+binds to the same id takes over what was collected, in order, and the names: what is sent to the
+former name reaches it, too.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from chansup.layer.hub.channel import Channel, Group, Hold, Message
+from chansup.layer.hub.drops import Drop
+
+if TYPE_CHECKING:
+    from chansup.layer.hub.store import Store
+
+KEPT = 20.0  # seconds that a channel waits for its next process
+JOINING = 2.0  # seconds that the new process has to join the groups again
+_ALIASES = 8  # former names that a channel is reached by
+
+
+def _number(message: Message) -> int:
+    return message.number
+
+
+class Parking:
+    """Channels that are bound to connections."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        self.bound: dict[bytes, Channel] = {}
+        self.holding: dict[Channel, None] = {}
+        self._kept: dict[Channel, None] = {}
+
+    def bind(self, connection: bytes, channel: Channel) -> None:
+        """Bind a new channel, which takes over from the one that was bound before."""
+        former = self.bound.get(connection)
+        self.bound[connection] = channel
+        channel.connection = connection
+        if former is None or former is channel:
+            return
+        hold = channel.hold = Hold(self._store.now + JOINING)
+        self.holding[channel] = None
+        if former.reader is None:
+            self._take_over(former, channel)
+        else:  # it may yet take what it was sent
+            former.successor = channel
+            hold.predecessor = former
+
+    def park(self, connection: bytes, channel: Channel) -> None:
+        """Keep a channel, its process says that the connection leaves it."""
+        if channel.connection != connection:
+            return
+        if channel.reader is not None:
+            self._store.stop_reading(channel)
+        if self._store.channels.get(channel.name) is channel:
+            self._keep(channel, self._store.now)
+
+    def keep(self, channel: Channel) -> bool:
+        """Say whether to keep a channel though its process has gone."""
+        if channel.connection is None or self.bound.get(channel.connection) is not channel:
+            return False
+        if channel.kept_until is None:
+            self._keep(channel, self._store.now - 10.0)
+        return True
+
+    def keep_for(self, channel: Channel, seconds: float) -> None:
+        """Keep a channel without a process for a while."""
+        self._keep(channel, self._store.now + seconds - KEPT)
+
+    def _keep(self, channel: Channel, since: float) -> None:
+        channel.kept_until = since + KEPT
+        self._kept[channel] = None
+        if channel.process is not None:
+            for message in channel.entries:
+                if message.group is None:
+                    channel.process.waiting -= 1
+            channel.process.channels.discard(channel)
+            channel.process = None
+
+    def succeed(self, channel: Channel) -> None:
+        """Let the successor take over: the reader is gone."""
+        successor, channel.successor = channel.successor, None
+        if successor is not None and successor.hold is not None:
+            self._take_over(channel, successor)
+
+    def _take_over(self, former: Channel, channel: Channel) -> None:
+        store = self._store
+        hold = channel.hold
+        assert hold is not None
+        if former.process is not None:
+            for message in former.entries:
+                if message.group is None:
+                    former.process.waiting -= 1
+        before = None
+        if former.hold is not None:  # moved on before it had joined everything
+            former.entries.extend(former.hold.entries)
+            former.hold.entries.clear()
+            before = former.hold.predecessor
+        hold.entries = deque(sorted([*former.entries, *hold.entries], key=_number))
+        former.entries = deque()
+        hold.predecessor = before
+        if before is not None:
+            before.successor = channel
+        hold.deadline = store.now + JOINING
+        channel.pattern = former.pattern
+        for group in list(former.groups):
+            began = group.members[former]
+            if group not in channel.groups:
+                hold.unjoined.add(group)
+                store.join(group, channel, began)
+            store.leave(group, former)
+        for name in (former.name, *former.aliases):
+            if store.channels.get(name) is former:
+                store.channels[name] = channel
+                channel.aliases.append(name)
+        for name in channel.aliases[:-_ALIASES]:
+            del store.channels[name]
+        del channel.aliases[:-_ALIASES]
+        store.forget(former)
+        self.release(channel)
+
+    def joined(self, channel: Channel, group: Group) -> None:
+        """Take notice that the new process has joined a group."""
+        if channel.hold is not None:
+            channel.hold.unjoined.discard(group)
+            self.release(channel)
+
+    def left(self, channel: Channel, group: Group) -> None:
+        """Take notice that the new process wants no more of a group."""
+        if channel.hold is not None and group in channel.hold.unjoined:
+            channel.hold.unjoined.discard(group)
+            self._drop(channel, {group})
+            self.release(channel)
+
+    def release(self, channel: Channel) -> None:
+        """Let go of what need not wait any longer, in order."""
+        hold = channel.hold
+        if hold is None or hold.predecessor is not None:
+            return
+        entries, unjoined = hold.entries, hold.unjoined
+        freed = []
+        while entries and entries[0].group not in unjoined:
+            freed.append(entries.popleft())
+        if not entries and not unjoined:
+            channel.hold = None
+            self.holding.pop(channel, None)
+        channel.entries.extend(freed)
+        if channel.process is not None:
+            for message in freed:
+                if message.group is None:
+                    channel.process.waiting += 1
+        self._store.pump(channel)
+
+    def sweep(self) -> None:
+        """End what has waited for too long."""
+        now = self._store.now
+        for channel in list(self.holding):
+            hold = channel.hold
+            if hold is None:
+                self.holding.pop(channel, None)
+            elif hold.deadline <= now:
+                if hold.predecessor is not None:  # its process does not let go
+                    self._store.stop_reading(hold.predecessor)
+                    continue
+                unjoined = set(hold.unjoined)
+                hold.unjoined.clear()
+                self._drop(channel, unjoined)
+                for group in unjoined:
+                    if group in channel.groups:
+                        self._store.leave(group, channel)
+                self.release(channel)
+        for channel in list(self._kept):
+            if channel.kept_until is None:
+                del self._kept[channel]
+            elif channel.kept_until <= now:
+                self._store.forget(channel)
+
+    def _drop(self, channel: Channel, groups: set[Group]) -> None:
+        hold = channel.hold
+        assert hold is not None
+        kept = [message for message in hold.entries if message.group not in groups]
+        for message in hold.entries:
+            if message.group in groups:
+                self._store.drop(message, Drop.MOVED, channel.pattern)
+        hold.entries.clear()
+        hold.entries.extend(kept)
+
+    def forget(self, channel: Channel) -> None:
+        """Take notice that a channel is no more."""
+        if channel.connection is not None and self.bound.get(channel.connection) is channel:
+            del self.bound[channel.connection]
+        if channel.successor is not None:
+            self.succeed(channel)
+        self.holding.pop(channel, None)
+        self._kept.pop(channel, None)
+
+    def clear(self) -> None:
+        """Forget what is held for groups that are no more."""
+        for channel in list(self.holding):
+            if channel.hold is not None:
+                channel.hold.unjoined.clear()
+                self.release(channel)
+
+    def count(self) -> int:
+        """Return how many channels wait for their next process."""
+        return len(self._kept)

@@ -1,0 +1,194 @@
+"""Accepts clients, keeps time, and ends."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+
+from chansup.layer import peer
+from chansup.layer.frames import Kind
+from chansup.layer.hub import takeover
+from chansup.layer.hub.connection import Connection
+from chansup.layer.hub.limits import Limits, Memory
+from chansup.layer.hub.store import Store
+from chansup.layer.policies import Capacities, Policy
+
+logger = logging.getLogger("chansup.layer.hub")
+
+_TICK = 0.25  # seconds
+_SWEEP_EACH = 16  # ticks between two looks at everything
+_GREETING_TIME = 5.0  # seconds that a client has to say who it is
+_QUIET_TIME = 2.0  # seconds that clients have to stop sending before another hub takes over
+_MAX_POLICIES = 10_000
+_REPORT_INTERVAL = 1.0  # seconds between two warnings about clients
+
+
+class Server:
+    """A hub that listens."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        limits: Limits,
+        users: frozenset[int],
+        snapshot: "takeover.Snapshot | None" = None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.store = Store(Memory(limits.memory))
+        self.epoch = secrets.token_hex(8)
+        self.dirty: list[Connection] = []
+        self.ended: asyncio.Future[bool] = self.loop.create_future()  # True: handed over
+        self._listener = listener
+        self._users = users
+        self._connections: dict[Connection, None] = {}
+        self._policies: dict[Policy, Capacities] = {}
+        self._began = time.monotonic()
+        self._ticks = 0
+        self._reported = -_REPORT_INTERVAL
+        self._heir: socket.socket | None = None
+        self._deadline = 0.0
+        if snapshot is not None:
+            self.epoch = snapshot.epoch
+            takeover.restore(self.store, snapshot, self.capacities)
+        listener.setblocking(False)
+        self.loop.add_reader(listener.fileno(), self._accept)
+        self.loop.call_later(_TICK, self._tick)
+
+    # Clients
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self.report(f"cannot accept a client: {error}")
+                return
+            self.tell_time()
+            user = peer.user_id(sock)
+            if user not in self._users:
+                self.report(f"a client of user id {user} is refused: see --user")
+                sock.close()
+            elif len(self._connections) >= self.limits.connections:
+                self.report("a client is refused: there are as many as may be (--connections)")
+                sock.close()
+            else:
+                sock.setblocking(False)
+                self._connections[Connection(self, sock)] = None
+
+    def forget(self, connection: Connection) -> None:
+        """Take notice that a connection is closed."""
+        self._connections.pop(connection, None)
+
+    def capacities(self, policy: Policy) -> Capacities:
+        """Return what a policy means. Raises ValueError."""
+        known = self._policies.get(policy)
+        if known is None:
+            if len(self._policies) >= _MAX_POLICIES:
+                raise ValueError("there are too many different configurations of channel layers")
+            known = self._policies[policy] = Capacities(policy)
+        return known
+
+    def tell_flushed(self) -> None:
+        """Tell all clients that nothing is left."""
+        for connection in self._connections:
+            if connection.introduced:
+                connection.forget_channels()
+
+    def flush(self) -> None:
+        """Write to each client what was gathered for it."""
+        while self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for connection in dirty:
+                connection.write()
+
+    def report(self, text: str) -> None:
+        """Warn, but not all the time."""
+        now = time.monotonic()
+        if now - self._reported >= _REPORT_INTERVAL:
+            self._reported = now
+            logger.warning("%s", text)
+
+    # Time
+
+    def tell_time(self) -> None:
+        """Tell the store what time it is."""
+        self.store.now = time.monotonic()
+
+    def _tick(self) -> None:
+        self.tell_time()
+        self._ticks += 1
+        self.store.sweep()
+        if self._ticks % _SWEEP_EACH == 0:
+            self.store.sweep_all()
+        for connection in list(self._connections):
+            if not connection.introduced and self.store.now - connection.born > _GREETING_TIME:
+                connection.close()
+        self.flush()
+        if not self.ended.done():
+            self.loop.call_later(_TICK, self._tick)
+
+    def statistics(self) -> dict[str, object]:
+        """Return what can be counted."""
+        return {
+            "pid": os.getpid(),
+            "epoch": self.epoch,
+            "uptime": round(time.monotonic() - self._began, 3),
+            "connections": len(self._connections),
+            **self.store.statistics(),
+        }
+
+    # The end
+
+    def close(self) -> None:
+        """Close all connections; the listening socket belongs to whoever gave it."""
+        self.loop.remove_reader(self._listener.fileno())
+        for connection in list(self._connections):
+            connection.close()
+
+    def begin_handing_over(self, heir: socket.socket) -> None:
+        """Let another hub take over, as soon as the clients are quiet."""
+        if self._heir is not None:
+            heir.close()
+            return
+        self._heir = heir
+        self.loop.remove_reader(self._listener.fileno())
+        for connection in list(self._connections):
+            if connection.introduced:
+                connection.quiet = False
+                connection.tell(Kind.QUIESCE)
+            else:
+                connection.close()
+        self._deadline = time.monotonic() + _QUIET_TIME
+        self.loop.call_soon(self._hand_over_if_quiet)
+
+    def _hand_over_if_quiet(self) -> None:
+        self.flush()
+        waiting = [one for one in self._connections if not (one.quiet and one.drained)]
+        if waiting and time.monotonic() < self._deadline:
+            self.loop.call_later(0.002, self._hand_over_if_quiet)
+            return
+        assert self._heir is not None
+        heir, self._heir = self._heir, None
+        for connection in waiting:  # frozen or not running: nothing of it is lost
+            connection.close()
+        self.dirty.clear()
+        self.tell_time()
+        try:
+            takeover.give(heir, self._listener, takeover.take_snapshot(self))
+        except OSError as error:
+            logger.warning("the other hub did not take over (%s): going on", error)
+            self.loop.add_reader(self._listener.fileno(), self._accept)
+            for connection in self._connections:
+                connection.quiet = False
+                connection.tell(Kind.RESUME)
+            self.flush()
+        else:
+            if not self.ended.done():
+                self.ended.set_result(True)
+        finally:
+            heir.close()

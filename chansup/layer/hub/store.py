@@ -1,0 +1,476 @@
+"""Queues and groups. Knows nothing of sockets."""
+
+import time
+from collections.abc import Iterator
+
+from chansup.layer.hub import limits
+from chansup.layer.hub.channel import Channel, Group, Message, Process, Reader
+from chansup.layer.hub.drops import Drop, Drops
+from chansup.layer.hub.limits import Memory
+from chansup.layer.hub.parking import Parking
+from chansup.layer.policies import Capacities
+
+LINGER = 10.0  # seconds that a process may be without a connection before it counts as gone
+_UNKNOWN = 60.0  # the same, of a process that never had one
+_IDLE = 2.0  # seconds that a channel is kept for nothing
+_IDLE_BOUND = 60.0  # the same, where it belongs to a client's connection
+
+
+class Store:
+    """What the hub keeps. `now` is the time of the monotonic clock; whoever calls sets it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.now = time.monotonic()
+        self.memory = memory
+        self.drops = Drops()
+        self.channels: dict[bytes, Channel] = {}
+        self.groups: dict[bytes, Group] = {}
+        self.processes: dict[bytes, Process] = {}
+        self.parking = Parking(self)
+        self.number = 0  # of the last message
+        self.sent = 0
+        self.group_sent = 0
+        self.delivered = 0
+        self.memberships = 0
+        self._idle: dict[Channel, None] = {}
+        self._absent: dict[Process, None] = {}
+
+    # Messages
+
+    def send(self, name: bytes, body: bytes, capacities: Capacities) -> str:
+        """Put a message into a channel, or say why not."""
+        channel = self.channels.get(name) or self.create(name)
+        size = limits.MESSAGE + len(body)
+        reason = self._refusal(channel, capacities, size)
+        if reason:
+            self.drops.add(reason, channel.pattern)
+            self.consider(channel)
+            return reason
+        self.number += 1
+        self.sent += 1
+        message = Message(body, self.number, self.now, self.now + capacities.expiry)
+        self.put(channel, message)
+        return ""
+
+    def group_send(self, name: bytes, body: bytes, capacities: Capacities) -> None:
+        """Put a message into each channel of a group that has room for it."""
+        self.group_sent += 1
+        group = self.groups.get(name)
+        if group is None:
+            return
+        now = self.now
+        if group.oldest < now - capacities.group_expiry:
+            self._expire_members(group, capacities.group_expiry)
+        memory = self.memory
+        size = limits.MESSAGE + len(body) + limits.ENTRY * len(group.members)
+        if not memory.has(size):
+            self.drops.add(Drop.MEMORY, capacities.default[1], len(group.members))
+            return
+        self.number += 1
+        message = Message(body, self.number, now, now + capacities.expiry, group)
+        together: dict[Reader, list[int]] = {}
+        full: dict[str, int] = {}
+        holders = 0
+        for channel in group.members:
+            entries = channel.entries
+            if len(entries) >= (
+                channel._capacity
+                if channel._capacities is capacities
+                else channel.capacity(capacities)
+            ) and self._is_full(channel, capacities):
+                full[channel.pattern] = full.get(channel.pattern, 0) + 1
+                continue
+            reader = channel.reader
+            if reader is None or reader.crowded or channel.hold is not None:
+                self.put(channel, message)
+                continue
+            if channel.sent != len(entries):
+                self.put(channel, message)
+                continue
+            entries.append(message)
+            holders += 1
+            channel.sent += 1
+            ids = together.get(reader)
+            if ids is None:
+                together[reader] = [channel.id]
+            else:
+                ids.append(channel.id)
+        if holders:
+            if not message.holders:
+                memory.used += limits.MESSAGE + len(body)
+            message.holders += holders
+            memory.used += holders * limits.ENTRY
+            self.delivered += holders
+        for reader, ids in together.items():
+            reader.deliver_to_many(ids, message)
+        for pattern, number in full.items():
+            self.drops.add(Drop.FULL, pattern, number)
+
+    def _refusal(self, channel: Channel, capacities: Capacities, size: int) -> str:
+        if len(channel.entries) >= channel.capacity(capacities) and self._is_full(
+            channel, capacities
+        ):
+            return Drop.FULL
+        if channel.hold is not None and self._is_full(channel, capacities):
+            return Drop.FULL
+        process = channel.process
+        if (
+            process is not None
+            and process.waiting >= channel.capacity(capacities)
+            and (channel.reader is None or channel.reader.crowded)
+        ):
+            return Drop.FULL
+        return "" if self.memory.has(size) else Drop.MEMORY
+
+    def _is_full(self, channel: Channel, capacities: Capacities) -> bool:
+        self.expire(channel)
+        held = len(channel.hold.entries) if channel.hold is not None else 0
+        return len(channel.entries) + held >= channel.capacity(capacities)
+
+    def put(self, channel: Channel, message: Message) -> None:
+        """Append a message to a channel, and deliver it if somebody waits."""
+        if channel.hold is not None:
+            former = channel.hold.predecessor
+            if former is not None and message.group in former.groups:
+                return  # what the former one does not take, it hands over
+            self.keep(message)
+            channel.hold.entries.append(message)
+            self.parking.release(channel)
+            return
+        self.keep(message)
+        if not channel.specific:
+            if channel.demands and not channel.entries:
+                self._hand_out(channel, message)
+            else:
+                channel.entries.append(message)
+            return
+        channel.entries.append(message)
+        self._count_waiting(channel, message, 1)
+        self.pump(channel)
+
+    def keep(self, message: Message) -> None:
+        """Count a message once more."""
+        if not message.holders:
+            self.memory.used += limits.MESSAGE + len(message.body)
+        message.holders += 1
+        self.memory.used += limits.ENTRY
+
+    def release(self, message: Message) -> None:
+        """Count a message once less."""
+        message.holders -= 1
+        self.memory.used -= limits.ENTRY
+        if not message.holders:
+            self.memory.used -= limits.MESSAGE + len(message.body)
+
+    def drop(self, message: Message, reason: str, pattern: str) -> None:
+        """Let go of a message that stands in no queue any more."""
+        self.drops.add(reason, pattern)
+        self.release(message)
+
+    def pump(self, channel: Channel) -> None:
+        """Deliver what waits, if somebody reads."""
+        entries = channel.entries
+        if not channel.specific:
+            while entries and channel.demands:
+                message = entries.popleft()
+                if message.deadline <= self.now:
+                    self.drop(message, Drop.EXPIRED, channel.pattern)
+                else:
+                    self._hand_out(channel, message)
+            return
+        reader = channel.reader
+        if reader is None:
+            return
+        while channel.sent < len(entries) and not reader.crowded:
+            message = entries[channel.sent]
+            channel.sent += 1
+            self._count_waiting(channel, message, -1)
+            self.delivered += 1
+            reader.deliver(channel.id, message)
+
+    def _hand_out(self, channel: Channel, message: Message) -> None:
+        reader, id = channel.demands.popleft()
+        reader.flight[id] = (channel, message)
+        self.delivered += 1
+        reader.deliver(id, message)
+
+    def expire(self, channel: Channel) -> None:
+        """Drop what is too old and was not delivered: what was, the client drops."""
+        if channel.sent:
+            return
+        entries = channel.entries
+        while entries and entries[0].deadline <= self.now:
+            message = entries.popleft()
+            self._count_waiting(channel, message, -1)
+            self.drop(message, Drop.EXPIRED, channel.pattern)
+
+    def give_back(self, channel: Channel, messages: list[Message]) -> None:
+        """Put messages, which are counted already, back to the head, the oldest first."""
+        channel.entries.extendleft(reversed(messages))
+        if channel.specific:
+            for message in messages:
+                self._count_waiting(channel, message, 1)
+        self.pump(channel)
+        self.consider(channel)
+
+    def put_back(self, name: bytes, body: bytes, milliseconds: int, capacities: Capacities) -> None:
+        """Put a message back to the head that a client had taken, and did not use."""
+        channel = self.channels.get(name) or self.create(name)
+        channel.capacity(capacities)
+        message = Message(body, 0, self.now, self.now + milliseconds / 1000)
+        if not self.memory.has(limits.MESSAGE + len(body)):
+            self.drops.add(Drop.MEMORY, channel.pattern)
+            return
+        self.keep(message)
+        self.give_back(channel, [message])
+
+    def _count_waiting(self, channel: Channel, message: Message, change: int) -> None:
+        if channel.process is not None and message.group is None:
+            channel.process.waiting += change
+
+    # Readers
+
+    def listen(self, channel: Channel, reader: Reader, id: int) -> None:
+        """Deliver to this reader from now on: one message, or all of a channel with "!"."""
+        if not channel.specific:
+            channel.demands.append((reader, id))
+            self.pump(channel)
+            return
+        self.stop_reading(channel)
+        if self.channels.get(channel.name) is not channel:
+            return  # another process has just taken over
+        channel.reader = reader
+        channel.id = id
+        channel.kept_until = None
+        self.expire(channel)
+        self.pump(channel)
+
+    def stop_reading(self, channel: Channel) -> None:
+        """Take back what was delivered from a channel with "!", and not taken."""
+        if channel.process is not None:
+            for place in range(channel.sent):
+                self._count_waiting(channel, channel.entries[place], 1)
+        channel.sent = 0
+        channel.reader = None
+        if channel.successor is not None:
+            self.parking.succeed(channel)
+        self.consider(channel)
+
+    # Groups
+
+    def group_add(self, group_name: bytes, name: bytes, age: float, capacities: Capacities) -> bool:
+        """Add a channel to a group. Say whether there was room for it."""
+        channel = self.channels.get(name) or self.create(name)
+        group = self.groups.get(group_name)
+        began = self.now - age
+        if group is None:
+            if not self.memory.has(limits.GROUP + limits.MEMBERSHIP):
+                self.consider(channel)
+                return False
+            group = self.groups[group_name] = Group(group_name, began)
+            self.memory.used += limits.GROUP
+        group.expiry = capacities.group_expiry
+        if channel not in group.members:
+            if not self.memory.has(limits.MEMBERSHIP):
+                self.consider(channel)
+                return False
+            self.join(group, channel, began)
+        elif age == 0 or began > group.members[channel]:
+            group.members[channel] = began
+        if channel.hold is not None:
+            self.parking.joined(channel, group)
+        return True
+
+    def join(self, group: Group, channel: Channel, began: float) -> None:
+        """Make a channel a member."""
+        group.members[channel] = began
+        group.oldest = min(group.oldest, began)
+        channel.groups[group] = None
+        self.memory.used += limits.MEMBERSHIP
+        self.memberships += 1
+
+    def group_discard(self, group_name: bytes, name: bytes) -> None:
+        """Remove a channel from a group, if it is in there."""
+        channel = self.channels.get(name)
+        group = self.groups.get(group_name)
+        if channel is not None and group in channel.groups:
+            assert group is not None
+            self.leave(group, channel)
+            if channel.hold is not None:
+                self.parking.left(channel, group)
+            self.consider(channel)
+
+    def leave(self, group: Group, channel: Channel) -> None:
+        """End a membership that exists."""
+        del group.members[channel]
+        del channel.groups[group]
+        self.memory.used -= limits.MEMBERSHIP
+        self.memberships -= 1
+        if not group.members:
+            self.groups.pop(group.name, None)
+            self.memory.used -= limits.GROUP
+
+    def _expire_members(self, group: Group, group_expiry: float) -> None:
+        oldest = self.now
+        for channel, began in list(group.members.items()):
+            if began < self.now - group_expiry:
+                self.leave(group, channel)
+                self.consider(channel)
+            else:
+                oldest = min(oldest, began)
+        group.oldest = oldest
+
+    # Channels and processes
+
+    def create(self, name: bytes) -> Channel:
+        """Return a new channel."""
+        process = None
+        prefix, mark, _ = name.partition(b"!")
+        if mark:
+            process = self.process(prefix + mark)
+        channel = self.channels[name] = Channel(name, process)
+        if process is not None:
+            process.channels.add(channel)
+        self.memory.used += limits.CHANNEL
+        self._idle[channel] = None
+        channel.idle = self.now
+        return channel
+
+    def process(self, name: bytes) -> Process:
+        """Return the process of channels that begin with `name`, under which it may be new.
+
+        A process may use more than one prefix: it is known by what stands behind the last period.
+        """
+        key = name.rpartition(b".")[2]
+        process = self.processes.get(key)
+        if process is None:
+            process = self.processes[key] = Process(key, self.now + _UNKNOWN - LINGER)
+            self._absent[process] = None
+        return process
+
+    def connected(self, process: Process) -> None:
+        """Count one more connection of a process."""
+        process.connections += 1
+        self._absent.pop(process, None)
+
+    def disconnected(self, process: Process) -> None:
+        """Count one connection of a process less."""
+        process.connections -= 1
+        if not process.connections:
+            process.left = self.now
+            self._absent[process] = None
+
+    def consider(self, channel: Channel) -> None:
+        """Forget a channel soon if it is of no use."""
+        if channel.entries or channel.groups or channel.reader or channel.demands:
+            return
+        if self.channels.get(channel.name) is channel:
+            channel.idle = self.now
+            self._idle[channel] = None
+
+    def sweep(self) -> None:
+        """Do what time brings with it."""
+        self.parking.sweep()
+        for channel in list(self._idle):
+            if (
+                channel.entries
+                or channel.groups
+                or channel.reader
+                or channel.demands
+                or channel.hold
+            ):
+                del self._idle[channel]
+            elif self.now - channel.idle > (_IDLE_BOUND if channel.connection else _IDLE):
+                self.forget(channel)
+        for process in list(self._absent):
+            if self.now - process.left > LINGER:
+                del self._absent[process]
+                self.processes.pop(process.name, None)
+                for channel in list(process.channels):
+                    if not self.parking.keep(channel):
+                        self.forget(channel)
+        self.drops.tell_rest()
+
+    def sweep_all(self) -> None:
+        """Drop old messages and memberships wherever they are."""
+        for channel in self.channels.values():
+            if channel.entries:
+                self.expire(channel)
+                self.consider(channel)
+        for group in list(self.groups.values()):
+            if group.oldest < self.now - group.expiry:
+                self._expire_members(group, group.expiry)
+
+    def forget(self, channel: Channel) -> None:
+        """Remove a channel and everything in it."""
+        for group in list(channel.groups):
+            self.leave(group, channel)
+        self.clear(channel)
+        for name in (channel.name, *channel.aliases):
+            if self.channels.get(name) is channel:
+                del self.channels[name]
+        if channel.process is not None:
+            channel.process.channels.discard(channel)
+            channel.process = None
+        self.parking.forget(channel)
+        self._idle.pop(channel, None)
+        self.memory.used -= limits.CHANNEL
+
+    def clear(self, channel: Channel, reason: str = Drop.GONE) -> None:
+        """Drop all that is queued in a channel."""
+        for place, message in enumerate(channel.entries):
+            if place >= channel.sent:
+                self._count_waiting(channel, message, -1)
+            self.drop(message, reason, channel.pattern)
+        channel.entries.clear()
+        channel.sent = 0
+        if channel.hold is not None:
+            for message in channel.hold.entries:
+                self.drop(message, reason, channel.pattern)
+            channel.hold.entries.clear()
+
+    def flush(self) -> None:
+        """Forget all messages and groups. Those who read go on reading."""
+        for channel in list(self.channels.values()):
+            for group in list(channel.groups):
+                self.leave(group, channel)
+            self.clear(channel, "flushed")
+            if channel.specific:
+                channel.reader = None
+            self.consider(channel)
+        self.parking.clear()
+
+    def pending(self) -> Iterator[tuple[Channel, Message]]:
+        """Yield each message that waits in a queue."""
+        for channel in set(self.channels.values()):
+            for message in channel.entries:
+                yield channel, message
+
+    def statistics(self) -> dict[str, object]:
+        """Return what can be counted."""
+        patterns: dict[str, dict[str, float]] = {}
+        for channel in set(self.channels.values()):
+            if channel.entries:
+                found = patterns.setdefault(
+                    channel.pattern, {"channels": 0, "messages": 0, "oldest": 0.0}
+                )
+                found["channels"] += 1
+                found["messages"] += len(channel.entries)
+                age = self.now - channel.entries[0].born
+                found["oldest"] = max(found["oldest"], round(age, 3))
+        return {
+            "messages_sent": self.sent,
+            "group_messages_sent": self.group_sent,
+            "messages_delivered": self.delivered,
+            "messages_pending": sum(int(found["messages"]) for found in patterns.values()),
+            "oldest_pending": max((found["oldest"] for found in patterns.values()), default=0.0),
+            "pending": patterns,
+            "dropped": self.drops.as_dict(),
+            "channels": len(self.channels),
+            "groups": len(self.groups),
+            "memberships": self.memberships,
+            "processes": len(self.processes),
+            "parked": self.parking.count(),
+            "memory": self.memory.used,
+            "memory_limit": self.memory.limit,
+        }

@@ -1,0 +1,258 @@
+"""How a new hub gets everything from the one before it.
+
+The new one connects, says TAKE_OVER, and receives the listening socket itself, so that no client is
+ever refused, and then a snapshot: records of MessagePack behind their lengths, the last one empty.
+It answers with one byte; then the old one ends, and its clients connect anew.
+"""
+
+import array
+import contextlib
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chansup.layer import frames
+from chansup.layer.frames import Kind, pack
+from chansup.layer.hub.channel import Hold, Message
+from chansup.layer.policies import Capacities, Policy
+
+if TYPE_CHECKING:
+    from chansup.layer.hub.server import Server
+    from chansup.layer.hub.store import Store
+
+_LENGTH = struct.Struct("!I")
+_PATIENCE = 30.0  # seconds
+_MAX_RECORD = 1024 * 1024 * 1024
+_DONE = b"+"
+
+
+class SavedMessage(msgspec.Struct, array_like=True, tag="message"):
+    """A message; those of groups stand in many queues, and are sent once."""
+
+    number: int
+    body: bytes
+    age: float
+    left: float
+    group: bytes | None
+
+
+class SavedChannel(msgspec.Struct, array_like=True, tag="channel"):
+    """A channel and what it holds, as numbers of messages."""
+
+    name: bytes
+    entries: list[int]
+    connection: bytes | None
+    kept: float | None  # seconds that it is still kept; parked
+    held: list[int] | None
+    unjoined: list[bytes]
+    aliases: list[bytes]
+
+
+class SavedGroup(msgspec.Struct, array_like=True, tag="group"):
+    """A group, and the age of its memberships."""
+
+    name: bytes
+    expiry: float
+    members: list[tuple[bytes, float]]
+
+
+class SavedCounts(msgspec.Struct, array_like=True, tag="counts"):
+    """What was counted."""
+
+    epoch: str
+    number: int
+    sent: int
+    group_sent: int
+    delivered: int
+    drops: list[tuple[str, str, int]]
+
+
+Record = SavedMessage | SavedChannel | SavedGroup | SavedCounts
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+class Snapshot:
+    """What a hub holds."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+
+    @property
+    def epoch(self) -> str:
+        """The epoch that the clients know."""
+        return next(one.epoch for one in self.records if isinstance(one, SavedCounts))
+
+
+def take_snapshot(server: "Server") -> Iterator[Record]:
+    """Yield all that a hub holds: messages before what refers to them."""
+    store = server.store
+    drops = [(*key, count) for key, count in store.drops.counts.items()]
+    yield SavedCounts(
+        server.epoch, store.number, store.sent, store.group_sent, store.delivered, drops
+    )
+    numbers: dict[Message, int] = {}
+
+    def numbered(messages: "deque[Message]") -> Iterator[SavedMessage]:
+        for message in messages:
+            if message not in numbers:
+                numbers[message] = len(numbers)
+                yield SavedMessage(
+                    message.number,
+                    message.body,
+                    store.now - message.born,
+                    message.deadline - store.now,
+                    message.group.name if message.group is not None else None,
+                )
+
+    for channel in dict.fromkeys(store.channels.values()):
+        yield from numbered(channel.entries)
+        if channel.hold is not None:
+            yield from numbered(channel.hold.entries)
+        kept = channel.kept_until
+        hold = channel.hold
+        yield SavedChannel(
+            channel.name,
+            [numbers[message] for message in channel.entries],
+            channel.connection,
+            kept - store.now if kept is not None else None,
+            [numbers[message] for message in hold.entries] if hold is not None else None,
+            [group.name for group in hold.unjoined] if hold is not None else [],
+            channel.aliases,
+        )
+    for group in store.groups.values():
+        members = [(one.name, store.now - began) for one, began in group.members.items()]
+        yield SavedGroup(group.name, group.expiry, members)
+
+
+def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], Capacities]) -> None:
+    """Put what a snapshot holds into an empty store."""
+    from chansup.layer.hub.parking import JOINING
+
+    messages: list[Message] = []
+    of_groups: list[tuple[Message, bytes]] = []
+    unjoined: list[tuple[Hold, list[bytes]]] = []
+    for record in snapshot.records:
+        if isinstance(record, SavedCounts):
+            store.number, store.sent = record.number, record.sent
+            store.group_sent, store.delivered = record.group_sent, record.delivered
+            for reason, pattern, count in record.drops:
+                store.drops.counts[reason, pattern] = count
+        elif isinstance(record, SavedMessage):
+            message = Message(
+                record.body, record.number, store.now - record.age, store.now + record.left
+            )
+            messages.append(message)
+            if record.group is not None:
+                of_groups.append((message, record.group))
+        elif isinstance(record, SavedChannel):
+            channel = store.create(record.name)
+            for number in record.entries:
+                store.keep(messages[number])
+                channel.entries.append(messages[number])
+            for alias in record.aliases:
+                store.channels[alias] = channel
+            channel.aliases = record.aliases
+            if record.connection is not None:
+                channel.connection = record.connection
+                store.parking.bound[record.connection] = channel
+            if record.held is not None:
+                hold = channel.hold = Hold(store.now + JOINING)
+                for number in record.held:
+                    store.keep(messages[number])
+                    hold.entries.append(messages[number])
+                unjoined.append((hold, record.unjoined))
+                store.parking.holding[channel] = None
+            if record.kept is not None:
+                store.parking.keep_for(channel, record.kept)
+        else:
+            _restore_group(store, record, capacities)
+    for hold, names in unjoined:
+        hold.unjoined = {store.groups[name] for name in names if name in store.groups}
+    for message, name in of_groups:
+        message.group = store.groups.get(name)
+    for channel in set(store.channels.values()):
+        process = channel.process
+        if process is not None:
+            process.waiting += sum(message.group is None for message in channel.entries)
+
+
+def _restore_group(
+    store: "Store", record: SavedGroup, capacities: Callable[[Policy], Capacities]
+) -> None:
+    found = capacities(Policy(expiry=60, group_expiry=max(record.expiry, 1), capacity=100))
+    for name, age in record.members:
+        store.group_add(record.name, name, age, found)
+
+
+def give(heir: socket.socket, listener: socket.socket, records: Iterator[Record]) -> None:
+    """Give everything to another hub. Raises OSError if it does not take it."""
+    heir.setblocking(True)
+    heir.settimeout(_PATIENCE)
+    heir.sendmsg(
+        [_DONE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener.fileno()]))]
+    )
+    encode = msgspec.msgpack.Encoder().encode
+    buffer = bytearray()
+    for record in records:
+        encoded = encode(record)
+        buffer += _LENGTH.pack(len(encoded))
+        buffer += encoded
+        if len(buffer) > frames.READ_SIZE:
+            heir.sendall(buffer)
+            buffer.clear()
+    heir.sendall(bytes(buffer) + _LENGTH.pack(0))
+    if heir.recv(1) != _DONE:
+        raise ConnectionError("it has ended")
+
+
+class Received:
+    """What a new hub gets. `confirm` is the moment from which on the old one is no more."""
+
+    def __init__(self, sock: socket.socket, listener: socket.socket, snapshot: Snapshot) -> None:
+        self._socket = sock
+        self.listener = listener
+        self.snapshot = snapshot
+
+    def confirm(self) -> None:
+        """Tell the old hub that it can end."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(_DONE)
+        self._socket.close()
+
+
+def take(path: str) -> Received:
+    """Ask the hub that listens there for everything. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(_PATIENCE)
+        sock.connect(path)
+        sock.sendall(pack(Kind.TAKE_OVER))
+        data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
+        descriptors = array.array("i")
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(content[: len(content) - len(content) % 4])
+        if data != _DONE or len(descriptors) != 1:
+            raise ConnectionError("the hub there gave nothing: it may be of another version")
+        listener = socket.socket(fileno=descriptors[0])
+        records: list[Any] = []
+        with sock.makefile("rb") as stream:
+            while length := _LENGTH.unpack(_read(stream, _LENGTH.size))[0]:
+                if length > _MAX_RECORD:
+                    raise ConnectionError("the hub there sent something else")
+                records.append(_decoder.decode(_read(stream, length)))
+    except BaseException:
+        sock.close()
+        raise
+    return Received(sock, listener, Snapshot(records))
+
+
+def _read(stream: Any, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise ConnectionError("the hub there ended in the middle")
+    return bytes(data)

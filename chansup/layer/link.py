@@ -1,0 +1,676 @@
+"""The connection of one event loop to the hub.
+
+Nothing here runs in a task of its own: frames are read in a callback, and what is sent during one
+turn of the loop leaves in one write at its end. When the connection is lost, the link connects
+anew, with growing pauses, and listens again to what was listened to; requests that had no answer
+fail, because nobody knows whether the hub got them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import struct
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chansup.layer import frames, peer
+from chansup.layer.errors import HubError, HubLost, HubUnavailable
+from chansup.layer.frames import (
+    DELIVERIES,
+    DELIVERY,
+    ID,
+    MAX_MILLISECONDS,
+    PROTOCOL,
+    TIME_LEFT,
+    Decoder,
+    FrameError,
+    Kind,
+    Reason,
+    pack,
+    pack_ids,
+    string,
+)
+from chansup.layer.greetings import Welcome
+
+if TYPE_CHECKING:
+    from chansup.layer.client import Client
+
+logger = logging.getLogger("chansup.layer")
+
+_FIRST_PAUSE = 0.01  # seconds before the second attempt to connect
+_LONGEST_PAUSE = 1.0
+_LONG = 5.0  # seconds without a hub before it is worth a warning
+_SWEEP = 1.0  # seconds between two looks for old messages that nobody took
+_ORPHAN = -1  # number of a message that the hub knows nothing of
+_welcome = msgspec.msgpack.Decoder(Welcome)
+
+
+class Refusal(Exception):
+    """The hub refused a request."""
+
+    def __init__(self, reason: int, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Inbox:
+    """What was delivered to a channel with "!", and not taken yet."""
+
+    __slots__ = ("entries", "id", "in_hand", "last", "name", "waiters")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.id = 0
+        self.entries: deque[tuple[int, float, bytes]] = deque()  # number, deadline, body
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        self.last = 0  # number of the last message that was taken
+        self.in_hand: tuple[float, bytes] | None = None  # taken, and not dealt with for sure
+
+    def wake(self) -> None:
+        """Let one of those who wait look again."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+class Demand:
+    """Somebody who waits for one message of an ordinary channel."""
+
+    __slots__ = ("future", "id", "left", "name")
+
+    def __init__(self, name: bytes, future: "asyncio.Future[bytes]") -> None:
+        self.name = name
+        self.future = future
+        self.id = 0
+        self.left = 0  # milliseconds that the message it was given had
+
+
+class Link:
+    """Frames out, frames in, for one event loop."""
+
+    def __init__(self, client: "Client", loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.ready = False
+        self.closed = False
+        self._client = client
+        self._socket: socket.socket | None = None
+        self._decoder = Decoder()
+        self._out: list[bytes] = []
+        self._taken: list[int] = []
+        self._deferred: list[bytes] = []  # for when the connection is back
+        self._unsent: memoryview | None = None
+        self._scheduled = False
+        self._writing = False
+        self._requests: deque[asyncio.Future[bytes] | None] = deque()
+        self._waiting: list[asyncio.Future[None]] = []  # for the connection
+        self._inboxes: dict[bytes, Inbox] = {}
+        self._by_id: dict[int, Inbox] = {}
+        self._demands: dict[int, Demand] = {}
+        self._id = 0
+        self._epoch = ""
+        self._attempts = 0
+        self._retrying: asyncio.TimerHandle | None = None
+        self._sweeping = False
+        self._quiet = False
+        self._problem = ""
+        self._lost_at = loop.time()
+        self._warned = False
+
+    # The connection
+
+    def connect(self) -> None:
+        """Try to connect, and go on trying."""
+        if self._socket is not None or self.closed or self._retrying is not None:
+            return
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(self._client.address)
+            user = peer.user_id(sock)
+            if user not in (os.geteuid(), 0):
+                raise PermissionError(f"it belongs to user id {user}, and is not trusted")
+        except OSError as error:
+            sock.close()
+            self._problem = error.strerror or str(error)
+            self._retry()
+            return
+        self._socket = sock
+        self._decoder = Decoder()
+        self._out = [pack(Kind.HELLO, self._client.hello())]
+        self.loop.add_reader(sock.fileno(), self._read)
+        self.flush()
+
+    def _retry(self) -> None:
+        self._attempts += 1
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._attempts, 10))
+        if not self._warned and self.loop.time() - self._lost_at > _LONG:
+            self._warned = True
+            logger.warning(
+                "chansup: no channel layer hub answers at %s (%s). Trying on",
+                self._client.address,
+                self._problem,
+            )
+        pause *= 0.75 + random.random() / 2  # noqa: S311 - so that not all come at once
+        self._retrying = self.loop.call_later(pause, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retrying = None
+        wanted = self._waiting or self._inboxes or self._demands or self._deferred
+        if wanted or self._client.needs_hub():
+            self.connect()
+
+    async def until_ready(self, deadline: float) -> None:
+        """Wait for the connection. Raises HubUnavailable."""
+        while not self.ready:
+            if self.closed:
+                raise HubUnavailable("this channel layer was closed in its event loop")
+            self.connect()
+            if self.ready:
+                return
+            remaining = deadline - self.loop.time()
+            if remaining <= 0:
+                why = f" ({self._problem})" if self._problem else ""
+                raise HubUnavailable(
+                    f"no channel layer hub answers at {self._client.address}{why}. Is "
+                    "`chansup run` running?"
+                )
+            waiter = self.loop.create_future()
+            self._waiting.append(waiter)
+            timer = self.loop.call_later(remaining, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(waiter)
+
+    def _greeted(self, payload: bytes) -> None:
+        welcome = _welcome.decode(payload)
+        if welcome.protocol != PROTOCOL:
+            self._problem = (
+                f"the hub of chansup {welcome.version} speaks another protocol: restart it"
+            )
+            raise FrameError(self._problem)
+        same = welcome.epoch == self._epoch
+        self._epoch = welcome.epoch
+        self._attempts = 0
+        self._problem = ""
+        self._warned = False
+        self.ready = True
+        self._by_id.clear()
+        for inbox in self._inboxes.values():
+            if same:
+                inbox.entries.clear()  # the hub still has them
+            else:  # the hub that had them is no more, and its successor counts anew
+                inbox.last = 0
+                inbox.entries = deque((_ORPHAN, *entry[1:]) for entry in inbox.entries)
+            self._listen(inbox)
+        demands = list(self._demands.values())
+        self._demands.clear()
+        for demand in demands:
+            if not demand.future.done():
+                self._demand(demand)
+        for frame in self._deferred:
+            self._emit(frame)
+        self._deferred.clear()
+        for frame in self._client.replay(welcome.epoch):
+            self._requests.append(None)
+            self._emit(frame)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            _wake(waiter)
+
+    def _lose(self, problem: str) -> None:
+        """Take notice that the connection is gone, and see to a new one."""
+        if self.ready:
+            self._lost_at = self.loop.time()
+        self._drop_socket()
+        self._problem = self._problem or problem
+        requests, self._requests = self._requests, deque()
+        for request in requests:
+            if request is not None and not request.done():
+                request.set_exception(HubLost("the hub went away before it answered"))
+        self._quiet = False
+        if not self.closed and self._retrying is None:
+            if self._attempts:
+                self._retry()
+            else:
+                self._attempts = 1
+                self._retrying = self.loop.call_later(0, self._try_again)
+
+    def _drop_socket(self) -> None:
+        sock, self._socket = self._socket, None
+        self.ready = False
+        self._taken.clear()
+        self._out.clear()
+        self._unsent = None
+        if sock is None:
+            return
+        if not self.loop.is_closed():
+            self.loop.remove_reader(sock.fileno())
+            if self._writing:
+                self.loop.remove_writer(sock.fileno())
+        self._writing = False
+        sock.close()
+
+    def close(self) -> None:
+        """End for good. In the loop's own thread, or when the loop is closed."""
+        if self.closed:
+            return
+        self.closed = True
+        if not self.loop.is_closed():
+            if self.ready:
+                self.flush()
+            if self._retrying is not None:
+                self._retrying.cancel()
+                self._retrying = None
+            gone = HubUnavailable("this channel layer was closed in its event loop")
+            for request in self._requests:
+                if request is not None and not request.done():
+                    request.set_exception(gone)
+            for demand in self._demands.values():
+                if not demand.future.done():
+                    demand.future.set_exception(gone)
+            for inbox in self._inboxes.values():
+                for listener in inbox.waiters:
+                    _fail(listener, gone)
+            for waiter in self._waiting:
+                _wake(waiter)
+        self._requests.clear()
+        self._demands.clear()
+        self._inboxes.clear()
+        self._by_id.clear()
+        self._drop_socket()
+
+    def abandon(self, name: bytes) -> None:
+        """Give back all that was delivered, from another thread: the loop does not run.
+
+        When it runs again it connects anew, and listens to everything but this channel.
+        """
+        inbox = self._inboxes.pop(name, None)
+        if inbox is not None:
+            self._by_id.pop(inbox.id, None)
+        sock = self._socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # the loop finds out when it runs again
+
+    def forget_in_child(self) -> None:
+        """Close the descriptor after a fork, and nothing else: the loop is the parent's."""
+        sock, self._socket = self._socket, None
+        self.closed = True
+        self.ready = False
+        if sock is not None:
+            sock.close()
+
+    # Out
+
+    def request(self, frame: bytes) -> "asyncio.Future[bytes]":
+        """Send a request, and return its answer to be."""
+        future: asyncio.Future[bytes] = self.loop.create_future()
+        self._requests.append(future)
+        self._out.append(frame)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self.flush)
+        return future
+
+    def send_or_defer(self, frame: bytes) -> None:
+        """Send what has no answer; later, if there is no connection now."""
+        if self.ready:
+            self._emit(frame)
+        else:
+            self._deferred.append(frame)
+            self.connect()
+
+    def _emit(self, frame: bytes) -> None:
+        self._out.append(frame)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def _emit_taken(self) -> None:
+        if self._taken:
+            self._out.append(pack_ids(Kind.TAKEN, self._taken))
+            self._taken.clear()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        self._scheduled = False
+        if self._socket is None or self._unsent is not None:
+            return
+        if self._taken:
+            self._emit_taken()
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._write(memoryview(data))
+
+    def _write(self, data: memoryview) -> None:
+        assert self._socket is not None
+        try:
+            written = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            written = 0
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+            return
+        if written < len(data):
+            self._unsent = data[written:]
+            if not self._writing:
+                self._writing = True
+                self.loop.add_writer(self._socket.fileno(), self._write_rest)
+        elif self._writing:
+            self._writing = False
+            self.loop.remove_writer(self._socket.fileno())
+
+    def _write_rest(self) -> None:
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None:
+            self._write(unsent)
+        if self._unsent is None and self._socket is not None:
+            self.flush()
+
+    # In
+
+    def _read(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(frames.READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+            return
+        if not data:
+            self._lose("the hub closed the connection")
+            return
+        try:
+            self._take_all(self._decoder.feed(data))
+        except (FrameError, msgspec.DecodeError, struct.error, IndexError) as error:
+            logger.error("chansup: the hub sends what makes no sense: %s", error)
+            self._lose(str(error))
+
+    def _take_all(self, received: list[frames.Frame]) -> None:
+        given: list[tuple[asyncio.Future[bytes], bytes]] = []
+        for kind, payload in received:
+            if kind == Kind.ANSWERED:
+                for _ in range(ID.unpack(payload)[0]):
+                    request = self._requests.popleft()
+                    if request is not None and not request.done():
+                        request.set_result(b"")
+            elif kind == Kind.DELIVER:
+                number, left, id = DELIVERY.unpack_from(payload)
+                self._deliver(id, number, left, payload[DELIVERY.size :], given)
+            elif kind == Kind.DELIVER_MANY:
+                number, left, count = DELIVERIES.unpack_from(payload)
+                end = DELIVERIES.size + count * ID.size
+                body = payload[end:]
+                for id in frames.ids(payload[DELIVERIES.size : end]):
+                    self._deliver(id, number, left, body, given)
+            else:
+                self._take(kind, payload)
+        if given:
+            # The hub has to know before anybody has the message: else, if this process dies,
+            # another one would get it, too.
+            self.flush()
+            for future, body in given:
+                if not future.done():
+                    future.set_result(body)
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == Kind.REFUSED:
+            request = self._requests.popleft()
+            if request is not None and not request.done():
+                request.set_exception(Refusal(payload[0], payload[1:].decode()))
+        elif kind == Kind.RESULT:
+            request = self._requests.popleft()
+            if request is not None and not request.done():
+                request.set_result(payload)
+        elif kind == Kind.WELCOME:
+            self._greeted(payload)
+        elif kind == Kind.QUIESCE:
+            self._quiesce()
+        elif kind == Kind.RESUME:
+            self._quiet = False
+            self.ready = True
+            self._renew()
+            for frame in self._deferred:
+                self._emit(frame)
+            self._deferred.clear()
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                _wake(waiter)
+        elif kind == Kind.FLUSHED:
+            self._client.forget_memberships()
+            for inbox in self._inboxes.values():
+                inbox.entries.clear()
+            self._renew()
+        else:
+            raise FrameError(f"a frame of kind {kind}")
+
+    def _renew(self) -> None:
+        """Listen anew to everything, under new ids."""
+        self._emit_taken()
+        stale = list(self._by_id)
+        self._by_id.clear()
+        if stale:
+            self._emit(pack_ids(Kind.UNLISTEN, stale))
+        for inbox in self._inboxes.values():
+            inbox.entries.clear()
+            self._listen(inbox)
+
+    def _quiesce(self) -> None:
+        self.flush()
+        self._emit(pack(Kind.QUIET))
+        self.flush()
+        self.ready = False
+        self._quiet = True
+
+    def _deliver(
+        self,
+        id: int,
+        number: int,
+        left: int,
+        body: bytes,
+        given: list[tuple["asyncio.Future[bytes]", bytes]],
+    ) -> None:
+        inbox = self._by_id.get(id)
+        if inbox is not None:
+            if number and number <= inbox.last:  # it was taken before the connection broke
+                self._taken.append(id)
+                self._schedule()
+                return
+            inbox.entries.append((number, time.monotonic() + left / 1000, body))
+            if inbox.waiters:
+                inbox.wake()
+            elif not self._sweeping:
+                self._sweeping = True
+                self.loop.call_later(_SWEEP, self._sweep)
+            return
+        demand = self._demands.pop(id, None)
+        if demand is None:
+            return  # UNLISTEN is on its way
+        if demand.future.done():
+            self._emit(pack_ids(Kind.UNLISTEN, [id]))
+            return
+        demand.left = left
+        self._taken.append(id)
+        given.append((demand.future, body))
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def _sweep(self) -> None:
+        """Drop what was not taken in time."""
+        self._sweeping = False
+        now = time.monotonic()
+        expired = []
+        left = False
+        for inbox in self._inboxes.values():
+            while inbox.entries and inbox.entries[0][1] <= now:
+                if inbox.entries.popleft()[0] != _ORPHAN:
+                    expired.append(inbox.id)
+            left = left or bool(inbox.entries)
+        if expired and self.ready:
+            self._emit_taken()
+            self._emit(pack_ids(Kind.EXPIRED, expired))
+        if left:
+            self._sweeping = True
+            self.loop.call_later(_SWEEP, self._sweep)
+
+    # Receiving from a channel with "!"
+
+    async def receive_own(self, name: bytes) -> bytes:
+        """Return the next message of a channel of this process."""
+        inbox = self._inboxes.get(name)
+        if inbox is None:
+            self._client.claim(name, self)
+            inbox = self._inboxes[name] = Inbox(name)
+            if self.ready:
+                self._listen(inbox)
+            else:
+                self.connect()
+        inbox.in_hand = None
+        while True:
+            entries = inbox.entries
+            if entries:
+                number, deadline, body = entries.popleft()
+                if number > inbox.last:
+                    inbox.last = number
+                if deadline <= time.monotonic():
+                    if self.ready and number != _ORPHAN:
+                        self._emit_taken()
+                        self._emit(pack_ids(Kind.EXPIRED, [inbox.id]))
+                    continue
+                if self.ready and number != _ORPHAN:
+                    self._taken.append(inbox.id)
+                    if not self._scheduled:
+                        self._scheduled = True
+                        self.loop.call_soon(self.flush)
+                inbox.in_hand = (deadline, body)
+                return body
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            inbox.waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                with contextlib.suppress(ValueError):
+                    inbox.waiters.remove(waiter)
+                if inbox.waiters:
+                    if inbox.entries:
+                        inbox.wake()
+                elif self._inboxes.get(name) is inbox:
+                    self._client.let_go(name, self)
+                raise
+
+    def _listen(self, inbox: Inbox) -> None:
+        self._id += 1
+        inbox.id = self._id
+        self._by_id[inbox.id] = inbox
+        self._emit(pack(Kind.LISTEN, ID.pack(inbox.id) + inbox.name))
+
+    def unlisten(self, name: bytes) -> Inbox | None:
+        """Let go of a channel: what was not taken is the hub's again."""
+        inbox = self._inboxes.pop(name, None)
+        if inbox is None:
+            return None
+        self._by_id.pop(inbox.id, None)
+        if self.ready:
+            self._emit_taken()
+            self._emit(pack_ids(Kind.UNLISTEN, [inbox.id]))
+        return inbox
+
+    def park(self, connection: bytes, name: bytes) -> None:
+        """Leave a channel to the process that its client goes to."""
+        inbox = self.unlisten(name)
+        if inbox is not None and inbox.in_hand is not None:
+            self.give_back(name, *inbox.in_hand)
+        self.send_or_defer(pack(Kind.PARK, string(connection) + string(name)))
+        self.flush()
+
+    def give_back(self, name: bytes, deadline: float, body: bytes) -> None:
+        """Return a message that was taken, and not dealt with."""
+        left = int((deadline - time.monotonic()) * 1000)
+        if left > 0:
+            self.send_or_defer(
+                pack(
+                    Kind.RETURN,
+                    TIME_LEFT.pack(min(left, MAX_MILLISECONDS)) + string(name) + body,
+                )
+            )
+
+    def release(self, name: bytes) -> None:
+        """Let another loop of this process receive from a channel. In this loop's thread."""
+        inbox = self.unlisten(name)
+        self.flush()
+        if inbox is not None:
+            for waiter in inbox.waiters:
+                _fail(waiter, RuntimeError("another event loop receives from this channel by now"))
+
+    # Receiving from an ordinary channel
+
+    async def receive_any(self, name: bytes) -> bytes:
+        """Return the next message of an ordinary channel."""
+        demand = Demand(name, self.loop.create_future())
+        if self.ready:
+            self._demand(demand)
+        else:
+            self._number(demand)
+            self.connect()
+        try:
+            return await demand.future
+        except asyncio.CancelledError:
+            future = demand.future
+            if future.done() and not future.cancelled() and future.exception() is None:
+                deadline = time.monotonic() + demand.left / 1000
+                self.give_back(name, deadline, future.result())
+            else:
+                if self._demands.pop(demand.id, None) is not None and self.ready:
+                    self._emit(pack_ids(Kind.UNLISTEN, [demand.id]))
+            self.flush()
+            raise
+
+    def _number(self, demand: Demand) -> None:
+        self._id += 1
+        demand.id = self._id
+        self._demands[self._id] = demand
+
+    def _demand(self, demand: Demand) -> None:
+        self._number(demand)
+        self._emit(pack(Kind.LISTEN, ID.pack(demand.id) + demand.name))
+
+    # What was answered
+
+    @staticmethod
+    def explain(refusal: Refusal) -> HubError:
+        """Return the exception for a refusal that is not about a full channel."""
+        return HubError(f"the hub refused: {refusal}")
+
+    @staticmethod
+    def is_full(refusal: Refusal) -> bool:
+        """Say whether a channel was full."""
+        return refusal.reason == Reason.FULL
+
+
+def _wake(waiter: "asyncio.Future[Any]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _fail(waiter: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

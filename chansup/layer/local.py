@@ -1,0 +1,197 @@
+"""The channel layer that uses chansup's own hub."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chansup.layer import discovery, serializers
+from chansup.layer.client import Client
+from chansup.layer.errors import ChannelFull, ForeignChannel, LayerConfigError, MessageTooLarge
+from chansup.layer.frames import Kind, pack, string
+from chansup.layer.link import Link, Refusal
+from chansup.layer.names import check_channel, check_group
+from chansup.layer.policies import Policy, rules
+
+if TYPE_CHECKING:
+
+    class Base:
+        """What Channels' BaseChannelLayer is to us."""
+
+        def compile_capacities(self, channel_capacity: Any) -> Any:
+            """Return the list that get_capacity looks into."""
+else:
+    try:
+        from channels.layers import BaseChannelLayer as Base
+    except ImportError:
+
+        class Base:
+            """Without Channels there is nothing to inherit."""
+
+            def compile_capacities(self, channel_capacity):
+                """Return the list that get_capacity looks into."""
+                return [
+                    (re.compile(rule.expression, rule.flags), rule.capacity)
+                    for rule in rules(channel_capacity)
+                ]
+
+
+_MAX_KNOWN = 20_000  # names that are not checked again
+
+
+class LocalChannelLayer(Base):
+    """Channels and groups for the processes of one machine.
+
+    `address` is the path of the hub's socket; without it, the hub of the site is looked for.
+    `timeout` is how long a request waits while no hub answers.
+    """
+
+    extensions = ["groups", "flush", "statistics"]  # noqa: RUF012 - as Channels has it
+
+    def __init__(
+        self,
+        address: str | None = None,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[Any, int] | None = None,
+        *,
+        serializer: Any = None,
+        serializer_format: str = "msgpack",
+        symmetric_encryption_keys: Any = None,
+        timeout: float = 5.0,
+    ) -> None:
+        try:
+            policy = Policy(
+                expiry=_number("expiry", expiry),
+                group_expiry=_number("group_expiry", group_expiry),
+                capacity=_count(capacity),
+                rules=rules(channel_capacity or {}),
+            )
+        except ValueError as error:
+            raise LayerConfigError(str(error)) from None
+        self.expiry = expiry
+        self.group_expiry = group_expiry
+        self.capacity = capacity
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self._serializer = serializers.find(
+            serializer, serializer_format, symmetric_encryption_keys, expiry
+        )
+        self._limit = serializers.MAX_FOREIGN_SIZE
+        if isinstance(self._serializer, serializers.MessagePackSerializer):
+            self._limit = 4 * serializers.MAX_SIZE - 1024  # it has looked itself
+        self._client = Client(address or discovery.find_hub(), policy, timeout)
+        self._channels: dict[str, bytes] = {}
+        self._groups: dict[str, bytes] = {}
+
+    # Channels
+
+    async def send(self, channel: str, message: dict[str, Any]) -> None:
+        """Send a message to a channel. Raises ChannelFull, MessageTooLarge, HubUnavailable."""
+        name = self._channels.get(channel) or self._channel(channel)
+        body = self._pack(message)
+        try:
+            await self._client.request(pack(Kind.SEND, name + body))
+        except Refusal as refusal:
+            if Link.is_full(refusal):
+                raise ChannelFull(f"{channel} is full ({refusal})") from None
+            raise Link.explain(refusal) from None
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        """Return the next message of a channel, or wait for it."""
+        name = self._channels.get(channel) or self._channel(channel)
+        if b"!" in name and not self._client.is_own(channel):
+            raise ForeignChannel(
+                f"{channel} belongs to another process or channel layer: receive where "
+                "new_channel was called"
+            )
+        return self.deserialize(await self._client.receive(name[1:]))
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a channel that only this process receives from."""
+        return check_channel(await self._client.new_channel(prefix.removesuffix(".")))
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Add a channel to a group, until group_discard or for group_expiry seconds."""
+        names = self._group(group)[1:], self._channel(channel)[1:]
+        try:
+            await self._client.group_add(*names)
+        except Refusal as refusal:
+            raise Link.explain(refusal) from None
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Remove a channel from a group, if it is in there."""
+        await self._client.group_discard(self._group(group)[1:], self._channel(channel)[1:])
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        """Send a message to each channel of a group; those that are full do not get it."""
+        name = self._groups.get(group) or self._group(group)
+        await self._client.request(pack(Kind.GROUP_SEND, name + self._pack(message)))
+
+    # Extensions
+
+    async def flush(self) -> None:
+        """Forget all messages and groups of the hub."""
+        await self._client.request(pack(Kind.FLUSH), repeat=True)
+
+    async def statistics(self) -> dict[str, Any]:
+        """Return what the hub counts: of the whole hub, and since it began."""
+        answer = await self._client.request(pack(Kind.STATISTICS), repeat=True)
+        found: dict[str, Any] = msgspec.msgpack.decode(answer)
+        return found
+
+    async def close(self) -> None:
+        """Close the connections of this process. It can be used again."""
+        self._client.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(address={self._client.address!r})"
+
+    # Messages and names
+
+    def serialize(self, message: dict[str, Any]) -> bytes:
+        """Return a message as bytes. A subclass may do it otherwise, as with channels_redis."""
+        return self._serializer.serialize(message)
+
+    def deserialize(self, message: bytes) -> dict[str, Any]:
+        """Return what `serialize` was given."""
+        return self._serializer.deserialize(message)
+
+    def _pack(self, message: dict[str, Any]) -> bytes:
+        if not isinstance(message, dict):
+            raise TypeError(f"a message is a dict, and not of type {type(message).__name__}")
+        body = self.serialize(message)
+        if len(body) > self._limit:
+            raise MessageTooLarge(f"the message has {len(body)} bytes, of {self._limit} at most")
+        return body
+
+    def _channel(self, name: str) -> bytes:
+        known = self._channels.get(name) if isinstance(name, str) else None
+        if known is None:
+            if len(self._channels) >= _MAX_KNOWN:
+                self._channels.clear()
+            known = self._channels[name] = string(check_channel(name).encode())
+        return known
+
+    def _group(self, name: str) -> bytes:
+        known = self._groups.get(name) if isinstance(name, str) else None
+        if known is None:
+            if len(self._groups) >= _MAX_KNOWN:
+                self._groups.clear()
+            known = self._groups[name] = string(check_group(name).encode())
+        return known
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 4e6:
+        raise ValueError(f"{name}: {value!r}, expected seconds, above 0 and at most 4,000,000")
+    return float(value)
+
+
+def _count(capacity: int) -> int:
+    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+        raise ValueError(f"capacity: {capacity!r}, expected a number from 1 on")
+    return capacity
