@@ -49,7 +49,11 @@ def main() -> int:
     except msgspec.ValidationError as error:
         complain(f"the supervisor is of another version of chansup: {error}")
         return EXIT_USAGE
-    prepare(launch)
+    try:
+        prepare(launch)
+    except OSError as error:
+        complain(f"cannot work in {launch.directory}: {error.strerror}: its user needs access")
+        return EXIT_CONFIGURATION
     try:
         server = import_server(launch.server)
     except ModuleNotFoundError as error:

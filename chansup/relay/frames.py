@@ -41,6 +41,7 @@ class Kind:
     RECALL = 4  # worker: this many permits are wanted back, as soon as they are free
     RETURN = 5  # interface: this many permits are given back
     DRAINING = 6  # worker: it was asked to end, take everything away
+    EXHAUSTED = 7  # worker: this many times an app had to wait for credit
 
     REQUEST = 16  # interface: the scope of an HTTP request
     OPEN = 17  # interface: the scope of a WebSocket; number: messages that came in before

@@ -239,6 +239,7 @@ class Exchange:
         wake(self._waiter)
 
     async def _credit(self) -> None:
+        self._interface.link.send_control(pack(Kind.EXHAUSTED, 0, 0, 1))
         self._credited = self._interface.loop.create_future()
         await self._credited
         if self._gone or self._finished:

@@ -352,6 +352,7 @@ class WebSocket:
             if link.crowded:
                 await link.room()
             else:
+                link.send_control(pack(Kind.EXHAUSTED, 0, 0, 1))
                 self._credited = self._interface.loop.create_future()
                 await self._credited
             if self.gone:

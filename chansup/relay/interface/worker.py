@@ -167,6 +167,8 @@ class Worker:
             self._pay()
         elif kind == Kind.DRAINING:
             self.pool.drains(self)
+        elif kind == Kind.EXHAUSTED:
+            self.pool.counts.add(board.EXHAUSTED + 1, number)
         else:
             raise FrameError(f"a frame of kind {kind}")
 
