@@ -25,7 +25,7 @@ class Attachment:
     """A WebSocket at a worker, from OPEN to DONE."""
 
     __slots__ = (
-        "_link", "_messages_out", "_parts", "_parts_size", "_state", "_stream", "_told",
+        "_link", "_messages_out", "_owed", "_parts", "_parts_size", "_state", "_stream", "_told",
         "_unreported", "websocket", "worker",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Attachment:
         self._parts: list[bytes] | None = None  # of what is larger than a frame
         self._parts_size = 0
         self._unreported = 0  # bytes that the client had
+        self._owed = 0  # bytes of a message that is not complete
         self._told = False  # the worker knows that the client is gone
         worker.websockets += 1
         self._stream = worker.begin(self)
@@ -83,6 +84,12 @@ class Attachment:
         if self._unreported >= REPORTED:
             self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
             self._unreported = 0
+
+    def catch_up(self) -> None:
+        """Take notice that the client had all that came, but for what is not complete yet."""
+        if self._owed:
+            owed, self._owed = self._owed, 0
+            self.consumed(owed)
 
     # From the worker
 
@@ -131,7 +138,10 @@ class Attachment:
         self._parts.append(payload)
         self._parts_size += len(payload)
         if kind == Kind.MESSAGE:
-            self.consumed(len(payload))  # the whole of it must come in
+            # The whole of it must come in; but not before the client had what came earlier.
+            self._owed += len(payload)
+            if not self.websocket.is_writing:
+                self.catch_up()
             if self._parts_size > MAX_MESSAGE:
                 self._parts.clear()
                 self.websocket.app_sends_too_much(self)

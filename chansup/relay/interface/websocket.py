@@ -59,8 +59,8 @@ class WebSocket:
         "_attachment", "_books", "_client_left_with", "_code", "_count", "_deaths", "_denial",
         "_held", "_moving_from", "_number", "_out", "_pending", "_permit_of", "_phase", "_pool",
         "_read_task", "_receive", "_redeliver", "_room", "_scope", "_scope_bytes", "_send",
-        "_subprotocol", "_waiter", "accepted", "checkpoint", "is_transparent", "paused_at",
-        "reason", "turn",
+        "_subprotocol", "_waiter", "accepted", "checkpoint", "is_transparent", "is_writing",
+        "paused_at", "reason", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +86,7 @@ class WebSocket:
         self._pending: tuple[int, bytes] | None = None  # flags and payload of the newest of these
         self._held = False  # it waits for the end of a handover
         self._out: list[tuple[Attachment | None, Message, int]] = []  # for the client; sizes
+        self.is_writing = False  # to the client, which may be slow
         self._denial: tuple[int, str, int | None] | None = None  # how to answer the handshake
         self._subprotocol: str | None = None
         self.accepted = False
@@ -495,6 +496,7 @@ class WebSocket:
         self, message: Message, size: int = 0, attachment: Attachment | None = None
     ) -> None:
         self._out.append((attachment, message, size))
+        self.is_writing = True
         wake(self._waiter)
 
     async def _write(self) -> None:
@@ -511,6 +513,9 @@ class WebSocket:
                         continue  # the client is gone: it will be read from it
                     if attachment is not None and attachment is self._attachment:
                         attachment.consumed(size)
+            self.is_writing = False
+            if self._attachment is not None:
+                self._attachment.catch_up()
             if self._phase is Phase.OVER:
                 if self._denial is not None:
                     await self._answer(*self._denial)
