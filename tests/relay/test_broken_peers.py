@@ -167,7 +167,9 @@ def _interface(others: Others) -> Any:
 # Strangers at the worker
 
 HUGE = [(b"x", b"y" * 1000)] * 300
-WRONG_TYPES = [None, 1, "x", [], {}, [1] * 12, [1.0, "1.1", "GET", "http", "/"], [b"\xff"] * 12]
+WRONG_TYPES: list[Any] = [None, 1, "x", [], {}, [1] * 12, [1.0, "1.1", "GET", "http", "/"], [b"\xff"] * 12]
+
+NESTED = b"\x91" * 10_000
 
 BEFORE_GREETING = {
     "garbage": b"\xff" * 100,
@@ -182,7 +184,7 @@ BEFORE_GREETING = {
     "an empty greeting": pack(Kind.HELLO, 0, 0, 0),
     "a greeting of wrong types": pack(Kind.HELLO, 0, 0, 0, scopes.encode(["x", 1, 2])),
     "a greeting that is not UTF-8": hello().replace(b"stranger", b"str\xff\xfeger"),
-    "a greeting that is nested": pack(Kind.HELLO, 0, 0, 0, b"\x91" * 10_000),
+    "a greeting that is nested": pack(Kind.HELLO, 0, 0, 0, b"\x81\xa1a" + NESTED),
     "a greeting for a stream": hello()[:4] + b"\0\0\0\1" + hello()[8:],
 }
 
@@ -541,7 +543,8 @@ FALSE_HEADS = {
     "nothing": b"",
     "no MessagePack": b"\xc1",
     "not UTF-8": scopes.encode_head({"status": 200}, False)[:1] + b"\xa1\xff\x90",
-    "nested": b"\x91" * 10_000,
+    "nested": b"\x94\x01\x90\xc2" + NESTED,
+    "a nested map": b"\x81\xa4type" + NESTED,
     "a map": scopes.encode({"status": 200}),
 }
 
@@ -575,7 +578,8 @@ FALSE_WEBSOCKETS = {
     "a message before it is accepted": message(1, 1, b"x"),
     "accepted twice": accept(1) * 2,
     "an acceptance that is none": pack(Kind.ACCEPT, 0, 1, 0, b"\xc1"),
-    "an acceptance that is nested": pack(Kind.ACCEPT, 0, 1, 0, b"\x91" * 10_000),
+    "an acceptance that is nested": pack(Kind.ACCEPT, 0, 1, 0, NESTED),
+    "a checkpoint that is nested": pack(Kind.CHECKPOINT, 0, 1, 0, NESTED),
     "a checkpoint that is none": pack(Kind.CHECKPOINT, 0, 1, 0, b"\xc1"),
     "a checkpoint that is not UTF-8": pack(Kind.CHECKPOINT, 0, 1, 0, b"\xa1\xff"),
     "message 2 first": accept(1) + message(1, 2, b"x"),
