@@ -12,6 +12,10 @@ import pytest
 from chansup.cli import chansup
 from chansup.config import relay, schema, structure
 from chansup.errors import ExitCode
+from chansup.relay import credits, frames
+from chansup.relay.frames import Kind
+from chansup.relay.interface.phases import COURSE
+from chansup.relay.link import _CROWDED
 from chansup.supervisor.states import TRANSITIONS
 from tests.docs.pages import (
     PAGES,
@@ -115,6 +119,49 @@ def test_the_table_of_states() -> None:
         (state.value, happening.value, after.value)
         for (state, happening), after in TRANSITIONS.items()
     ]
+
+
+def test_the_table_of_frames() -> None:
+    rows = table(DOCS / "architecture.md", "frame", "kind")
+    said = {name.strip("`"): int(number) for name, number, *_ in rows}
+    assert said == {name: value for name, value in vars(Kind).items() if name.isupper()}
+
+
+def test_the_table_of_phases() -> None:
+    rows = table(DOCS / "architecture.md", "phase", "what happens")
+    said = [tuple(cell.strip("`") for cell in row) for row in rows]
+    assert said == [
+        (phase.name, happening.name, after.name)
+        for phase, course in COURSE.items()
+        for happening, after in course.items()
+    ]
+
+
+def test_the_table_of_the_relay_s_modules() -> None:
+    said = set()
+    for names, *_ in table(DOCS / "architecture.md", "`relay/`", "does"):
+        first, *others = (name.strip("`") for name in names.split(", "))
+        folder = f"{first.rpartition('/')[0]}/" if "/" in first else ""
+        said |= {first, *(folder + other for other in others)}
+    relay_directory = ROOT / "chansup/relay"
+    has = {
+        str(file.relative_to(relay_directory).with_suffix(""))
+        for file in relay_directory.rglob("*.py")
+        if file.stem not in {"__init__", "waiters"}
+    }
+    assert said == has
+
+
+def test_the_numbers_of_the_flow() -> None:
+    text = " ".join(prose(DOCS / "architecture.md").split())
+    for said in (
+        f"window of {credits.WINDOW // 1024} KiB. {credits.ASSURED // 1024} KiB of that",
+        f"out of {credits.SHARED // 2**20} MiB",
+        f"more than {_CROWDED // 1024} KiB wait",
+        f"header of {frames.HEADER_SIZE} bytes",
+        f"at most {frames.MAX_PAYLOAD // 1024} KiB",
+    ):
+        assert said in text, said
 
 
 def test_the_values_of_on_reload() -> None:

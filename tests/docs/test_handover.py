@@ -1,0 +1,145 @@
+"""What docs/handover.md says of apps and numbers holds."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chansup.config.schema import Workers
+from chansup.config.structure import fields
+from chansup.relay import credits, scopes
+from chansup.relay.appworker import websocket as worker_side
+from chansup.relay.interface import attachment, upload
+from tests.docs.pages import ROOT, Block, blocks, prose, table
+from tests.docs.scene import Scene
+
+PAGE = ROOT / "docs/handover.md"
+
+# What a Django project does for its consumers.
+AROUND_A_CONSUMER = """
+from django.conf import settings
+
+settings.configure()
+
+{consumer}
+
+app = Memory.as_asgi()
+"""
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    directory = tmp_path / "mysite"
+    directory.mkdir()
+    one = Scene(directory)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+def block(note: str) -> Block:
+    (found,) = (block for block in blocks(PAGE) if note in block.notes)
+    return found
+
+
+def consumer(text: str) -> str:
+    return AROUND_A_CONSUMER.format(consumer=text)
+
+
+@pytest.mark.slow
+def test_the_consumer_does_the_same_as_the_app(scene: Scene) -> None:
+    pytest.importorskip("channels")
+    for name in ("chansup.toml", "talk.py"):
+        scene.write(name, block(f"file: {name}").text)
+    scene.write("memory.py", consumer(block("consumer").text))
+    scene.start()
+    command, _, expected = block("run").text.removeprefix("$ ").partition("\n")
+    scene.run(command, expected)
+    assert scene.exit_code == 0
+
+
+def synchronous(text: str) -> str:
+    """Return the same consumer as a synchronous one: called, not awaited."""
+    return (
+        text.replace("AsyncWebsocketConsumer", "WebsocketConsumer")
+        .replace("async def", "def")
+        .replace("await ", "")
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [str, synchronous], ids=["asynchronous", "synchronous"])
+@pytest.mark.parametrize("extension", [None, {"count": 2, "reason": "crash", "checkpoint": "ab"}])
+def test_the_consumer_runs_in_both_modes(kind: type, extension: dict[str, object] | None) -> None:
+    pytest.importorskip("channels")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure()
+    namespace: dict[str, object] = {}
+    exec(kind(block("consumer").text), namespace)
+    app = namespace["Memory"].as_asgi()  # type: ignore[attr-defined]
+    sent = asyncio.run(conversation(app, extension, ["c"]))
+    if extension is None:
+        assert sent == [("websocket.accept",), ("websocket.send", "hello"), ("websocket.send", "c")]
+    else:
+        assert sent == [
+            ("websocket.accept",), ("websocket.send", "abc"), ("chansup.handover.checkpoint", "abc"),
+        ]  # fmt: skip
+
+
+async def conversation(
+    app: object, extension: dict[str, object] | None, said: list[str]
+) -> list[tuple[object, ...]]:
+    sent: list[tuple[object, ...]] = []
+    events = [
+        {"type": "websocket.connect"},
+        *({"type": "websocket.receive", "text": t} for t in said),
+    ]
+    done = asyncio.Event()
+
+    async def receive() -> dict[str, object]:
+        if events:
+            return events.pop(0)
+        await done.wait()
+        return {"type": "websocket.disconnect", "code": 1012}
+
+    async def send(message: dict[str, object]) -> None:
+        value = message.get("text") or message.get("checkpoint")
+        sent.append((message["type"], value) if value else (message["type"],))
+        if value and not events:
+            asyncio.get_running_loop().call_later(0.05, done.set)
+
+    extensions = {} if extension is None else {"chansup.handover": extension}
+    scope = {"type": "websocket", "path": "/", "headers": [], "extensions": extensions}
+    await app(scope, receive, send)  # type: ignore[operator]
+    return sent
+
+
+def test_the_limits() -> None:
+    said = {row[0]: row[1] for row in table(PAGE, "what", "limit")}
+    text = prose(PAGE)
+    assert said["a message from the app to the client"].startswith(
+        f"{attachment.MAX_MESSAGE // 2**20} MiB"
+    )
+    assert said["a checkpoint"] == f"{worker_side.MAX_CHECKPOINT // 1024} KiB"
+    assert said["the scope of one request"].startswith(f"{scopes.MAX_SCOPE // 1024} KiB")
+    assert any(value.startswith(f"{credits.WINDOW // 1024} KiB") for value in said.values())
+    assert f"small enough to be kept ({upload._RETAINED // 1024} KiB)" in text
+    assert f"within {worker_side._PATIENCE:g} s of the goodbye" in text
+    for key in (
+        "handover_rate",
+        "websocket_timeout",
+        "queue_timeout",
+        "worker_timeout",
+        "queue_limit",
+    ):
+        assert f"`{key}` ({fields(Workers)[key].default:g}" in text, key
+
+
+def test_the_extensions() -> None:
+    text = prose(PAGE)
+    for name in {name for names in scopes.EXTENSIONS.values() for name in names}:
+        assert f"`{name}`" in text, name
