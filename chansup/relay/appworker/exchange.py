@@ -183,6 +183,8 @@ class Exchange:
             self.status = message["status"]
             self._interface.link.send_late(self)
         elif kind == _TRAILERS or kind in _EARLY:
+            if kind == _TRAILERS and (self._complete or not self._trailers or not self.ended):
+                raise UnexpectedEvent(f'"{kind}" may not come now')
             self._send_event(message)
             if kind == _TRAILERS and not message.get("more_trailers", False):
                 self._completed()

@@ -225,7 +225,10 @@ class WebSocket:
                     "reason": self._reason,
                 }
             if self._closed:
-                self._code, self._reason = self.code or 1000, self._close_reason
+                if self.denied:
+                    self._code = ABNORMAL
+                else:
+                    self._code, self._reason = self.code or 1000, self._close_reason
                 continue
             waiter = self._waiter = self._interface.loop.create_future()
             try:
@@ -306,6 +309,7 @@ class WebSocket:
         await self._send_parts(body, more)
         if not more:
             self._closed = True
+            wake(self._waiter)
 
     async def _send_parts(self, body: bytes, more: bool) -> None:
         for piece, is_last in _pieces(body):

@@ -26,7 +26,7 @@ class Attachment:
 
     __slots__ = (
         "_link", "_messages_out", "_owed", "_parts", "_parts_size", "_state", "_stream", "_told",
-        "_unreported", "websocket", "worker",
+        "_unreported", "is_sending", "websocket", "worker",
     )  # fmt: skip
 
     def __init__(self, websocket: "WebSocket", worker: Worker, number: int, opening: bytes) -> None:
@@ -40,6 +40,7 @@ class Attachment:
         self._parts: list[bytes] | None = None  # of what is larger than a frame
         self._parts_size = 0
         self._unreported = 0  # bytes that the client had
+        self.is_sending = False  # a message that is not complete yet
         self._owed = 0  # bytes of a message that is not complete
         self._told = False  # the worker knows that the client is gone
         worker.websockets += 1
@@ -52,6 +53,7 @@ class Attachment:
     def send(self, flags: int, number: int, payload: bytes) -> bool:
         """Send a message of the client. Say whether it is so small that all of it is sent."""
         if len(payload) > MAX_PAYLOAD:
+            self.is_sending = True
             self.websocket.background(self._send_parts(flags, number, payload))
             return False
         self._link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
@@ -66,6 +68,7 @@ class Attachment:
             if not self.websocket.works_at(self):
                 return  # it leaves: another worker gets all of it
             self._link.send(frame)
+        self.is_sending = False
         self.websocket.sent()
 
     def leave(self) -> None:

@@ -242,11 +242,15 @@ class Request:
         kind = event.get("type")
         if not isinstance(kind, str):
             raise BrokenResponse("an event of the app has no type")
+        if isinstance(headers := event.get("headers"), list):
+            event["headers"] = [tuple(pair) for pair in headers]
         await self._send(event)
         return kind == "http.response.trailers" and not event.get("more_trailers", False)
 
     async def _finish(self) -> bool:
         """Take notice that the app has returned before the response was complete."""
+        if self.client_gone:
+            return True
         if self._started:
             raise BrokenResponse("the app ended before its response did")
         await answer(self._scope, self._send, 500, "Internal Server Error")

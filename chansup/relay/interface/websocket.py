@@ -483,6 +483,8 @@ class WebSocket:
             return  # another worker shall have its last message
         if self._phase is Phase.LEAVING:
             return  # the app says goodbye already
+        if self._attachment is not None and self._attachment.is_sending:
+            return  # the end of its last message first
         self._tell_disconnect(code, reason)
         self._end("left")
 
