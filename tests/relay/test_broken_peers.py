@@ -28,15 +28,13 @@ from chansup.relay.frames import (
 from chansup.relay.interface import worker as worker_side
 from tests.relay.both_sides import (
     BothSides,
-    Receive,
-    Scope,
-    Send,
     app_worker,
     both_idle,
     relayed,
     until,
 )
 from tests.relay.clients import Request, WebSocket
+from tests.relay.echo_app import app as echo
 from tests.relay.strangers import (
     Stranger,
     accept,
@@ -49,34 +47,6 @@ from tests.relay.strangers import (
 )
 
 CONCURRENCY = 10
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send back what comes."""
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (event := await receive())["type"] == "websocket.receive":
-            if event.get("text") is not None:
-                await send({"type": "websocket.send", "text": event["text"]})
-                checkpoint = {"type": "chansup.handover.checkpoint", "checkpoint": event["text"]}
-                await send(checkpoint)
-        return
-    body = b""
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            return
-        body += event["body"]
-        if not event["more_body"]:
-            break
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
-    if scope["path"] == "/streamed":
-        for place in range(0, len(body), 1000):
-            part = body[place : place + 1000]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        body = b""
-    await send({"type": "http.response.body", "body": body})
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -167,7 +137,16 @@ def _interface(others: Others) -> Any:
 # Strangers at the worker
 
 HUGE = [(b"x", b"y" * 1000)] * 300
-WRONG_TYPES: list[Any] = [None, 1, "x", [], {}, [1] * 12, [1.0, "1.1", "GET", "http", "/"], [b"\xff"] * 12]
+WRONG_TYPES: list[Any] = [
+    None,
+    1,
+    "x",
+    [],
+    {},
+    [1] * 12,
+    [1.0, "1.1", "GET", "http", "/"],
+    [b"\xff"] * 12,
+]
 
 NESTED = b"\x91" * 10_000
 

@@ -19,7 +19,8 @@ from chansup.protocol import relay_board
 from chansup.relay.frames import HEADER_SIZE, Decoder, pack
 from tests.relay.both_sides import Interface, app_worker, until
 from tests.relay.clients import Request, WebSocket
-from tests.relay.test_broken_peers import CONCURRENCY, echo, run
+from tests.relay.echo_app import app as echo
+from tests.relay.test_broken_peers import CONCURRENCY, run
 
 UPLOAD = {"method": "POST", "headers": [(b"transfer-encoding", b"chunked")]}
 BODY = [b"a" * 20_000, b"b" * 5, b""]
