@@ -47,7 +47,8 @@ class Kind:
     FLUSH = 11  # request
     STATISTICS = 12  # request: the answer is a RESULT
     BIND = 13  # request: connection, channel: the channel serves this connection of a client
-    PARK = 14  # connection, channel: keep what comes for it until another process binds it
+    PARK = 14  # connection, channel, id, milliseconds left, body: another process goes on with
+    # the channel; the body, if any, is of the message that was in hand
     QUIET = 15  # answer to QUIESCE: nothing follows
     TAKE_OVER = 16  # instead of HELLO: a new hub wants everything
 

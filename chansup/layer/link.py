@@ -596,10 +596,17 @@ class Link:
 
     def park(self, connection: bytes, name: bytes) -> None:
         """Leave a channel to the process that its client goes to."""
-        inbox = self.unlisten(name)
-        if inbox is not None and inbox.in_hand is not None:
-            self.give_back(name, *inbox.in_hand)
-        self.send_or_defer(pack(Kind.PARK, string(connection) + string(name)))
+        inbox = self._inboxes.pop(name, None)
+        id, left, body = 0, 0, b""
+        if inbox is not None:
+            self._by_id.pop(inbox.id, None)
+            id = inbox.id
+            if inbox.in_hand is not None:
+                deadline, body = inbox.in_hand
+                left = max(0, min(int((deadline - time.monotonic()) * 1000), MAX_MILLISECONDS))
+        self._emit_taken()
+        head = string(connection) + string(name) + ID.pack(id) + TIME_LEFT.pack(left)
+        self.send_or_defer(pack(Kind.PARK, head + (body if left else b"")))
         self.flush()
 
     def give_back(self, name: bytes, deadline: float, body: bytes) -> None:

@@ -89,7 +89,7 @@ class LocalChannelLayer(Base):
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send a message to a channel. Raises ChannelFull, MessageTooLarge, HubUnavailable."""
-        name = self._channels.get(channel) or self._channel(channel)
+        name = self._channel(channel)
         body = self._pack(message)
         try:
             await self._client.request(pack(Kind.SEND, name + body))
@@ -100,7 +100,7 @@ class LocalChannelLayer(Base):
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Return the next message of a channel, or wait for it."""
-        name = self._channels.get(channel) or self._channel(channel)
+        name = self._channel(channel)
         if b"!" in name and not self._client.is_own(channel):
             raise ForeignChannel(
                 f"{channel} belongs to another process or channel layer: receive where "
@@ -128,7 +128,7 @@ class LocalChannelLayer(Base):
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Send a message to each channel of a group; those that are full do not get it."""
-        name = self._groups.get(group) or self._group(group)
+        name = self._group(group)
         await self._client.request(pack(Kind.GROUP_SEND, name + self._pack(message)))
 
     # Extensions

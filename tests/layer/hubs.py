@@ -26,8 +26,11 @@ class Hub:
     def start(self, *options: str) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:
             process = self.process = subprocess.Popen(
-                [sys.executable, "-m", "chansup.layer.hub", "--socket", self.path]
-                + [*self.options, *options],
+                [
+                    *(sys.executable, "-m", "chansup.layer.hub", "--socket", self.path),
+                    *self.options,
+                    *options,
+                ],
                 stderr=log,
             )
         if "--takeover" not in options:

@@ -144,8 +144,8 @@ class Specification(RuleBasedStateMachine):
 
 def check(make: Any, examples: int) -> None:
     class Case(Specification):
-        def layers(self) -> Layers:  # type: ignore[override]
-            return make()  # type: ignore[no-any-return]
+        def layers(self) -> Layers:
+            return make()
 
     run_state_machine_as_test(
         Case,
@@ -163,10 +163,9 @@ def check(make: Any, examples: int) -> None:
 @pytest.mark.timeout(300)
 def test_the_hub_is_as_the_model(shared_hub: Hub) -> None:
     def make() -> Layers:
-        options = {"capacity": CAPACITY}
         return Layers(
-            LocalChannelLayer(shared_hub.path, **options),
-            LocalChannelLayer(shared_hub.path, **options),
+            LocalChannelLayer(shared_hub.path, capacity=CAPACITY),
+            LocalChannelLayer(shared_hub.path, capacity=CAPACITY),
         )
 
     check(make, 25)

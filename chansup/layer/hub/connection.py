@@ -141,7 +141,7 @@ class Connection:
             if store.group_add(group, channel, age, capacities):
                 self._answer()
             else:
-                self._refuse(Drop.MEMORY)
+                self._refuse("memory: see --memory", Reason.LIMIT)
         elif kind == Kind.GROUP_DISCARD:
             group, offset = read_string(payload, 0)
             channel, _ = read_string(payload, offset)
@@ -160,9 +160,12 @@ class Connection:
             self._answer()
         elif kind == Kind.PARK:
             connection, offset = read_string(payload, 0)
-            name, _ = read_string(payload, offset)
-            if (found := store.channels.get(name)) is not None:
-                store.parking.park(connection, found)
+            name, offset = read_string(payload, offset)
+            (id,) = ID.unpack_from(payload, offset)
+            (milliseconds,) = TIME_LEFT.unpack_from(payload, offset + ID.size)
+            self.listening.pop(id, None)
+            body = payload[offset + ID.size + TIME_LEFT.size :]
+            store.parking.park(connection, name, body, milliseconds)
         elif kind == Kind.FLUSH:
             store.flush()
             self._server.tell_flushed()
@@ -300,9 +303,8 @@ class Connection:
             answered, self._answered = self._answered, 0
             self._emit(pack(Kind.ANSWERED, ID.pack(answered)))
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, reason: int = Reason.FULL) -> None:
         self._emit_answers()
-        reason = Reason.FULL if why in (Drop.FULL, Drop.MEMORY) else Reason.LIMIT
         self._emit(pack(Kind.REFUSED, bytes((reason,)) + why.encode()))
 
     def _emit(self, frame: bytes) -> None:

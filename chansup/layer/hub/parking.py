@@ -10,6 +10,7 @@ former name reaches it, too.
 from collections import deque
 from typing import TYPE_CHECKING
 
+from chansup.layer.hub import limits
 from chansup.layer.hub.channel import Channel, Group, Hold, Message
 from chansup.layer.hub.drops import Drop
 
@@ -49,14 +50,24 @@ class Parking:
             former.successor = channel
             hold.predecessor = former
 
-    def park(self, connection: bytes, channel: Channel) -> None:
-        """Keep a channel, its process says that the connection leaves it."""
-        if channel.connection != connection:
+    def park(self, connection: bytes, name: bytes, body: bytes, milliseconds: int) -> None:
+        """Keep a channel: its process says that the connection leaves it.
+
+        `body` is of the message that it had taken and perhaps not dealt with, if there is one.
+        """
+        store = self._store
+        channel = store.channels.get(name)
+        if channel is None or channel.connection != connection or channel.name != name:
             return
-        if channel.reader is not None:
-            self._store.stop_reading(channel)
-        if self._store.channels.get(channel.name) is channel:
-            self._keep(channel, self._store.now)
+        store.take_back(channel)
+        if body and store.memory.has(limits.MESSAGE + len(body)):
+            message = Message(body, 0, store.now, store.now + milliseconds / 1000)
+            store.keep(message)
+            store.give_back(channel, [message])
+        if channel.successor is not None:
+            self.succeed(channel)
+        else:
+            self._keep(channel, store.now)
 
     def keep(self, channel: Channel) -> bool:
         """Say whether to keep a channel though its process has gone."""

@@ -206,7 +206,8 @@ class Store:
 
     def give_back(self, channel: Channel, messages: list[Message]) -> None:
         """Put messages, which are counted already, back to the head, the oldest first."""
-        channel.entries.extendleft(reversed(messages))
+        for place, message in enumerate(messages, channel.sent):
+            channel.entries.insert(place, message)
         if channel.specific:
             for message in messages:
                 self._count_waiting(channel, message, 1)
@@ -247,14 +248,18 @@ class Store:
 
     def stop_reading(self, channel: Channel) -> None:
         """Take back what was delivered from a channel with "!", and not taken."""
+        self.take_back(channel)
+        if channel.successor is not None:
+            self.parking.succeed(channel)
+        self.consider(channel)
+
+    def take_back(self, channel: Channel) -> None:
+        """Do the same, and nothing of what follows from it."""
         if channel.process is not None:
             for place in range(channel.sent):
                 self._count_waiting(channel, channel.entries[place], 1)
         channel.sent = 0
         channel.reader = None
-        if channel.successor is not None:
-            self.parking.succeed(channel)
-        self.consider(channel)
 
     # Groups
 

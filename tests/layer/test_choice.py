@@ -1,0 +1,168 @@
+"""Which layer a site gets, and where its hub is."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chansup.layer import ChannelLayer, LocalChannelLayer, NoHub, discovery
+from chansup.layer.choice import make
+from chansup.layer.discovery import Place
+from chansup.layer.errors import LayerConfigError
+from chansup.supervisor import runtime
+from tests.layer.hubs import Hub
+
+
+@pytest.fixture(autouse=True)
+def _no_site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (discovery.VARIABLE, discovery.CONFIG_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def say(monkeypatch: pytest.MonkeyPatch, **place: Any) -> None:
+    monkeypatch.setenv(discovery.VARIABLE, json.dumps(place))
+
+
+def test_the_environment_says_which(monkeypatch: pytest.MonkeyPatch, shared_hub: Hub) -> None:
+    say(monkeypatch, address=shared_hub.path, options={"capacity": 7, "expiry": 5})
+    layer = ChannelLayer(expiry=9)
+    assert isinstance(layer, LocalChannelLayer)
+    assert (layer.capacity, layer.expiry) == (7, 9)
+    asyncio.run(layer.send("alpha", {}))
+    asyncio.run(layer.flush())
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"adress": "x"}', '{"backend": 3}', '{"options": []}']
+)
+def test_an_environment_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(discovery.VARIABLE, text)
+    with pytest.raises(LayerConfigError, match=discovery.VARIABLE):
+        ChannelLayer()
+
+
+def test_without_anything_it_says_what_to_do() -> None:
+    with pytest.raises(NoHub, match=r"chansup\.toml"):
+        ChannelLayer()
+
+
+def test_outside_of_chansup_the_hub_is_found_through_the_config(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared_hub: Hub
+) -> None:
+    config = tmp_path / "chansup.toml"
+    config.write_text('[supervisor]\nruntime_directory = "run"\n[channel_layer]\ncapacity = 4\n')
+    with pytest.raises(NoHub, match=r"chansup -c .*chansup\.toml run"):
+        ChannelLayer()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "hub.sock").symlink_to(shared_hub.path)
+    with pytest.raises(NoHub):
+        ChannelLayer()  # a link is no socket
+    (tmp_path / "run" / "hub.sock").unlink()
+    os.link(shared_hub.path, tmp_path / "run" / "hub.sock")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    layer = ChannelLayer()
+    assert layer.capacity == 4
+    asyncio.run(layer.send("alpha", {}))
+    asyncio.run(layer.flush())
+    monkeypatch.chdir("/")
+    monkeypatch.setenv(discovery.CONFIG_VARIABLE, str(config))
+    assert LocalChannelLayer().capacity == 100
+
+
+@pytest.mark.parametrize("configured", [None, "run", "/somewhere/else"])
+@pytest.mark.parametrize("session", ["", "/nowhere", "here"])
+def test_the_supervisor_has_the_same_runtime_directories(
+    tmp_path: Path, configured: str | None, session: str
+) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path) if session == "here" else session}
+    config = tmp_path / "chansup.toml"
+    found = discovery.runtime_directories(config, configured, environ)
+    assert found == runtime._candidates(config, configured, environ)
+
+
+def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = pytest.importorskip("channels_redis.core")
+    from channels_redis.pubsub import RedisPubSubChannelLayer
+
+    say(monkeypatch, backend="redis://localhost:1", options={"capacity": 5, "prefix": "x"})
+    layer = ChannelLayer()
+    assert type(layer) is core.RedisChannelLayer
+    assert layer.hosts == [{"address": "redis://localhost:1"}]
+    assert (layer.capacity, layer.prefix) == (5, "x")
+    layer = ChannelLayer(backend=["redis://one", "rediss://two"], capacity=3)
+    assert (layer.ring_size, layer.capacity) == (2, 3)
+    assert isinstance(ChannelLayer(backend="redis://x", pubsub=True), RedisPubSubChannelLayer)
+    layer = ChannelLayer(backend="redis+sentinel://:pa%40ss@one:1,two/mymaster/2")
+    assert layer.hosts == [
+        {
+            "sentinels": [("one", 1), ("two", 26379)],
+            "master_name": "mymaster",
+            "db": 2,
+            "password": "pa@ss",
+        }
+    ]
+    with pytest.raises(LayerConfigError, match="colour"):
+        ChannelLayer(colour="red")
+
+
+@pytest.mark.parametrize("backend", ["http://x", "redis+sentinel://one", [], ["local"], [3]])
+def test_backends_that_make_no_sense(backend: Any) -> None:
+    with pytest.raises(LayerConfigError, match=r"backend|hosts"):
+        make(Place(backend), {})
+
+
+@pytest.mark.parametrize(
+    ("backend", "extra", "module"),
+    [
+        ("redis://x", "redis", "channels_redis.core"),
+        ("amqp://x", "rabbitmq", "channels_rabbitmq.core"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, backend: str, extra: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(LayerConfigError, match=rf"chansup\[{extra}\]"):
+        make(Place(backend), {})
+
+
+def test_rabbitmq(monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    module = types.ModuleType("channels_rabbitmq.core")
+    module.RabbitmqChannelLayer = dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "channels_rabbitmq.core", module)
+    made = make(Place("amqp://guest@x/vhost", None, {"expiry": 3}), {"local_capacity": 4})
+    assert made == {"host": "amqp://guest@x/vhost", "expiry": 3, "local_capacity": 4}
+
+
+def test_nothing_needs_channels(tmp_path: Path, shared_hub: Hub) -> None:
+    """chansup.layer works where Channels is not installed."""
+    import subprocess
+
+    script = f"""
+import sys
+for name in ("channels", "channels.layers", "channels.exceptions", "django"):
+    sys.modules[name] = None
+import asyncio, chansup.layer
+from chansup.layer import ChannelFull, LocalChannelLayer
+layer = LocalChannelLayer({shared_hub.path!r}, channel_capacity={{"one*": 1}})
+async def main():
+    await layer.send("one.1", {{"type": "x"}})
+    try:
+        await layer.send("one.1", {{"type": "x"}})
+    except ChannelFull:
+        print("full")
+    await layer.flush()
+    await layer.close()
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("full\n", "")

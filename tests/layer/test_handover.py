@@ -1,0 +1,263 @@
+"""A WebSocket moves between two processes; what comes meanwhile reaches it once and in order."""
+
+import asyncio
+import contextvars
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from chansup.layer import LocalChannelLayer
+from chansup.protocol.connection import Connection, connection
+from tests.layer.hubs import Hub
+
+_ids = (f"handover-{number}" for number in itertools.count())
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+async def inside(one: Connection, coroutine: Any) -> Any:
+    """Await something in the context of a connection, as the relay runs an app."""
+    context = contextvars.copy_context()
+    context.run(connection.set, one)
+    return await asyncio.get_running_loop().create_task(coroutine, context=context)
+
+
+class Worker:
+    """What the app of one WebSocket does in one worker."""
+
+    def __init__(self, hub: Hub, id: str) -> None:
+        self.layer = LocalChannelLayer(hub.path)
+        self.connection = Connection(id)
+        self.name = ""
+
+    async def open(self, *groups: str) -> None:
+        self.name = await inside(self.connection, self.layer.new_channel())
+        for group in groups:
+            await self.join(group)
+
+    async def join(self, group: str) -> None:
+        await inside(self.connection, self.layer.group_add(group, self.name))
+
+    async def receive(self) -> int:
+        received = inside(self.connection, self.layer.receive(self.name))
+        message = await asyncio.wait_for(received, 10)
+        return int(message["number"])
+
+    async def leave(self, *groups: str) -> None:
+        self.connection.leaving = True
+        for group in groups:
+            await inside(self.connection, self.layer.group_discard(group, self.name))
+
+    async def nothing_more(self) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(inside(self.connection, self.layer.receive(self.name)), 0.1)
+
+
+@pytest.fixture
+def id() -> str:
+    return next(_ids)
+
+
+def test_messages_wait_for_the_next_process(shared_hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old, new = Worker(shared_hub, id), Worker(shared_hub, id)
+        await old.open("lions", "geese")
+        await sender.group_send("lions", {"number": 1})
+        assert await old.receive() == 1
+        waiting = asyncio.ensure_future(inside(old.connection, old.layer.receive(old.name)))
+        await asyncio.sleep(0.02)
+        await old.leave("lions", "geese")
+        waiting.cancel()
+        await sender.group_send("lions", {"number": 2})
+        await sender.group_send("geese", {"number": 3})
+        await sender.send(old.name, {"number": 4})
+        await new.open()
+        await sender.group_send("lions", {"number": 5})
+        receiving = asyncio.ensure_future(new.receive())
+        await asyncio.sleep(0.05)
+        assert not receiving.done()  # for it may be that it does not join the lions again
+        await new.join("geese")
+        await new.join("lions")
+        await sender.group_send("geese", {"number": 6})
+        assert await receiving == 2
+        assert [await new.receive() for _ in range(4)] == [3, 4, 5, 6]
+        await sender.send(old.name, {"number": 7})  # the former name leads to the new place
+        await sender.send(new.name, {"number": 8})
+        assert [await new.receive() for _ in range(2)] == [7, 8]
+        await new.nothing_more()
+        await new.layer.group_discard("lions", new.name)
+        await new.layer.group_discard("geese", new.name)
+        assert (await sender.statistics())["memberships"] == 0
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_what_the_old_process_had_in_hand_when_it_was_told_goes_along(
+    shared_hub: Hub, id: str
+) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old, new = Worker(shared_hub, id), Worker(shared_hub, id)
+        await old.open("lions")
+        for number in (1, 2, 3):
+            await sender.group_send("lions", {"number": number})
+        assert await old.receive() == 1
+        # received, but Channels never hands it to a consumer that has ended meanwhile
+        assert await old.receive() == 2
+        await old.leave("lions")
+        await new.open("lions")
+        assert [await new.receive() for _ in range(2)] == [2, 3]
+        await new.nothing_more()
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_a_new_process_that_is_too_early_waits_for_the_old_one(shared_hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old, new = Worker(shared_hub, id), Worker(shared_hub, id)
+        await old.open("lions")
+        waiting = asyncio.ensure_future(old.receive())
+        await asyncio.sleep(0.02)
+        await new.open("lions")
+        receiving = asyncio.ensure_future(new.receive())
+        await sender.group_send("lions", {"number": 1})
+        assert await waiting == 1  # it has it, so the new one must not get it
+        await sender.group_send("lions", {"number": 2})
+        await asyncio.sleep(0.02)
+        assert not receiving.done()
+        await old.leave("lions")
+        await sender.group_send("lions", {"number": 3})
+        # The first was in hand: whether it was dealt with is not known, so it goes along.
+        assert [await receiving, await new.receive(), await new.receive()] == [1, 2, 3]
+        await new.nothing_more()
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_after_a_crash_the_next_process_takes_over_too(shared_hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old, new = Worker(shared_hub, id), Worker(shared_hub, id)
+        await old.open("lions")
+        receiving = asyncio.ensure_future(old.receive())
+        await asyncio.sleep(0.02)
+        await sender.group_send("lions", {"number": 1})
+        assert await receiving == 1
+        await sender.group_send("lions", {"number": 2})  # delivered, not taken
+        await old.layer.close()  # for the hub it is as if the process was killed
+        await sender.group_send("lions", {"number": 3})
+        await new.open("lions")
+        await sender.group_send("lions", {"number": 4})
+        assert [await new.receive() for _ in range(3)] == [2, 3, 4]
+        for layer in (sender, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_a_group_that_is_not_joined_again_keeps_the_rest_waiting_only_for_a_while(
+    shared_hub: Hub, id: str
+) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old, new = Worker(shared_hub, id), Worker(shared_hub, id)
+        await old.open("lions", "geese")
+        await old.leave("lions", "geese")
+        await sender.group_send("geese", {"number": 1})
+        await sender.group_send("lions", {"number": 2})
+        await new.open("lions")
+        assert await new.receive() == 2
+        assert (await sender.statistics())["dropped"]["moved"]
+        await sender.group_send("geese", {"number": 3})
+        await new.nothing_more()
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_leaving_for_good_discards(shared_hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old = Worker(shared_hub, id)
+        await old.open("lions")
+        waiting = asyncio.ensure_future(old.receive())
+        await asyncio.sleep(0.02)
+        await inside(old.connection, old.layer.group_discard("lions", old.name))
+        waiting.cancel()
+        await asyncio.sleep(0.02)
+        found = await sender.statistics()
+        assert found["memberships"] == found["parked"] == 0
+        await sender.close()
+        await old.layer.close()
+
+    run(tried())
+
+
+@pytest.mark.slow
+def test_many_moves_under_load_lose_and_double_nothing(shared_hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        chance = random.Random(6)
+        groups = ("lions", "geese")
+        got: list[int] = []
+        sent = 0
+        ended = False
+
+        async def send() -> None:
+            nonlocal sent
+            while not ended:
+                sent += 1
+                await sender.group_send(chance.choice(groups), {"number": sent})
+                await asyncio.sleep(0.0005)
+
+        async def consume(worker: Worker) -> None:
+            while True:
+                received = await worker.layer.receive(worker.name)
+                got.append(received["number"])
+
+        worker = Worker(shared_hub, id)
+        await worker.open(*groups)
+        sending = asyncio.create_task(send())
+        layers = [worker.layer]
+        for _ in range(15):
+            consuming = asyncio.ensure_future(inside(worker.connection, consume(worker)))
+            await asyncio.sleep(chance.uniform(0.005, 0.03))
+            if chance.random() < 0.5:
+                await worker.leave(*groups)  # and then Channels cancels its receiver
+            else:
+                worker.connection.leaving = True
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+            await asyncio.sleep(chance.uniform(0, 0.01))
+            worker = Worker(shared_hub, id)
+            layers.append(worker.layer)
+            await worker.open(*groups)
+        ended = True
+        await sending
+        while len(got) < sent:
+            got.append(await worker.receive())
+        assert got == list(range(1, sent + 1))
+        for layer in (sender, *layers):
+            await layer.close()
+
+    run(tried())
