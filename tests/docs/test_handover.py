@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chansup.config.schema import Workers
 from chansup.config.structure import fields
+from chansup.project import Project, render
 from chansup.relay import credits, scopes
 from chansup.relay.appworker import websocket as worker_side
 from chansup.relay.interface import attachment, upload
@@ -48,6 +50,16 @@ def consumer(text: str) -> str:
     return AROUND_A_CONSUMER.format(consumer=text)
 
 
+def test_init_writes_what_the_readme_says(tmp_path: Path) -> None:
+    (written,) = (
+        block
+        for block in blocks(ROOT / "README.md")
+        if "part, written by chansup init" in block.notes
+    )
+    project = Project(directory=tmp_path, asgi="mysite.asgi:application", has_websockets=True)
+    assert written.text in render(project)
+
+
 @pytest.mark.slow
 def test_the_consumer_does_the_same_as_the_app(scene: Scene) -> None:
     pytest.importorskip("channels")
@@ -72,15 +84,15 @@ def synchronous(text: str) -> str:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", [str, synchronous], ids=["asynchronous", "synchronous"])
 @pytest.mark.parametrize("extension", [None, {"count": 2, "reason": "crash", "checkpoint": "ab"}])
-def test_the_consumer_runs_in_both_modes(kind: type, extension: dict[str, object] | None) -> None:
+def test_the_consumer_runs_in_both_modes(kind: type, extension: dict[str, Any] | None) -> None:
     pytest.importorskip("channels")
     from django.conf import settings
 
     if not settings.configured:
         settings.configure()
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     exec(kind(block("consumer").text), namespace)
-    app = namespace["Memory"].as_asgi()  # type: ignore[attr-defined]
+    app = namespace["Memory"].as_asgi()
     sent = asyncio.run(conversation(app, extension, ["c"]))
     if extension is None:
         assert sent == [("websocket.accept",), ("websocket.send", "hello"), ("websocket.send", "c")]
@@ -91,22 +103,22 @@ def test_the_consumer_runs_in_both_modes(kind: type, extension: dict[str, object
 
 
 async def conversation(
-    app: object, extension: dict[str, object] | None, said: list[str]
-) -> list[tuple[object, ...]]:
-    sent: list[tuple[object, ...]] = []
+    app: Any, extension: dict[str, Any] | None, said: list[str]
+) -> list[tuple[Any, ...]]:
+    sent: list[tuple[Any, ...]] = []
     events = [
         {"type": "websocket.connect"},
         *({"type": "websocket.receive", "text": t} for t in said),
     ]
     done = asyncio.Event()
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> dict[str, Any]:
         if events:
             return events.pop(0)
         await done.wait()
         return {"type": "websocket.disconnect", "code": 1012}
 
-    async def send(message: dict[str, object]) -> None:
+    async def send(message: dict[str, Any]) -> None:
         value = message.get("text") or message.get("checkpoint")
         sent.append((message["type"], value) if value else (message["type"],))
         if value and not events:
@@ -114,7 +126,7 @@ async def conversation(
 
     extensions = {} if extension is None else {"chansup.handover": extension}
     scope = {"type": "websocket", "path": "/", "headers": [], "extensions": extensions}
-    await app(scope, receive, send)  # type: ignore[operator]
+    await app(scope, receive, send)
     return sent
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -34,7 +35,7 @@ window.WebSocket = class extends window.WebSocket {
   }
 };
 """
-# Writes as a person does, ten times a second. How much was said so far is in `said`.
+# Says something four times a second. How much was said so far is in `said`.
 TALK = """
 const who = arguments[0];
 const input = document.getElementById("text");
@@ -43,7 +44,7 @@ window.talking = setInterval(() => {
   window.said += 1;
   input.value = `${who} ${window.said}`;
   document.getElementById("composer").requestSubmit();
-}, 100);
+}, 250);
 """
 UNSENT = "document.querySelectorAll('.unsent').length"
 TEXTS = "[...document.querySelectorAll('#messages .text')].map(text => text.textContent)"
@@ -90,7 +91,7 @@ class Room:
             self.browser.switch(tab)
             yield who
 
-    def js(self, expression: str) -> list[object]:
+    def js(self, expression: str) -> list[Any]:
         """Return the value of an expression in every tab."""
         return [self.browser.js(expression) for _ in self._each()]
 
@@ -99,13 +100,15 @@ class Room:
         for _ in self._each():
             self.browser.wait_js(expression)
 
+    def _wait_for_texts(self, texts: list[str]) -> None:
+        """Wait until the current tab shows these."""
+        self.browser.wait(lambda: set(texts) <= set(self.browser.js(TEXTS)), f"waiting for {texts}")
+
     def let_talk(self, more: int) -> None:
         """Wait until every tab has said so much more, and has seen that it arrived."""
         for who in self._each():
             text = f"{who} {self.browser.js('said') + more}"
-            self.browser.wait(
-                lambda text=text: text in self.browser.js(TEXTS), f"waiting for {text}"
-            )
+            self._wait_for_texts([text])
 
     def assert_nothing_reconnected(self) -> None:
         for _ in self._each():
@@ -125,9 +128,7 @@ class Room:
             said[who] = [f"{who} {number + 1}" for number in range(self.browser.js("said"))]
         for _ in self._each():
             last = [texts[-1] for texts in said.values()]
-            self.browser.wait(
-                lambda last=last: set(last) <= set(self.browser.js(TEXTS)), f"waiting for {last}"
-            )
+            self._wait_for_texts(last)
             seen = self.browser.js(TEXTS)
             for who, texts in said.items():
                 arrived = [text for text in seen if text.startswith(f"{who} ")]
