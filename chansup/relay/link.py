@@ -130,6 +130,7 @@ class Link:
                 written = 0
             except OSError as error:
                 # Not from here: whoever sends is in the middle of something.
+                self._unsent = rest
                 self._loop.call_soon(self.lose, error.strerror or str(error))
                 return False
             self._written_at = self._loop.time()

@@ -199,6 +199,48 @@ def test_who_decides_late_is_asked_once_at_the_end_of_the_turn(run: Any) -> None
     run(scenario)
 
 
+def test_who_is_in_a_hurry_is_written_at_once_after_a_quiet_time(run: Any) -> None:
+    async def scenario() -> None:
+        async with linked() as (side, peer):
+            await asyncio.sleep(0.01)
+            side.link.hurry()  # for nothing
+            for number in range(3):
+                side.link.send(body(1, number))
+            side.link.hurry()
+            peer.read_now()
+            assert len(peer.frames) == 3
+            side.link.send(body(1, 3))
+            side.link.hurry()  # soon after: shares the write at the end of this turn
+            side.link.send(body(1, 4))
+            await asyncio.sleep(0)
+            peer.read_now()
+            assert [frame[3] for frame in peer.frames] == [0, 1, 2, 3, 4]
+            crowd(side)
+            await asyncio.sleep(0.01)
+            size = side.link._size
+            side.link.hurry()  # nothing goes while the peer does not read
+            assert side.link._size == size
+            side.link.close()
+            side.link.hurry()
+
+    run(scenario)
+
+
+def test_an_error_while_writing_is_told_after_whoever_sends_has_done(run: Any) -> None:
+    async def scenario() -> None:
+        async with linked() as (side, peer):
+            peer.socket.close()
+            side.link.send(body(1, 0))
+            assert not side.link.flush()
+            assert side.lost == []
+            assert not side.link.flush()
+            await until(lambda: side.lost)
+            await asyncio.sleep(0.01)
+            assert len(side.lost) == 1
+
+    run(scenario)
+
+
 def test_flush_says_whether_all_has_left_and_flushed_waits_for_it(run: Any) -> None:
     async def scenario() -> None:
         async with linked() as (side, peer):
