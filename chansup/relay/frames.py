@@ -75,13 +75,20 @@ def pack(kind: int, flags: int, stream: int, number: int, payload: bytes = b"") 
     return HEADER.pack(len(payload), kind, flags, stream, number) + payload
 
 
+def pieces(payload: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield a payload of any size in parts that fit in a frame, each with whether it is the last.
+
+    An empty payload is one empty part.
+    """
+    last = max(0, (len(payload) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
+    for offset in range(0, last + 1, MAX_PAYLOAD):
+        yield payload[offset : offset + MAX_PAYLOAD], offset == last
+
+
 def split(kind: int, flags: int, stream: int, number: int, payload: bytes) -> Iterator[bytes]:
     """Yield a payload of any size as frames."""
-    last = max(0, (len(payload) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
-    for offset in range(0, last, MAX_PAYLOAD):
-        piece = payload[offset : offset + MAX_PAYLOAD]
-        yield pack(kind, flags | MORE, stream, number, piece)
-    yield pack(kind, flags, stream, number, payload[last:])
+    for piece, is_last in pieces(payload):
+        yield pack(kind, flags if is_last else flags | MORE, stream, number, piece)
 
 
 class Decoder:

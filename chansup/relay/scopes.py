@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from chansup.errors import ChansupError
+from chansup.relay.frames import PROTOCOL, FrameError
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -118,6 +119,20 @@ decode_accept = _decoder(tuple[str | None, Headers])
 decode_event = _decoder(dict[str, Any])
 decode_checkpoint: Callable[[bytes], Any] = _decoder(object)
 decode_websocket_scope = _decoder(WebSocketScope)
+
+
+def greeted(payload: bytes) -> Hello:
+    """Return what the other side says of itself. Raises FrameError where we cannot talk to it."""
+    try:
+        hello = decode_hello(payload)
+    except msgspec.DecodeError as error:
+        raise FrameError(f"no greeting: {error}") from None
+    if hello.protocol != PROTOCOL:
+        raise FrameError(
+            f"it speaks version {hello.protocol} of the relay, this side {PROTOCOL}: "
+            "`chansup restart interface` brings both to the same version"
+        )
+    return hello
 
 
 def encode_http(scope: Scope, arrived: float) -> bytes:

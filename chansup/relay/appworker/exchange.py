@@ -17,6 +17,7 @@ from chansup.relay.frames import (
     FrameError,
     Kind,
     pack,
+    pieces,
     split,
 )
 from chansup.relay.streams import TO_WORKER, State, advance
@@ -214,9 +215,7 @@ class Exchange:
         if self._head is not None:
             self.emit()
         link = self._interface.link
-        last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
-        for offset in range(0, last + 1, MAX_PAYLOAD):
-            piece = body[offset : offset + MAX_PAYLOAD]
+        for piece, is_last in pieces(body):
             if not piece and more:
                 return
             window = self._window
@@ -230,7 +229,7 @@ class Exchange:
                     raise ClientDisconnected
             window.sent(len(piece))
             self._parts_out += 1
-            ends = END if offset == last and not more else 0
+            ends = END if is_last and not more else 0
             link.send(pack(Kind.BODY, ends, self._stream, self._parts_out, piece))
         if not more and not self._trailers:
             self._completed()

@@ -12,7 +12,7 @@ from chansup.relay import scopes
 from chansup.relay.appworker.exchange import SAFE_METHODS, Exchange
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
-from chansup.relay.frames import FAILED, MAX_PAYLOAD, MORE, PROTOCOL, Frame, FrameError, Kind, pack
+from chansup.relay.frames import FAILED, MAX_PAYLOAD, MORE, Frame, FrameError, Kind, pack
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -72,13 +72,7 @@ class Interface:
             raise FrameError(f"a frame of kind {kind}")
 
     def _greet(self, payload: bytes) -> None:
-        try:
-            hello = scopes.decode_hello(payload)
-        except msgspec.DecodeError as error:
-            raise FrameError(f"no greeting: {error}") from None
-        if hello.protocol != PROTOCOL:
-            raise FrameError(f"it speaks version {hello.protocol} of the relay, we {PROTOCOL}")
-        self.name = hello.name
+        self.name = scopes.greeted(payload).name
         self.greeted = True
         self.worker.joined(self)
 

@@ -24,6 +24,7 @@ from chansup.relay.frames import (
     FrameError,
     Kind,
     pack,
+    pieces,
     split,
 )
 from chansup.relay.streams import TO_WORKER, State, advance
@@ -312,7 +313,7 @@ class WebSocket:
             wake(self._waiter)
 
     async def _send_parts(self, body: bytes, more: bool) -> None:
-        for piece, is_last in _pieces(body):
+        for piece, is_last in pieces(body):
             if piece or not more:
                 await self._ready_for(len(piece))
                 self._parts_out += 1
@@ -335,7 +336,7 @@ class WebSocket:
             self._unsent = [flags, number, payload]
             link.send_late(self)
             return
-        for piece, is_last in _pieces(payload):
+        for piece, is_last in pieces(payload):
             await self._ready_for(len(piece))
             more = 0 if is_last else MORE
             link.send(pack(Kind.MESSAGE, flags | more, self._stream, number, piece))
@@ -374,9 +375,3 @@ class WebSocket:
     def _send_all(self, frames: Iterator[bytes]) -> None:
         for frame in frames:
             self._interface.link.send(frame)
-
-
-def _pieces(payload: bytes) -> Iterator[tuple[bytes, bool]]:
-    last = max(0, (len(payload) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
-    for offset in range(0, last + 1, MAX_PAYLOAD):
-        yield payload[offset : offset + MAX_PAYLOAD], offset == last

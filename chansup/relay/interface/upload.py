@@ -10,7 +10,7 @@ from typing import Any
 
 from chansup.protocol import relay_board as board
 from chansup.relay.credits import WINDOW, Window
-from chansup.relay.frames import END, MAX_PAYLOAD, FrameError, Kind, pack
+from chansup.relay.frames import END, FrameError, Kind, pack, pieces
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
@@ -54,7 +54,7 @@ class Upload:
         self._number = 0
         self._attempt += 1
         if self._retained or self.is_complete:
-            for piece, is_last in _pieces(b"".join(self._retained)):
+            for piece, is_last in pieces(b"".join(self._retained)):
                 self._send(piece, END if self.is_complete and is_last else 0)
         wake(self._credited)
 
@@ -103,7 +103,7 @@ class Upload:
 
     async def _pass_on(self, body: bytes) -> None:
         attempt = self._attempt
-        for piece, is_last in _pieces(body):
+        for piece, is_last in pieces(body):
             while self._window is not None and self._link is not None:
                 if not self._window.is_open:
                     self._counts.add(board.EXHAUSTED)
@@ -127,12 +127,3 @@ class Upload:
     async def _credit(self) -> None:
         self._credited = self._loop.create_future()
         await self._credited
-
-
-def _pieces(body: bytes) -> list[tuple[bytes, bool]]:
-    """Return the body in pieces of a frame, each with whether it is the last."""
-    last = max(0, (len(body) - 1) // MAX_PAYLOAD) * MAX_PAYLOAD
-    return [
-        (body[offset : offset + MAX_PAYLOAD], offset == last)
-        for offset in range(0, last + 1, MAX_PAYLOAD)
-    ]

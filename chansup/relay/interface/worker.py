@@ -5,12 +5,10 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from chansup.protocol import relay_board as board
 from chansup.relay import scopes
 from chansup.relay.credits import Budget
-from chansup.relay.frames import FINISHED, MAX_STREAM, PROTOCOL, Frame, FrameError, Kind, pack
+from chansup.relay.frames import FINISHED, MAX_STREAM, Frame, FrameError, Kind, pack
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -173,15 +171,7 @@ class Worker:
             raise FrameError(f"a frame of kind {kind}")
 
     def _greet(self, payload: bytes) -> None:
-        try:
-            hello = scopes.decode_hello(payload)
-        except msgspec.DecodeError as error:
-            raise FrameError(f"no greeting: {error}") from None
-        if hello.protocol != PROTOCOL:
-            raise FrameError(
-                f"it speaks version {hello.protocol} of the relay, this interface {PROTOCOL}: "
-                "`chansup restart interface` brings both to the same version"
-            )
+        scopes.greeted(payload)
         self.usable = True
         self.pool.worker_usable(self)
 
