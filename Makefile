@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format pytest other-pythons bench clean venv system
+.PHONY: help demo test check format pytest other-pythons bench clean venv system subjects
 
 help:
 	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000)'
@@ -54,7 +54,11 @@ format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-pytest: venv system
+# The test suites of others, which are run through the relay.
+subjects: venv
+	@scripts/subjects $(VENV)
+
+pytest: venv system subjects
 	$(BIN)/python -m pytest $(PYTEST)
 
 # One after the other: they share the cores with what they start.

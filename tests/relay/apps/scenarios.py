@@ -388,6 +388,21 @@ async def trailers(record):
     )
 
 
+async def trailers_first(record):
+    await record.send({"type": "http.response.trailers", "headers": [(b"x-sum", b"13")]})
+
+
+async def trailers_late(record):
+    await answer(record)
+    await record.send({"type": "http.response.trailers", "headers": [(b"x-sum", b"13")]})
+
+
+async def hint_late(record):
+    await start(record)
+    await record.send({"type": "http.response.early_hint", "links": [b"</a.js>; rel=preload"]})
+    await body(record, b"end")
+
+
 async def early_hint(record):
     if "http.response.early_hint" not in record.scope.get("extensions", {}):
         await answer(record, b"not offered")

@@ -37,6 +37,8 @@ def check(pair: Pair, cases: Iterable[Case], **more: Any) -> None:
     with ThreadPoolExecutor(3) as several:
         found = list(chain(*several.map(lambda case: compare(pair, case, **more), playable)))
     assert not found, "\n".join(found)
+    # Whatever an app does, it breaks nothing but its own exchange.
+    assert "given up" not in pair.relayed.output(), pair.relayed.output()[-3000:]
 
 
 def compare(pair: Pair, case: Case, **more: Any) -> list[str]:

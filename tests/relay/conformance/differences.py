@@ -31,13 +31,13 @@ class Difference:
 
 
 # Apps that break the rules, or raise before a response: the relay answers in its own words.
-NO_RESPONSE = r"raises|silent|no_start|nonsense|(deny_raises|deny_returns|send_first)"
+NO_RESPONSE = (
+    r"raises|silent|no_start|nonsense|trailers_first|(deny_raises|deny_returns|send_first)"
+)
 BROKEN_WEBSOCKET = (
     r"accept_raises|accept_returns|receive_raises|accept_twice|bad_message|bad_text|send_closed"
 )
-MISUSE = (
-    r"bad_type|bad_text|bad_message|body_twice|send_first|send_closed|start_twice|no_start|nonsense"
-)
+MISUSE = r"bad_type|bad_text|bad_message|body_twice|send_first|send_closed|start_twice|no_start|nonsense|trailers_first|trailers_late|hint_late"
 
 DIFFERENCES = [
     Difference(
