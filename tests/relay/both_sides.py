@@ -41,7 +41,7 @@ POOL = {
     "drain_spread": 0.1,
     "stop_timeout": 5.0,
 }
-PATIENCE = 5.0  # seconds
+PATIENCE = 10.0  # seconds
 
 
 class InHand:

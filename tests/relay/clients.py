@@ -26,7 +26,7 @@ class Client:
 
     async def until(self, event_type: str, count: int = 1) -> MutableMapping[str, Any]:
         """Return the last of `count` events of a type."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while True:
                 found = [event for event in self.sent if event["type"] == event_type]
                 if len(found) >= count:
@@ -34,7 +34,7 @@ class Client:
                 self.news.clear()
                 await self.news.wait()
 
-    async def end(self, patience: float = 5.0) -> BaseException | None:
+    async def end(self, patience: float = 10.0) -> BaseException | None:
         """Wait until the app has returned. Return what it raised."""
         done, _ = await asyncio.wait([self.task], timeout=patience)
         assert done, f"it never ended, after {self.sent}"

@@ -78,14 +78,14 @@ class Stranger:
     async def _read(self) -> bool:
         loop = asyncio.get_running_loop()
         try:
-            data = await asyncio.wait_for(loop.sock_recv(self.socket, 2**18), 3)
+            data = await asyncio.wait_for(loop.sock_recv(self.socket, 2**18), 10)
         except ConnectionError:
             return False
         self.frames += self._decoder.feed(data)
         return bool(data)
 
     async def is_turned_away(self) -> bool:
-        """Wait until the other side closes. Say whether it does so within 3 seconds."""
+        """Wait until the other side closes. Say whether it does so within 10 seconds."""
         try:
             while await self._read():
                 pass

@@ -89,7 +89,7 @@ class Credits(RuleBasedStateMachine):
 
 
 TestCredits = Credits.TestCase
-TestCredits.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestCredits.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_a_receiver_reports_before_the_sender_has_to_stop() -> None:

@@ -239,7 +239,7 @@ def spoken_to_interface(data: bytes, size: int) -> None:
     run(scenario)
 
 
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=40)
 SIZES = st.sampled_from([7, 1000, 2**20])
 SIDES = pytest.mark.parametrize("side", ["worker", "interface"])
 

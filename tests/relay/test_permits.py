@@ -235,7 +235,7 @@ class PermitsMachine(RuleBasedStateMachine):
 
 
 TestPermits = PermitsMachine.TestCase
-TestPermits.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestPermits.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 def saturated(concurrency: int, interfaces: int) -> Site:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chansup.relay import scopes
 from chansup.relay.scopes import Resumption, ScopeError
 
-QUICK = settings(deadline=None, max_examples=80)
+QUICK = settings(deadline=None, max_examples=40)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 HEADERS = st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=30)), max_size=8)
 ADDRESSES = st.one_of(
@@ -234,7 +234,7 @@ SAMPLES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     st.one_of(st.binary(max_size=60), st.sampled_from(SAMPLES)),
     st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4),
