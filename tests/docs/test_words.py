@@ -16,6 +16,7 @@ from chansup.relay import credits, frames
 from chansup.relay.frames import Kind
 from chansup.relay.interface.phases import COURSE
 from chansup.relay.link import _CROWDED
+from chansup.relay.streams import TO_INTERFACE, TO_WORKER, State
 from chansup.supervisor.states import TRANSITIONS
 from tests.docs.pages import (
     PAGES,
@@ -137,6 +138,29 @@ def test_the_table_of_phases() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("header", "course_of"), [("to the worker", TO_WORKER), ("to the interface", TO_INTERFACE)]
+)
+def test_the_tables_of_streams(header: str, course_of: dict[int, dict[int, int]]) -> None:
+    said = {}
+    for state, stays, goes_on in table(DOCS / "architecture.md", header, "stays"):
+        course = dict.fromkeys(re.findall(r"`(\w+)`", stays), state)
+        for kind, end, after in re.findall(r"`(\w+)`( with the end)? → `(\w+)`", goes_on):
+            course[kind + end] = f"`{after}`"
+        said[state] = course
+    assert said == {
+        f"`{_name(State, state)}`": {
+            _name(Kind, kind & 0xFF) + " with the end" * (kind > 0xFF): f"`{_name(State, after)}`"
+            for kind, after in course.items()
+        }
+        for state, course in course_of.items()
+    }
+
+
+def _name(numbers: type, number: int) -> str:
+    return next(name for name, value in vars(numbers).items() if value == number)
+
+
 def test_the_table_of_the_relay_s_modules() -> None:
     said = set()
     for names, *_ in table(DOCS / "architecture.md", "`relay/`", "does"):
@@ -155,7 +179,7 @@ def test_the_table_of_the_relay_s_modules() -> None:
 def test_the_numbers_of_the_flow() -> None:
     text = " ".join(prose(DOCS / "architecture.md").split())
     for said in (
-        f"window of {credits.WINDOW // 1024} KiB. {credits.ASSURED // 1024} KiB of that",
+        f"window of {credits.WINDOW // 1024} KiB for each stream. {credits.ASSURED // 1024} KiB of that",
         f"out of {credits.SHARED // 2**20} MiB",
         f"more than {_CROWDED // 1024} KiB wait",
         f"header of {frames.HEADER_SIZE} bytes",
