@@ -43,6 +43,8 @@ class Interface:
         """Take what was read. Raises FrameError."""
         streams = self._streams
         for kind, flags, place, number, payload in frames:
+            if self.link.closed:
+                return
             if kind == Kind.REQUEST:
                 self._begin_exchange(flags, place, payload)
             elif kind == Kind.OPEN:
@@ -51,7 +53,7 @@ class Interface:
                 stream = streams.get(place)
                 if stream is not None:
                     stream.take(kind, flags, number, payload)
-                elif place > self._last or place in self._scopes:
+                elif self._is_new(place) or place in self._scopes:
                     raise FrameError(f"a frame of stream {place}, which was never begun")
             else:
                 self._take_own(kind, number, payload)
@@ -76,13 +78,17 @@ class Interface:
         self.greeted = True
         self.worker.joined(self)
 
+    def _is_new(self, place: int) -> bool:
+        """Whether a stream of this number was not begun yet: numbers come round (RFC 1982)."""
+        return 0 < (place - self._last) % 2**32 < 2**31 and place not in self._streams
+
     def _scope(self, flags: int, place: int, payload: bytes) -> bytes | None:
         """Return the scope that a frame completes, or None."""
         if not self.greeted:
             raise FrameError("no greeting: the other side is no relay")
         parts = self._scopes.get(place) if self._scopes else None
         if parts is None:
-            if place <= self._last:
+            if not self._is_new(place):
                 raise FrameError(f"stream {place} after stream {self._last}")
             self._last = place
             if not flags & MORE:

@@ -53,17 +53,22 @@ class Handovers:
             self._pool.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
 
     def find_home(self, websocket: "WebSocket") -> None:
-        """Attach a WebSocket to the worker with the fewest, now or as soon as there is one."""
+        """Attach a WebSocket to the worker with the fewest, now or as soon as there is one.
+
+        A deploy may have changed the routes: then it goes where new ones go.
+        """
         pool = self._pool
         if not websocket.needs_worker:
             return
-        if not pool.settings.routes:
+        if websocket.reason == "deploy" or not pool.settings.routes:
             place = pool.place_of(*websocket.host_and_path())
             if place is None:
                 websocket.give_up("closed")
-            else:
+                return
+            if place[0] is not pool:
                 websocket.change_pool(*place)
-        elif not pool.choices:
+                return
+        if not pool.choices:
             self._wait(websocket)
         elif websocket.is_suspect:
             pool.quarantine.enter(websocket, lambda: self._try(websocket))

@@ -104,6 +104,8 @@ class Pool:
         finally:
             waiting.turn = None
             self.counts.add(board.WAITING, -1)
+            if waiter in self._queue:
+                self._queue.remove(waiter)  # it went away: others may have its place
         self.counts.waited(time.monotonic() - arrived)
         return worker
 
@@ -219,10 +221,6 @@ class Pool:
         if not worker.draining:
             worker.draining = True
             self._choose()
-
-    def exhausted(self, worker: Worker) -> None:
-        """Take notice that no more streams can be begun on a connection: make a new one."""
-        self.drains(worker)
 
     def _choose(self) -> None:
         usable = [worker for worker in self.workers.values() if worker.usable]

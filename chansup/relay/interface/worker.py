@@ -142,6 +142,8 @@ class Worker:
                 stream.take(kind, flags, number, payload)
                 if kind == Kind.DONE or (flags & FINISHED and kind == Kind.RESPONSE):
                     self._over(place)
+                    if self._closed:
+                        return  # that was the last one
             else:
                 self._take_own(kind, number, payload)
 
@@ -185,9 +187,9 @@ class Worker:
     def begin(self, stream: Stream) -> int:
         """Return the number of a new stream."""
         number = self._next
-        self._next = number + 1
-        if self._next > MAX_STREAM:
-            self.pool.exhausted(self)
+        while number in self.streams:  # after 2**32 streams, numbers come round
+            number = number % MAX_STREAM + 1
+        self._next = number % MAX_STREAM + 1
         self.streams[number] = stream
         return number
 
