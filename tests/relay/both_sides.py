@@ -72,6 +72,7 @@ class Interface:
         self.board = RelayBoard(None)
         self.relay = Relay("interface.0", ours, self.board)
         self.relay.start()
+        self.relay.connection_lost = lambda: None  # type: ignore[method-assign]  # no address
         routes = routes or [roster.Route("http"), roster.Route("websocket")]
         self._pool = roster.Pool(**{**POOL, "routes": routes, **settings})
         self.relay.update(roster.Roster([self._pool], []))
@@ -131,7 +132,8 @@ class BothSides(Interface):
         """End a worker without a word, as SIGKILL would; its app may go on, but nobody hears it."""
         app = self.app_workers.pop(worker)
         app.cutting = True
-        app.close()
+        for interface in list(app._interfaces):
+            interface.link.close()
         app.cut()
 
     def close(self) -> None:

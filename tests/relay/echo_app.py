@@ -25,7 +25,7 @@ async def _websocket(receive: Receive, send: Send) -> None:
     while (event := await receive())["type"] == "websocket.receive":
         if event.get("text") is not None:
             await send({"type": "websocket.send", "text": event["text"]})
-            checkpoint = {"type": "chansup.handover.checkpoint", "checkpoint": event["text"]}
+            checkpoint = {"type": "chansup.handover.checkpoint", "checkpoint": event["text"][:50]}
             await send(checkpoint)
 
 
