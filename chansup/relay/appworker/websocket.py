@@ -186,8 +186,8 @@ class WebSocket:
             failed = FAILED
             self.code = self.code or 1011
             self._interface.report(self.scope, error)
-        except asyncio.CancelledError:
-            failed = FAILED
+        except asyncio.CancelledError:  # time is up
+            failed = FAILED | FINISHED * self._leaving
         finally:
             self.emit()
             self._returned = True  # what tasks that the app left behind still do goes nowhere

@@ -261,18 +261,22 @@ class WebSocket:
             self._count += 1
 
     def _keep_for_another(self) -> bool:
-        """Keep the message in hand, or count it as lost. Say whether it goes on."""
+        """Keep the message that a dead worker had in hand, or lose it. Say whether it goes on."""
+        if self._redeliver and not self._died_again():
+            return False
+        self._lose_or_keep()
+        return True
+
+    def _lose_or_keep(self) -> None:
+        """Count the message in hand as lost, or keep it for another worker."""
         assert self._pending is not None
-        if not self._redeliver:
+        if self._redeliver:
+            flags, payload = self._pending
+            self._pending = flags | AGAIN, payload
+            self._hold(True)
+        else:
             self._pool.counts.add(board.LOST)
             self._forget_pending()
-            return True
-        if not self._died_again():
-            return False
-        flags, payload = self._pending
-        self._pending = flags | AGAIN, payload
-        self._hold(True)
-        return True
 
     def _died_again(self) -> bool:
         """Count a worker that died with something of it in hand. Say whether it may go on."""
@@ -407,10 +411,12 @@ class WebSocket:
         failed = bool(flags & FAILED)
         if self._phase is Phase.LEAVING and flags & FINISHED:
             if self._pending is not None:
-                if given == self._number:
-                    self._forget_pending()
-                else:
+                if given != self._number:
                     self._hold(True)
+                elif failed:
+                    self._lose_or_keep()  # it was cut off in the midst of it
+                else:
+                    self._forget_pending()
             self._move_on(Happening.LET_GO)
             self._begin_anew()
             self._pool.handovers.find_home(self)
