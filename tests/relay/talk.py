@@ -117,7 +117,7 @@ class Talk:
                 await self._room()
             else:
                 await self._until(self._has_room)
-            await asyncio.sleep(self._dice.choice((0, 0.001, 0.01, 0.03)))
+            await asyncio.sleep(self._dice.choice((0, 0.005, 0.02, 0.05)))
         if lossy:
             number = len(self.sent) + 1
             message = f"{number} 0 last"

@@ -67,7 +67,7 @@ def conversation(directory: Path, seed: str, number: int, sockets: int, workers:
 
 @pytest.mark.parametrize(("seed", "workers"), [("a", 1), ("b", 2)])
 def test_numbers_arrive_once_and_in_order(tmp_path: Path, seed: str, workers: int) -> None:
-    conversation(tmp_path, seed, number=4, sockets=10, workers=workers)
+    conversation(tmp_path, seed, number=3, sockets=8, workers=workers)
 
 
 @pytest.mark.slow

@@ -125,6 +125,18 @@ async def echo(scope, receive, send, name, query):
         await send({**message, "type": "websocket.send"})
 
 
+async def hear(scope, receive, send, name, query):
+    """Write down everything, and send nothing."""
+    if not await open_up(scope, receive, send, query):
+        return
+    while (message := await receive())["type"] != "websocket.disconnect":
+        number, work, data, _ = parts(message)
+        write_down(name, f"{number} {len(data)}")
+        if work:
+            await asyncio.sleep(work)
+    write_down(f"{name}.ends", f"{message['code']} {message.get('reason', '')}")
+
+
 async def push(scope, receive, send, name, query):
     """Count, and go on from the checkpoint."""
     handover = scope["extensions"][HANDOVER]
@@ -203,7 +215,7 @@ async def flood(scope, receive, send, name, query):
         write_down(f"{name}.flooded", number)
 
 
-WEBSOCKETS = {one.__name__: one for one in (echo, push, note, present, flood)}
+WEBSOCKETS = {one.__name__: one for one in (echo, hear, push, note, present, flood)}
 
 
 # Requests
