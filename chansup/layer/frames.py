@@ -27,7 +27,8 @@ AGE = struct.Struct("!I")  # seconds
 TIME_LEFT = struct.Struct("!I")  # milliseconds
 DELIVERY = struct.Struct("!QII")  # number of the message, milliseconds left, id
 DELIVERIES = struct.Struct("!QII")  # number of the message, milliseconds left, how many ids follow
-MAX_MILLISECONDS = 2**32 - 1
+MAX_MILLISECONDS = 2**31 - 1
+CROWDED = 2**31  # added to the milliseconds: the channel fills up, say TAKEN without delay
 
 
 class Kind:
@@ -41,7 +42,8 @@ class Kind:
     GROUP_DISCARD = 5  # request: group, channel
     LISTEN = 6  # id, channel: deliver its messages; of an ordinary channel, the next one
     UNLISTEN = 7  # id: deliver no more; what was not taken belongs to the hub again
-    TAKEN = 8  # ids, once for each message: it is in the hands of the app, forget it
+    TAKEN = 8  # ids, once for each message: it is in the hands of the app, forget it. Of channels
+    # with "!" it may come a little later: nobody else could get the message
     EXPIRED = 9  # ids, the same: it was too old when its turn came
     RETURN = 10  # milliseconds left, channel, body: taken, and not used: back to the head
     FLUSH = 11  # request

@@ -47,6 +47,9 @@ _FIRST_PAUSE = 0.01  # seconds before the second attempt to connect
 _LONGEST_PAUSE = 1.0
 _LONG = 5.0  # seconds without a hub before it is worth a warning
 _SWEEP = 1.0  # seconds between two looks for old messages that nobody took
+_DELAY = 0.005  # seconds that the hub may learn later what was taken
+_MAX_TAKEN = 200  # messages that it may learn of together
+_LEFT = MAX_MILLISECONDS
 _ORPHAN = -1  # number of a message that the hub knows nothing of
 _welcome = msgspec.msgpack.Decoder(Welcome)
 
@@ -59,6 +62,9 @@ class Refusal(Exception):
         self.reason = reason
 
 
+Entry = tuple[int, float, bytes, bool]  # number, deadline, body, whether the channel fills up
+
+
 class Inbox:
     """What was delivered to a channel with "!", and not taken yet."""
 
@@ -67,7 +73,7 @@ class Inbox:
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.id = 0
-        self.entries: deque[tuple[int, float, bytes]] = deque()  # number, deadline, body
+        self.entries: deque[Entry] = deque()
         self.waiters: deque[asyncio.Future[None]] = deque()
         self.last = 0  # number of the last message that was taken
         self.in_hand: tuple[float, bytes] | None = None  # taken, and not dealt with for sure
@@ -119,6 +125,7 @@ class Link:
         self._attempts = 0
         self._retrying: asyncio.TimerHandle | None = None
         self._sweeping = False
+        self._telling = False
         self._quiet = False
         self._problem = ""
         self._lost_at = loop.time()
@@ -172,9 +179,10 @@ class Link:
         while not self.ready:
             if self.closed:
                 raise HubUnavailable("this channel layer was closed in its event loop")
+            if self._retrying is not None:  # somebody asks: do not pause
+                self._retrying.cancel()
+                self._retrying = None
             self.connect()
-            if self.ready:
-                return
             remaining = deadline - self.loop.time()
             if remaining <= 0:
                 why = f" ({self._problem})" if self._problem else ""
@@ -266,9 +274,9 @@ class Link:
         if self.closed:
             return
         self.closed = True
+        if self.ready:
+            self._flush_once()
         if not self.loop.is_closed():
-            if self.ready:
-                self.flush()
             if self._retrying is not None:
                 self._retrying.cancel()
                 self._retrying = None
@@ -300,6 +308,7 @@ class Link:
             self._by_id.pop(inbox.id, None)
         sock = self._socket
         if sock is not None:
+            self._flush_once()
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # the loop finds out when it runs again
 
@@ -356,6 +365,18 @@ class Link:
         out.clear()
         self._write(memoryview(data))
 
+    def _flush_once(self) -> None:
+        """Write what goes without waiting: above all what was taken."""
+        if self._socket is None:
+            return
+        self._emit_taken()
+        unsent = [self._unsent] if self._unsent is not None else []
+        data = b"".join([*unsent, *self._out])
+        self._unsent = None
+        self._out.clear()
+        with contextlib.suppress(OSError):
+            self._socket.send(data)
+
     def _write(self, data: memoryview) -> None:
         assert self._socket is not None
         try:
@@ -404,6 +425,7 @@ class Link:
 
     def _take_all(self, received: list[frames.Frame]) -> None:
         given: list[tuple[asyncio.Future[bytes], bytes]] = []
+        now = time.monotonic()
         for kind, payload in received:
             if kind == Kind.ANSWERED:
                 for _ in range(ID.unpack(payload)[0]):
@@ -412,13 +434,22 @@ class Link:
                         request.set_result(b"")
             elif kind == Kind.DELIVER:
                 number, left, id = DELIVERY.unpack_from(payload)
-                self._deliver(id, number, left, payload[DELIVERY.size :], given)
+                body = payload[DELIVERY.size :]
+                inbox = self._by_id.get(id)
+                if inbox is None:
+                    self._give(id, left, body, given)
+                else:
+                    self._put(inbox, (number, now + (left & _LEFT) / 1000, body, left > _LEFT))
             elif kind == Kind.DELIVER_MANY:
                 number, left, count = DELIVERIES.unpack_from(payload)
                 end = DELIVERIES.size + count * ID.size
                 body = payload[end:]
+                entry = (number, now + (left & _LEFT) / 1000, body, left > _LEFT)
+                by_id = self._by_id
                 for id in frames.ids(payload[DELIVERIES.size : end]):
-                    self._deliver(id, number, left, body, given)
+                    inbox = by_id.get(id)
+                    if inbox is not None:
+                        self._put(inbox, entry)
             else:
                 self._take(kind, payload)
         if given:
@@ -478,36 +509,40 @@ class Link:
         self.ready = False
         self._quiet = True
 
-    def _deliver(
+    def _put(self, inbox: Inbox, entry: Entry) -> None:
+        number = entry[0]
+        if number and number <= inbox.last:  # it was taken before the connection broke
+            self._taken.append(inbox.id)
+            self._schedule()
+            return
+        inbox.entries.append(entry)
+        if inbox.waiters:
+            inbox.wake()
+        elif not self._sweeping:
+            self._sweeping = True
+            self.loop.call_later(_SWEEP, self._sweep)
+
+    def _give(
         self,
         id: int,
-        number: int,
         left: int,
         body: bytes,
         given: list[tuple["asyncio.Future[bytes]", bytes]],
     ) -> None:
-        inbox = self._by_id.get(id)
-        if inbox is not None:
-            if number and number <= inbox.last:  # it was taken before the connection broke
-                self._taken.append(id)
-                self._schedule()
-                return
-            inbox.entries.append((number, time.monotonic() + left / 1000, body))
-            if inbox.waiters:
-                inbox.wake()
-            elif not self._sweeping:
-                self._sweeping = True
-                self.loop.call_later(_SWEEP, self._sweep)
-            return
         demand = self._demands.pop(id, None)
         if demand is None:
             return  # UNLISTEN is on its way
         if demand.future.done():
             self._emit(pack_ids(Kind.UNLISTEN, [id]))
             return
-        demand.left = left
+        demand.left = left & _LEFT
         self._taken.append(id)
         given.append((demand.future, body))
+
+    def _tell_taken(self) -> None:
+        self._telling = False
+        if self._taken and not self._scheduled:
+            self.flush()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -548,7 +583,7 @@ class Link:
         while True:
             entries = inbox.entries
             if entries:
-                number, deadline, body = entries.popleft()
+                number, deadline, body, crowded = entries.popleft()
                 if number > inbox.last:
                     inbox.last = number
                 if deadline <= time.monotonic():
@@ -558,9 +593,11 @@ class Link:
                     continue
                 if self.ready and number != _ORPHAN:
                     self._taken.append(inbox.id)
-                    if not self._scheduled:
-                        self._scheduled = True
-                        self.loop.call_soon(self.flush)
+                    if crowded or len(self._taken) > _MAX_TAKEN:
+                        self._schedule()
+                    elif not self._telling:
+                        self._telling = True
+                        self.loop.call_later(_DELAY, self._tell_taken)
                 inbox.in_hand = (deadline, body)
                 return body
             waiter: asyncio.Future[None] = self.loop.create_future()

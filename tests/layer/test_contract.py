@@ -64,7 +64,8 @@ def test_what_a_message_may_consist_of(shared_hub: Hub) -> None:
         circle.append(circle)
         with pytest.raises(TypeError, match="nested"):
             await layer.send("types", {"a": circle})
-        for wrong in ("text", None, [("type", "x")]):
+        others: list[Any] = ["text", None, [("type", "x")]]
+        for wrong in others:
             with pytest.raises(TypeError, match="a message is a dict"):
                 await layer.send("types", wrong)
         message = {"inner": [1]}

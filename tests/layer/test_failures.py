@@ -46,7 +46,9 @@ def test_receives_that_are_cancelled_at_random_lose_nothing(shared_hub: Hub, own
         sending = asyncio.create_task(send_all())
         chance = random.Random(4)
         cancelled = 0
+        deadline = time.monotonic() + 45
         while len(got) < total:
+            assert time.monotonic() < deadline, (len(got), await sender.statistics())
             task = asyncio.ensure_future(receiver.receive(channel))
             for _ in range(chance.randrange(5)):
                 await asyncio.sleep(0)
@@ -192,7 +194,7 @@ def test_two_event_loops_of_one_process(shared_hub: Hub) -> None:
     asyncio.run(layer.flush())
     found: list[Any] = []
     names: list[str] = []
-    ready = threading.Barrier(3)
+    ready = threading.Barrier(3, timeout=30)
 
     def work(place: int) -> None:
         async def receive() -> None:

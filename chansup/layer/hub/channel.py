@@ -17,10 +17,10 @@ class Reader(Protocol):
     crowded: bool  # it reads more slowly than it is sent to: deliver later
     flight: "dict[int, tuple[Channel, Message]]"  # of ordinary channels, delivered, not taken yet
 
-    def deliver(self, id: int, message: "Message") -> None:
-        """Send a message."""
+    def deliver(self, id: int, message: "Message", crowded: bool) -> None:
+        """Send a message. `crowded`: the channel fills up."""
 
-    def deliver_to_many(self, ids: list[int], message: "Message") -> None:
+    def deliver_to_many(self, ids: list[int], message: "Message", crowded: bool) -> None:
         """Send a message to many channels of one client."""
 
 
@@ -57,9 +57,9 @@ class Channel:
     """A queue, and who reads it."""
 
     __slots__ = (
-        "_capacities", "_capacity", "aliases", "connection", "demands", "entries", "groups", "hold",
-        "id", "idle", "kept_until", "name", "pattern", "process", "reader", "sent", "specific",
-        "successor",
+        "aliases", "capacities", "connection", "demands", "entries", "groups", "hold",
+        "id", "idle", "kept_until", "limit", "name", "pattern", "process", "reader", "sent",
+        "specific", "successor",
     )  # fmt: skip
 
     def __init__(self, name: bytes, process: Process | None) -> None:
@@ -69,8 +69,8 @@ class Channel:
         self.entries: deque[Message] = deque()
         self.groups: dict[Group, None] = {}
         self.pattern = "*"
-        self._capacities: Capacities | None = None
-        self._capacity = 0
+        self.capacities: Capacities | None = None  # of whoever sent to it last
+        self.limit = 0  # how many messages it may hold according to these
         self.idle = 0.0  # since when there has been no reason to keep it
         # Ordinary
         self.demands: deque[tuple[Reader, int]] = deque()
@@ -87,10 +87,10 @@ class Channel:
 
     def capacity(self, capacities: Capacities) -> int:
         """Return how many messages it may hold."""
-        if capacities is not self._capacities:
-            self._capacities = capacities
-            self._capacity, self.pattern = capacities.find(self.name)
-        return self._capacity
+        if capacities is not self.capacities:
+            self.capacities = capacities
+            self.limit, self.pattern = capacities.find(self.name)
+        return self.limit
 
 
 class Hold:

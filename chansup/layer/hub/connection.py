@@ -13,6 +13,7 @@ import chansup
 from chansup.layer import frames
 from chansup.layer.frames import (
     AGE,
+    CROWDED,
     DELIVERIES,
     DELIVERY,
     HEADER,
@@ -30,6 +31,7 @@ from chansup.layer.frames import (
 from chansup.layer.greetings import Hello, Welcome
 from chansup.layer.hub.channel import Channel, Message, Process
 from chansup.layer.hub.drops import Drop
+from chansup.layer.hub.limits import ENTRY
 from chansup.layer.policies import Capacities
 
 if TYPE_CHECKING:
@@ -225,6 +227,7 @@ class Connection:
         """Forget messages that are in the client's hands now."""
         store = self._store
         listening = self.listening
+        memory = store.memory
         for id in ids:
             channel = listening.get(id)
             if channel is None:
@@ -234,6 +237,10 @@ class Connection:
                     continue
                 message = channel.entries.popleft()
                 channel.sent -= 1
+                if not reason and message.holders > 1:  # what `release` does, for large groups
+                    message.holders -= 1
+                    memory.used -= ENTRY
+                    continue
             else:
                 del listening[id]
                 found = self.flight.pop(id, None)
@@ -248,35 +255,38 @@ class Connection:
 
     # Out
 
-    def deliver(self, id: int, message: Message) -> None:
+    def deliver(self, id: int, message: Message, crowded: bool) -> None:
         """Send a message."""
         body = message.body
-        left = int((message.deadline - self._store.now) * 1000)
-        left = 0 if left < 0 else min(left, MAX_MILLISECONDS)
+        left = self._left(message, crowded)
         self._emit(
             HEADER.pack(DELIVERY.size + len(body), Kind.DELIVER)
             + DELIVERY.pack(message.number, left, id)
             + body
         )
 
-    def deliver_to_many(self, ids: list[int], message: Message) -> None:
+    def _left(self, message: Message, crowded: bool) -> int:
+        left = int((message.deadline - self._store.now) * 1000)
+        left = 0 if left < 0 else min(left, MAX_MILLISECONDS)
+        return left | CROWDED if crowded else left
+
+    def deliver_to_many(self, ids: list[int], message: Message, crowded: bool) -> None:
         """Send a message to many channels of this client."""
         if len(ids) == 1:
-            self.deliver(ids[0], message)
+            self.deliver(ids[0], message, crowded)
             return
         body = message.body
-        left = max(0, min(int((message.deadline - self._store.now) * 1000), MAX_MILLISECONDS))
         count = len(ids)
         size = DELIVERIES.size + count * ID.size + len(body)
         if size > frames.MAX_PAYLOAD:
             half = count // 2
-            self.deliver_to_many(ids[:half], message)
-            self.deliver_to_many(ids[half:], message)
+            self.deliver_to_many(ids[:half], message, crowded)
+            self.deliver_to_many(ids[half:], message, crowded)
             return
         listed = frames.pack_ids(Kind.DELIVER_MANY, ids)[frames.HEADER_SIZE :]
         self._emit(
             HEADER.pack(size, Kind.DELIVER_MANY)
-            + DELIVERIES.pack(message.number, left, count)
+            + DELIVERIES.pack(message.number, self._left(message, crowded), count)
             + listed
             + body
         )

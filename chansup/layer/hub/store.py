@@ -10,6 +10,7 @@ from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.parking import Parking
 from chansup.layer.policies import Capacities
 
+FEW = 16  # messages: a channel that holds no more is always called crowded
 LINGER = 10.0  # seconds that a process may be without a connection before it counts as gone
 _UNKNOWN = 60.0  # the same, of a process that never had one
 _IDLE = 2.0  # seconds that a channel is kept for nothing
@@ -70,26 +71,29 @@ class Store:
         message = Message(body, self.number, now, now + capacities.expiry, group)
         together: dict[Reader, list[int]] = {}
         full: dict[str, int] = {}
+        crowded = False
         holders = 0
         for channel in group.members:
+            limit = (
+                channel.limit if channel.capacities is capacities else channel.capacity(capacities)
+            )
             entries = channel.entries
-            if len(entries) >= (
-                channel._capacity
-                if channel._capacities is capacities
-                else channel.capacity(capacities)
-            ) and self._is_full(channel, capacities):
-                full[channel.pattern] = full.get(channel.pattern, 0) + 1
-                continue
             reader = channel.reader
-            if reader is None or reader.crowded or channel.hold is not None:
-                self.put(channel, message)
-                continue
-            if channel.sent != len(entries):
+            size = len(entries)
+            if size:
+                if size >= limit and self._is_full(channel, capacities):
+                    full[channel.pattern] = full.get(channel.pattern, 0) + 1
+                    continue
+                if 4 * size >= limit:
+                    crowded = True
+            if limit <= FEW:
+                crowded = True
+            if reader is None or reader.crowded or channel.hold or channel.sent != size:
                 self.put(channel, message)
                 continue
             entries.append(message)
+            channel.sent = size + 1
             holders += 1
-            channel.sent += 1
             ids = together.get(reader)
             if ids is None:
                 together[reader] = [channel.id]
@@ -102,7 +106,7 @@ class Store:
             memory.used += holders * limits.ENTRY
             self.delivered += holders
         for reader, ids in together.items():
-            reader.deliver_to_many(ids, message)
+            reader.deliver_to_many(ids, message, crowded)
         for pattern, number in full.items():
             self.drops.add(Drop.FULL, pattern, number)
 
@@ -186,13 +190,14 @@ class Store:
             channel.sent += 1
             self._count_waiting(channel, message, -1)
             self.delivered += 1
-            reader.deliver(channel.id, message)
+            crowded = 4 * len(entries) >= channel.limit or channel.limit <= FEW
+            reader.deliver(channel.id, message, crowded)
 
     def _hand_out(self, channel: Channel, message: Message) -> None:
         reader, id = channel.demands.popleft()
         reader.flight[id] = (channel, message)
         self.delivered += 1
-        reader.deliver(id, message)
+        reader.deliver(id, message, False)
 
     def expire(self, channel: Channel) -> None:
         """Drop what is too old and was not delivered: what was, the client drops."""

@@ -1,0 +1,1 @@
+"""What channel layers take, and how much they carry."""
