@@ -6,7 +6,9 @@ data that could not be written yet.
 """
 
 import asyncio
+import errno
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -35,9 +37,9 @@ class Link:
     """
 
     __slots__ = (
-        "_admitted", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop",
-        "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_turn", "_unsent", "_writing",
-        "_written_at", "bytes_in", "bytes_out", "closed",
+        "_admitted", "_broken", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late",
+        "_loop", "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_turn", "_unsent",
+        "_writing", "_written_at", "bytes_in", "bytes_out", "closed",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +56,7 @@ class Link:
         self._decoder = Decoder()
         self._scheduled = False
         self._writing = False
+        self._broken = False  # nothing can be written any more
         self._unsent: memoryview | None = None
         self._crowd: deque[asyncio.Future[None]] = deque()
         self._admitted = 0  # of the crowd, may send, and have not had the time
@@ -63,7 +66,7 @@ class Link:
         self._flushed: list[asyncio.Future[None]] = []
         self._size = 0  # bytes of data that were not written yet
         self._late: list[Late] = []
-        self._written_at = 0.0  # loop time
+        self._written_at = 0.0  # monotonic
         self.closed = False
         self.bytes_in = 0
         self.bytes_out = 0
@@ -103,15 +106,22 @@ class Link:
         while self._late:
             late, self._late = self._late, []
             for sender in late:
-                sender.emit()
+                self._ask(sender)
         self._scheduled = False
-        if self.closed or self._writing:
+        if self.closed or self._broken:
+            self._forget()
             return False
-        return self._write()
+        return not self._writing and self._write()
+
+    def _ask(self, sender: Late) -> None:
+        try:
+            sender.emit()
+        except Exception as error:  # one sender's defect must not take the others' turn
+            self._loop.call_exception_handler({"message": "a relayed stream", "exception": error})
 
     def hurry(self) -> None:
         """Write now, unless others write so often that they may share one write."""
-        if self._scheduled and self._loop.time() - self._written_at > _QUIET:
+        if self._scheduled and time.monotonic() - self._written_at > _QUIET:
             self.flush()
 
     def _write(self) -> bool:
@@ -129,11 +139,9 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 written = 0
             except OSError as error:
-                # Not from here: whoever sends is in the middle of something.
-                self._unsent = rest
-                self._loop.call_soon(self.lose, error.strerror or str(error))
+                self._break_off(error)
                 return False
-            self._written_at = self._loop.time()
+            self._written_at = time.monotonic()
             self.bytes_out += written
             if written < len(rest):
                 self._unsent = rest[written:]
@@ -151,6 +159,18 @@ class Link:
         if self._crowd:
             self._admit()
         return True
+
+    def _break_off(self, error: OSError) -> None:
+        """Send no more. What the other side said before it went is still read, up to its end."""
+        self._broken = True
+        self._unsent = None
+        self._forget()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._socket.fileno())
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            # Not from here: whoever sends is in the middle of something.
+            self._loop.call_soon(self.lose, error.strerror or str(error))
 
     @property
     def crowded(self) -> bool:
@@ -179,7 +199,7 @@ class Link:
 
     async def flushed(self) -> None:
         """Wait until everything has left this process, or the connection is gone."""
-        if self._writing:
+        if (self._writing or self._broken) and not self.closed:
             waiter = self._loop.create_future()
             self._flushed.append(waiter)
             await waiter
@@ -212,6 +232,9 @@ class Link:
             self._on_frames(self._decoder.feed(data))
         except FrameError as error:
             self.lose(str(error), is_error=True)
+        except Exception as error:  # a defect of ours: streams are out of step now
+            self._loop.call_exception_handler({"message": "a relayed frame", "exception": error})
+            self.lose(f"a defect in chansup: {error!r}", is_error=True)
 
     # The end
 

@@ -18,7 +18,7 @@ from chansup.relay.interface.answers import answer
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.pool import Pool
-from chansup.relay.interface.request import BrokenResponse, Request
+from chansup.relay.interface.request import BrokenResponse, Request, host_of
 from chansup.relay.interface.websocket import WebSocket
 from chansup.relay.interface.worker import Worker
 from chansup.relay.scopes import Hello
@@ -195,8 +195,14 @@ class Relay:
         """Connect to workers that are new, and let go of those that are no more."""
         assert self._loop is not None
         listed = [one for one in self._listed if one.pool == pool.settings.name]
+        present = {one.address for one in listed}
+        pool.dismissed &= present
+        some_ready = any(one.state == "ready" for one in listed)
         for one in listed:
             worker = pool.workers.get(one.address)
+            unwanted = one.state == "draining" and some_ready  # nothing is to be brought there
+            if worker is None and (one.address in pool.dismissed or unwanted):
+                continue
             if worker is None:
                 worker = Worker(pool, one.name, one.pid, one.address, self._hello, self._loop)
                 worker.draining = one.state == "draining"
@@ -204,7 +210,6 @@ class Relay:
                 worker.connect()
             elif one.state == "draining":
                 pool.drains(worker)
-        present = {one.address for one in listed}
         for address, worker in list(pool.workers.items()):
             if address not in present:
                 pool.is_gone(worker)
@@ -221,9 +226,9 @@ class Relay:
         for pool in self.pools.values():
             self._update_workers(pool)
 
-    def place_of(self, host: bytes | None, path: str) -> Place | None:
-        """Return where a WebSocket goes now."""
-        return self._routes.match("websocket", host, path)
+    def place_of(self, kind: str, host: bytes | None, path: str) -> Place | None:
+        """Return where a request ("http") or a WebSocket ("websocket") goes now."""
+        return self._routes.match(kind, host, path)
 
     def _count_bytes(self) -> None:
         assert self._loop is not None
@@ -231,15 +236,6 @@ class Relay:
             for worker in pool.workers.values():
                 worker.count_bytes()
         self._loop.call_later(_COUNT_INTERVAL, self._count_bytes)
-
-
-def host_of(headers: Any) -> bytes | None:
-    """Return the Host header."""
-    for name, value in headers:
-        if name == b"host":
-            host: bytes = value
-            return host
-    return None
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

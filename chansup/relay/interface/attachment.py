@@ -8,7 +8,17 @@ import msgspec
 from chansup.protocol import relay_board as board
 from chansup.relay import scopes
 from chansup.relay.credits import REPORTED
-from chansup.relay.frames import ASKS, MAX_PAYLOAD, MORE, TEXT, FrameError, Kind, pack, split
+from chansup.relay.frames import (
+    ASKS,
+    FAILED,
+    MAX_PAYLOAD,
+    MORE,
+    TEXT,
+    FrameError,
+    Kind,
+    pack,
+    split,
+)
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
@@ -25,8 +35,8 @@ class Attachment:
     """A WebSocket at a worker, from OPEN to DONE."""
 
     __slots__ = (
-        "_link", "_messages_out", "_owed", "_parts", "_parts_size", "_state", "_stream", "_told",
-        "_unreported", "is_sending", "websocket", "worker",
+        "_link", "_messages_out", "_owed", "_parts", "_parts_kind", "_parts_size", "_state",
+        "_stream", "_told", "_unreported", "is_sending", "websocket", "worker",
     )  # fmt: skip
 
     def __init__(self, websocket: "WebSocket", worker: Worker, number: int, opening: bytes) -> None:
@@ -39,6 +49,7 @@ class Attachment:
         self._messages_out = 0
         self._parts: list[bytes] | None = None  # of what is larger than a frame
         self._parts_size = 0
+        self._parts_kind = 0
         self._unreported = 0  # bytes that the client had
         self.is_sending = False  # a message that is not complete yet
         self._owed = 0  # bytes of a message that is not complete
@@ -107,7 +118,7 @@ class Attachment:
             self._gather(kind, payload)
             return
         size = len(payload)
-        if self._parts is not None:
+        if self._parts is not None and kind == self._parts_kind:
             parts, self._parts = [*self._parts, payload], None
             payload = b"".join(parts)
         self._state = advance(TO_INTERFACE, self._state, kind, flags)
@@ -116,6 +127,8 @@ class Attachment:
             self._messages_out += 1
             if number != self._messages_out:
                 raise FrameError(f"message {number} instead of {self._messages_out}")
+            if flags & FAILED:
+                return  # the rest of it will not come
             websocket.app_sends(self, _event(flags, payload), size)
             if flags & ASKS:
                 websocket.app_asks()
@@ -138,6 +151,9 @@ class Attachment:
         if self._parts is None:
             self._parts = []
             self._parts_size = 0
+            self._parts_kind = kind
+        elif kind != self._parts_kind:
+            raise FrameError("parts of different kinds")
         self._parts.append(payload)
         self._parts_size += len(payload)
         if kind == Kind.MESSAGE:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,8 @@ class Handovers:
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
-        self._homeless: dict[WebSocket, asyncio.TimerHandle] = {}
+        self._homeless: set[WebSocket] = set()  # for whom there is no worker at all
+        self._deadlines: dict[WebSocket, asyncio.TimerHandle] = {}  # of all that are on their way
 
     def empty(self, worker: Worker) -> None:
         """Move the WebSockets of a draining worker, at the pace of handovers."""
@@ -61,15 +61,17 @@ class Handovers:
         if not websocket.needs_worker:
             return
         if websocket.reason == "deploy" or not pool.settings.routes:
-            place = pool.place_of(*websocket.host_and_path())
+            place = pool.place_of("websocket", *websocket.host_and_path())
             if place is None:
                 websocket.give_up("closed")
                 return
             if place[0] is not pool:
                 websocket.change_pool(*place)
                 return
+            websocket.follow(place[1])
+        self._set_deadline(websocket)
         if not pool.choices:
-            self._wait(websocket)
+            self._homeless.add(websocket)
         elif websocket.is_suspect:
             pool.quarantine.enter(websocket, lambda: self._try(websocket))
         else:
@@ -82,33 +84,33 @@ class Handovers:
         """Attach a suspect, now that it is its turn."""
         if suspect.needs_worker and self._pool.choices:
             suspect.attach(self._emptiest())
-        else:
-            self._pool.quarantine.leave(suspect)
-            self.find_home(suspect)
+            return
+        self._pool.quarantine.leave(suspect)
+        if suspect.needs_worker:
+            self._homeless.add(suspect)
 
-    def _wait(self, websocket: "WebSocket") -> None:
-        if websocket not in self._homeless:
-            until = websocket.paused_at + self._pool.settings.websocket_timeout
-            patience = max(0.0, until - time.monotonic())
-            timer = self._pool.loop.call_later(patience, self._give_up, websocket)
-            self._homeless[websocket] = timer
+    def _set_deadline(self, websocket: "WebSocket") -> None:
+        """Give it `websocket_timeout` to be with a worker again, whatever comes between."""
+        if websocket not in self._deadlines:
+            self._deadlines[websocket] = self._pool.loop.call_later(
+                self._pool.settings.websocket_timeout, self._give_up, websocket
+            )
 
     def _give_up(self, websocket: "WebSocket") -> None:
-        self._homeless.pop(websocket, None)
+        self.forget(websocket)
         websocket.give_up("no_worker")
 
     def forget(self, websocket: "WebSocket") -> None:
-        """Take notice that a WebSocket needs no worker any more."""
-        timer = self._homeless.pop(websocket, None)
+        """Take notice that a WebSocket has a worker, or needs none any more."""
+        self._homeless.discard(websocket)
+        timer = self._deadlines.pop(websocket, None)
         if timer is not None:
             timer.cancel()
 
     def house(self) -> None:
         """Take notice that there is a worker for those who wait for one."""
         if self._homeless:
-            homeless = list(self._homeless)
-            for websocket in homeless:
-                self.forget(websocket)
+            homeless, self._homeless = self._homeless, set()
             self.rescue(homeless)
 
 

@@ -26,8 +26,10 @@ class Rejected(ChansupError):
 class Directory(Protocol):
     """What a pool asks of the relay."""
 
-    def place_of(self, host: bytes | None, path: str) -> "tuple[Pool, roster.Route] | None":
-        """Return where a WebSocket goes now."""
+    def place_of(
+        self, kind: str, host: bytes | None, path: str
+    ) -> "tuple[Pool, roster.Route] | None":
+        """Return where a request or a WebSocket goes now."""
 
     def connection_lost(self) -> None:
         """Take notice that the connection to a worker is gone."""
@@ -65,6 +67,8 @@ class Pool:
         self.choices: list[Worker] = []  # that may get something new, the longest idle first
         self._queue: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self.dismissed: set[str] = set()  # addresses of workers that were let go
+        self.failures: dict[str, int] = {}  # attempts in a row to work with one, by address
         self.quarantine = Quarantine(loop)
         self.handovers = Handovers(self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,34 +84,43 @@ class Pool:
             self.counts.cells[board.WAITS] += 1
         return worker
 
-    async def worker(self, arrived: float, waiting: Waiting) -> Worker:
+    async def worker(self, arrived: float, waiting: Waiting, again: bool = False) -> Worker:
         """Wait for a worker for one request, with a permit taken. Raises Rejected.
 
         `arrived` is of the monotonic clock, in seconds. While it waits, `waiting.turn` is what it
-        waits for.
+        waits for. `again`: it had its place in the queue before, and goes first.
         """
-        if len(self._queue) >= self.settings.queue_limit:
+        if len(self._queue) >= self.settings.queue_limit and not again:
             raise self._rejected("full")
+        self.counts.add(board.WAITING)
+        try:
+            while True:
+                worker = await self._turn(arrived, waiting, again)
+                if not worker.is_closed:
+                    break
+                again = True  # it went away before its turn was taken
+        finally:
+            waiting.turn = None
+            self.counts.add(board.WAITING, -1)
+        self.counts.waited(time.monotonic() - arrived)
+        return worker
+
+    async def _turn(self, arrived: float, waiting: Waiting, first: bool) -> Worker:
         waiter = _Waiter(arrived, self.loop.create_future())
         waiting.turn = waiter.worker
-        self._queue.append(waiter)
-        self.counts.add(board.WAITING)
+        (self._queue.appendleft if first else self._queue.append)(waiter)
         self._tell_need()
         if self._timer is None:
             self._expire()
         try:
-            worker = await waiter.worker
-        except asyncio.CancelledError:
-            if waiter.worker.done() and not waiter.worker.cancelled():
-                waiter.worker.result().release()
-            raise
-        finally:
-            waiting.turn = None
-            self.counts.add(board.WAITING, -1)
-            if waiter in self._queue:
+            return await waiter.worker
+        except BaseException:
+            turn = waiter.worker
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                turn.result().release()
+            elif waiter in self._queue:
                 self._queue.remove(waiter)  # it went away: others may have its place
-        self.counts.waited(time.monotonic() - arrived)
-        return worker
+            raise
 
     def _rejected(self, reason: str) -> Rejected:
         self.counts.rejected(reason)
@@ -151,6 +164,8 @@ class Pool:
         """Take notice that a worker has done with a request."""
         if self._queue:
             self.serve()
+        if worker.draining:
+            self.look_at(worker)
 
     def _tell_need(self) -> None:
         for worker in self.choices:
@@ -189,17 +204,21 @@ class Pool:
         """Take over what the roster says of the pool."""
         if settings != self.settings:
             self.settings = settings
+            if not settings.routes:
+                self.close_down()
             self._choose()
 
     def worker_usable(self, worker: Worker) -> None:
         """Take notice that a worker answers."""
+        self.failures.pop(worker.address, None)
         self._choose()
 
     def worker_gone(self, worker: Worker) -> None:
         """Take notice that a worker does not answer any more."""
         if self.workers.get(worker.address) is worker:
             del self.workers[worker.address]
-            self._directory.connection_lost()
+            if worker.address not in self.dismissed:
+                self._directory.connection_lost()
         self._choose()
 
     def is_gone(self, worker: Worker) -> None:
@@ -210,11 +229,12 @@ class Pool:
             worker.close()
 
     def close_down(self) -> None:
-        """Take notice that the pool is no more."""
-        for waiter in self._queue:
+        """Take notice that the pool serves no more: who waits goes where new requests go."""
+        waiting, self._queue = self._queue, deque()
+        for waiter in waiting:
             if not waiter.worker.done():
-                waiter.worker.set_exception(self._rejected("no_route"))
-        self._queue.clear()
+                waiter.worker.set_exception(Rejected("no_route"))
+        self.handovers.house()
 
     def drains(self, worker: Worker) -> None:
         """Take everything away from a worker, as soon as there is another one."""
@@ -232,7 +252,7 @@ class Pool:
         for worker in usable:
             if worker.draining and self.may_leave(worker):
                 self.handovers.empty(worker)
-        if self.choices:
+        if self.choices or not self.settings.routes:
             self.handovers.house()
         if self._queue:
             self._tell_need()
@@ -240,8 +260,10 @@ class Pool:
 
     def look_at(self, worker: Worker) -> None:
         """Let a draining worker go when nothing is left there."""
-        if not worker.streams and not worker.is_closed and self.may_leave(worker):
-            worker.close()
+        if worker.streams or worker.used or worker.is_closed or not self.may_leave(worker):
+            return
+        self.dismissed.add(worker.address)
+        worker.close()
 
     def may_leave(self, worker: Worker) -> bool:
         """Whether what `worker` has can go elsewhere."""
@@ -249,9 +271,11 @@ class Pool:
             return True
         return any(other is not worker and not other.draining for other in self.choices)
 
-    def place_of(self, host: bytes | None, path: str) -> "tuple[Pool, roster.Route] | None":
-        """Return where a WebSocket goes now."""
-        return self._directory.place_of(host, path)
+    def place_of(
+        self, kind: str, host: bytes | None, path: str
+    ) -> "tuple[Pool, roster.Route] | None":
+        """Return where a request or a WebSocket goes now."""
+        return self._directory.place_of(kind, host, path)
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end."""

@@ -43,4 +43,4 @@ class Quarantine:
         if self._waiting:
             self._tried, go_on = self._waiting.popleft()
             self._timer = self._loop.call_later(_LONGEST, self._next)
-            go_on()
+            self._loop.call_soon(go_on)

@@ -103,10 +103,9 @@ class Request:
         if len(head) > scopes.MAX_SCOPE:
             await answer(self._scope, self._send, 431, "the header fields are too large")
             return
-        pool = self._pool
         try:
             while True:
-                worker = pool.worker_at_once() or await self._awaited_worker()
+                worker = self._pool.worker_at_once() or await self._awaited_worker()
                 if worker is None:
                     return
                 self._begin(worker, head)
@@ -116,7 +115,7 @@ class Request:
                     return
                 if self._deaths >= SUSPICIOUS:
                     await self._turn_of_suspect()
-                pool.counts.add(board.RETRIES)
+                self._pool.counts.add(board.RETRIES)
         finally:
             if self._watch is not None or self._deaths or self._state not in _COMPLETE:
                 self._end()
@@ -126,12 +125,27 @@ class Request:
         if self._upload is None:
             self.watch()
         try:
-            return await self._pool.worker(self.arrived, self)
+            return await self._wait_for_worker()
         except Rejected as rejected:
             if not self.client_gone:
                 text = EXPLANATIONS[rejected.reason]
                 await answer(self._scope, self._send, 503, text, retry_after=1)
             return None
+
+    async def _wait_for_worker(self) -> Worker:
+        while True:
+            pool = self._pool
+            try:
+                return await pool.worker(self.arrived, self, again=self._attempts > 0)
+            except Rejected as rejected:
+                host = next(
+                    (value for name, value in self._scope["headers"] if name == b"host"), None
+                )
+                place = pool.place_of("http", host, self._scope["path"])
+                if rejected.reason != "no_route" or place is None or place[0] is pool:
+                    raise
+                self._pool, route = place
+                self._redeliver = route.redeliver
 
     def _begin(self, worker: Worker, head: bytes) -> None:
         """Send the request to a worker, with what came of its body so far."""
@@ -376,17 +390,23 @@ class Request:
         return self._watch is not None
 
     async def _watch_client(self) -> None:
-        if self._upload is not None:
-            await self._upload.run()
-        if self._upload is None or self._upload.is_complete:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
+        try:
+            await self._until_client_leaves()
+        except Exception as error:
+            _log.error("%s: the server broke: %r", self._scope["path"], error)
         self.client_gone = True
         if self.turn is not None and not self.turn.done():
             self.turn.set_exception(Rejected("no_worker"))
         if self._attempts and not self._lost and self._state != State.OVER:
             self._tell_worker_that_client_left()
         wake(self._waiter)
+
+    async def _until_client_leaves(self) -> None:
+        if self._upload is not None:
+            await self._upload.run()
+        if self._upload is None or self._upload.is_complete:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
 
 
 def has_body(scope: Scope) -> bool:
@@ -404,3 +424,12 @@ def expects_continue(scope: Scope) -> bool:
     return any(
         name == b"expect" and value.lower() == b"100-continue" for name, value in scope["headers"]
     )
+
+
+def host_of(headers: Any) -> bytes | None:
+    """Return the Host header."""
+    for name, value in headers:
+        if name == b"host":
+            host: bytes = value
+            return host
+    return None

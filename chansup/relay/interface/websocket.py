@@ -6,6 +6,7 @@ So whatever happens to a worker, this side knows which message may have been los
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
@@ -30,6 +31,7 @@ from chansup.relay.interface.phases import (
 )
 from chansup.relay.interface.pool import Pool, Rejected
 from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
+from chansup.relay.interface.request import host_of
 from chansup.relay.interface.worker import Worker
 from chansup.relay.waiters import Waiter, wake
 
@@ -136,7 +138,7 @@ class WebSocket:
         self._read_task = pool.loop.create_task(self._read())
         try:
             try:
-                worker = pool.worker_at_once() or await pool.worker(arrived, self)
+                worker = await self._find_worker(arrived)
             except Rejected as rejected:
                 if self._client_left_with is None:
                     await self._answer(503, EXPLANATIONS[rejected.reason], 1)
@@ -146,6 +148,18 @@ class WebSocket:
             await self._write()
         finally:
             self._finish()
+
+    async def _find_worker(self, arrived: float) -> Worker:
+        while True:
+            pool = self._pool
+            try:
+                return pool.worker_at_once() or await pool.worker(arrived, self)
+            except Rejected as rejected:
+                place = pool.place_of("websocket", *self.host_and_path())
+                if rejected.reason != "no_route" or place is None or place[0] is pool:
+                    raise
+                self._pool, route = place
+                self.follow(route)
 
     def _move_on(self, happening: Happening) -> None:
         before, self._phase = self._phase, COURSE[self._phase][happening]
@@ -170,7 +184,7 @@ class WebSocket:
     @property
     def needs_worker(self) -> bool:
         """Whether it looks for a worker."""
-        return self._phase in NEEDS_WORKER
+        return self._phase in NEEDS_WORKER and (self.is_transparent or not self.accepted)
 
     @property
     def is_suspect(self) -> bool:
@@ -184,8 +198,7 @@ class WebSocket:
     def host_and_path(self) -> tuple[bytes | None, str]:
         """Return what its route was found by."""
         fields = scopes.decode_websocket_scope(self._scope_bytes)
-        host = next((value for name, value in fields.headers if name == b"host"), None)
-        return host, fields.path
+        return host_of(fields.headers), fields.path
 
     # From worker to worker
 
@@ -220,18 +233,25 @@ class WebSocket:
 
     def change_pool(self, pool: Pool, route: roster.Route) -> None:
         """Go to a worker of another pool: its own serves no more."""
+        self._pool.handovers.forget(self)
         former, self._pool = self._pool.counts, pool
         for gauge, present in ((board.PAUSED, self._phase in PAUSED), (board.HELD, self._held)):
             former.add(gauge, -present)
             pool.counts.add(gauge, present)
+        self.follow(route)
+        pool.handovers.find_home(self)
+
+    def follow(self, route: roster.Route) -> None:
+        """Take over what its route says from now on."""
         self.is_transparent = route.handover == "transparent"
         self._redeliver = route.redeliver
-        pool.handovers.find_home(self)
 
     def give_up(self, result: str) -> None:
         """Close it: no worker appeared in time, or nothing serves it any more."""
         code = SERVICE_RESTART if result == "closed" else TRY_AGAIN_LATER
-        self._end(result, code, "no worker")
+        reason = "service restart" if result == "closed" else "no worker"
+        self._tell_disconnect(code, reason.encode())
+        self._end(result, code, reason)
 
     def worker_lost(self, attachment: Attachment) -> None:
         """Take notice that the worker is gone."""
@@ -255,10 +275,13 @@ class WebSocket:
         """Between two workers: go to another one, if it is to."""
         if self._client_left_with is not None and self._pending is None:
             self._end("left")
-        elif not self.is_transparent:
-            self._end("closed", SERVICE_RESTART, "service restart")
-        else:
+        elif self.is_transparent:
             self._count += 1
+        else:
+            # At a deploy they come one after the other anyway.
+            spread = self._pool.settings.drain_spread if self.reason == "crash" else 0.0
+            delay = random.random() * spread  # noqa: S311
+            self._pool.loop.call_later(delay, self.give_up, "closed")
 
     def _keep_for_another(self) -> bool:
         """Keep the message that a dead worker had in hand, or lose it. Say whether it goes on."""
@@ -339,6 +362,7 @@ class WebSocket:
             self._pool.handovers.also_moves(self, attachment.worker)
 
     def _resume(self) -> None:
+        self._pool.handovers.forget(self)
         self._moving_from = None
         if self._pending is None:
             self._clear()
@@ -431,6 +455,13 @@ class WebSocket:
 
     async def _read(self) -> None:
         """Take the client's messages, one at a time."""
+        try:
+            await self._read_on()
+        except Exception as error:
+            _log.error("WebSocket %s: the server broke: %r", self.host_and_path()[1], error)
+            self._client_left(ABNORMAL, b"")
+
+    async def _read_on(self) -> None:
         receive = self._receive
         while True:
             message = await receive()
@@ -443,7 +474,7 @@ class WebSocket:
                 await self._room
             text = message.get("text")
             if text is not None:
-                self._pending = TEXT, text.encode("utf-8", "surrogatepass")
+                self._pending = TEXT, text.encode()
             else:
                 self._pending = 0, message["bytes"]
             self._number += 1
@@ -551,6 +582,8 @@ class WebSocket:
         was_open = self._phase in OPEN_FOR_CLIENT
         if self._phase in PAUSED:
             self._pool.counts.handed_over(self.reason, result, 0.0)
+        if self._held and self._pending is not None:
+            self._pool.counts.add(board.LOST)
         self._pool.handovers.forget(self)
         if self._deaths:
             self._pool.quarantine.leave(self)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("chansup.relay")
 _GREETING_TIMEOUT = 10.0  # seconds
 _RETRY = 0.2  # seconds between attempts to connect to a worker that should be there
+_LONGEST_PAUSE = 5.0  # seconds, before another attempt with one that we cannot talk to
 
 
 class Stream(Protocol):
@@ -75,6 +76,9 @@ class Worker:
         self._connecting = self.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
+        failures = self.pool.failures.get(self.address, 0)
+        if failures:
+            await asyncio.sleep(min(_LONGEST_PAUSE, _RETRY * 2**failures))
         while not self._closed:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.setblocking(False)
@@ -83,6 +87,9 @@ class Worker:
             except OSError:
                 sock.close()
                 await asyncio.sleep(_RETRY)  # it may end just now; the roster will tell
+            except BaseException:
+                sock.close()
+                raise
             else:
                 self.adopt(sock)
                 return
@@ -111,8 +118,11 @@ class Worker:
         self._abandon()
 
     def _lost(self, reason: str, is_error: bool) -> None:
-        if is_error:
+        failures = self.pool.failures
+        if is_error and not failures.get(self.address):
             _log.error("%s: the connection to it was given up: %s", self.name, reason)
+        if is_error or not self.usable:
+            failures[self.address] = failures.get(self.address, 0) + 1
         self.usable, self._closed = False, True
         self._abandon()
 
@@ -121,9 +131,15 @@ class Worker:
         self.count_bytes()
         self.pool.worker_gone(self)
         for stream in streams.values():
-            stream.worker_lost()
+            self._tell_lost(stream)
         lost = [one.websocket for one in streams.values() if one.websocket is not None]
         self.pool.handovers.rescue(lost)
+
+    def _tell_lost(self, stream: Stream) -> None:
+        try:
+            stream.worker_lost()
+        except Exception as error:  # a defect in one must not keep the others from hearing
+            self.loop.call_exception_handler({"message": "a lost worker", "exception": error})
 
     @property
     def is_closed(self) -> bool:
