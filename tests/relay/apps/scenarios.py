@@ -132,7 +132,7 @@ async def large(record):
 async def large_stream(record):
     await read(record)
     await start(record)
-    for number in range(40):
+    for number in range(int(record.scope["query_string"] or 40)):
         await body(record, bytes([65 + number % 26]) * 100_001, more=True)
     await body(record)
 

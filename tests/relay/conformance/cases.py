@@ -21,14 +21,14 @@ class Case:
     client: Callable[[Any], None]
     exchanges: int = 1  # times that the app is called
     without: tuple[str, ...] = ()  # servers that cannot play it even alone
-    talk: type[Conversation] = Conversation
+    talk: Callable[..., Any] = Conversation  # what speaks: address, case, tls
 
 
 @dataclass(frozen=True)
 class WebSocketCase(Case):
     """A conversation by WebSocket."""
 
-    talk: type[Conversation] = Client
+    talk: Callable[..., Any] = Client
 
 
 def check(pair: Pair, cases: Iterable[Case], **more: Any) -> None:
