@@ -2,8 +2,8 @@
 
 # The first usable interpreter (scripts/pythons), unless you name one: make PYTHON=/path/to/python3 ...
 PYTHON ?= $(shell scripts/pythons | sed -n "1s/^[^ ]* //p")
-# The other versions to test on: PYTHONS="3.12 3.13"; PYTHONS= for none.
-PYTHONS ?= $(filter 3.%,$(shell scripts/pythons))
+# The other versions to test on: the newest here; PYTHONS="3.12 3.13" for more, PYTHONS= for none.
+PYTHONS ?= $(lastword $(filter 3.%,$(shell scripts/pythons)))
 PORT ?= 8000
 # More than cores: tests of a supervisor mostly wait for processes.
 JOBS ?= 4
@@ -18,7 +18,7 @@ export PORT
 
 help:
 	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000)'
-	@echo 'make test    everything that CI runs: check, the tests, the tests on the other Pythons here (PYTHONS="3.12")'
+	@echo 'make test    everything that CI runs: check, the tests, the tests on the newest Python here (PYTHONS="3.12 3.13")'
 	@echo 'make check   lint, formatting, types'
 	@echo 'make format  put the formatting right'
 	@echo 'make pytest  the tests on one Python (PYTEST="-n 4 -k reload")'
