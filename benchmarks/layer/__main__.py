@@ -45,8 +45,8 @@ async def measure(names: list[str], plan: Plan) -> Report:
                     "group of 100 p50, ms": round(fan["p50"], 3),
                     "p99, ms": round(fan["p99"], 3),
                     "deliveries/s": round(fan["rate"]),
-                    "messages/s": round(one),
-                    f"messages/s, {SENDERS} tasks": round(many),
+                    "messages/s": one,
+                    f"messages/s, {SENDERS} tasks": many,
                 }
             found[name] = row
             report.rows.append({"layer": name, **row})
@@ -54,7 +54,8 @@ async def measure(names: list[str], plan: Plan) -> Report:
     report.notes.append(
         "All clients run on uvloop, in processes of their own; InMemory knows only one process. "
         "Members of the group are in two processes; the time is until the last of them has it. "
-        f"Messages/s: one process sends to one receiver in another, with one task or {SENDERS}."
+        f"Messages/s: one process sends to one receiver in another, with one task or {SENDERS}; "
+        "no figure where they did not arrive in the order in which they were sent."
     )
     return report
 
@@ -65,7 +66,7 @@ def _claim(report: Report, found: dict[str, dict[str, Any]]) -> None:
     pubsub = [found[name] for name in PUBSUB if name in found]
     if ours is None:
         return
-    best = max(ours["messages/s"], ours[f"messages/s, {SENDERS} tasks"])
+    best = max(ours["messages/s"] or 0, ours[f"messages/s, {SENDERS} tasks"] or 0)
     report.claim("at least 30,000 messages/s to one receiver", f"{best}", best >= 30_000)
     if not core or not pubsub:
         return

@@ -54,13 +54,16 @@ class Client:
         return link
 
     def _forget_closed_loops(self) -> None:
+        had_channels = False
         for loop, link in list(self._links.items()):
             if loop.is_closed():
+                had_channels = had_channels or link.has_channels
                 link.close()
                 self._links.pop(loop, None)
-        for name, link in list(self._owners.items()):
-            if link.closed:
-                self._owners.pop(name, None)
+        if had_channels:
+            for name, link in list(self._owners.items()):
+                if link.closed:
+                    self._owners.pop(name, None)
 
     def hello(self) -> bytes:
         """Return what the hub is told at first."""

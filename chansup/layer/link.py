@@ -131,6 +131,11 @@ class Link:
         self._lost_at = loop.time()
         self._warned = False
 
+    @property
+    def has_channels(self) -> bool:
+        """Whether it listens to channels of this process."""
+        return bool(self._inboxes)
+
     # The connection
 
     def connect(self) -> None:
@@ -311,6 +316,11 @@ class Link:
             self._flush_once()
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # the loop finds out when it runs again
+
+    def __del__(self) -> None:
+        sock = getattr(self, "_socket", None)
+        if sock is not None:
+            sock.close()
 
     def forget_in_child(self) -> None:
         """Close the descriptor after a fork, and nothing else: the loop is the parent's."""

@@ -1,4 +1,20 @@
-"""The channel layer that uses chansup's own hub."""
+"""The channel layer that uses chansup's own hub.
+
+What happens when connections are lost:
+
+- A message is delivered at most once. The hub forgets it when it learns that it was taken; until
+  then it gives it to somebody else if the receiver is cancelled, its event loop is closed or its
+  process dies. A receiver that was given a message of an ordinary channel and is cancelled before
+  it runs gives it back.
+- A hub that is killed takes with it what is queued there. The links connect anew, with growing
+  pauses; memberships, and everybody who waits, are known to the new hub at once. What was delivered
+  to this process already stays.
+- `send` and `group_send` wait for a hub for `timeout` seconds, and raise HubUnavailable then: the
+  message was not sent. If the hub goes away between question and answer they raise HubLost at once:
+  it may have been sent, and is not sent again, so as not to be delivered twice. Everything else is
+  repeated.
+- A hub that is replaced as planned (`--takeover`) hands everything over: nothing of this is seen.
+"""
 
 import re
 from collections.abc import Mapping

@@ -1,8 +1,14 @@
 """Which client's connection the app works on, told by the relay to the channel layer.
 
-The relay sets `connection` around the app of a WebSocket. The channel layer of the worker that the
-WebSocket leaves, and that of the worker it goes to, know by the `id` that it is the same one, so
-that messages which come in between wait for it.
+The relay sets `connection` in the context in which it runs the app of a WebSocket, before the app
+is called; what the app starts inherits it. The channel layer of the worker that the WebSocket
+leaves, and that of the worker it goes to, know by the `id` that it is the same one, so that
+messages which come in between wait for it.
+
+`leaving` becomes true when the app is told to end because of a handover: at the moment when it is
+given websocket.disconnect, or when a send of its fails for that reason, and not sooner: until then
+it may leave a group because it wants to. It never becomes true when the client is gone. An app that
+is cancelled because of a handover should find it true, too.
 """
 
 from contextvars import ContextVar
