@@ -16,6 +16,7 @@ from chansup.protocol.scoreboard import IN_PROGRESS
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.lifespan import Lifespan, LifespanFailed
 from chansup.relay.appworker.server import AppWorker
+from chansup.relay.frames import PROTOCOL
 from chansup.relay.scopes import Hello
 
 PACKAGE = "chansup"
@@ -64,7 +65,7 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     worker = AppWorker(
         loaded,
         books,
-        Hello(1, chansup.__version__, f"{launch.pool}.{launch.slot}"),
+        Hello(PROTOCOL, chansup.__version__, f"{launch.pool}.{launch.slot}"),
         concurrency=orders.concurrency,
         peers=frozenset(orders.peers),
         state=lifespan.state,
@@ -86,8 +87,9 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     timeout = launch.drain.timeout
     await _first_of(timeout - min(_CUT_RESERVE, timeout * _CUT_SHARE), worker.empty, hurried)
     if not worker.empty.is_set():
-        worker.cut()
-        await _first_of(min(_CUT_RESERVE, timeout * _CUT_SHARE) / 2, worker.empty)
+        tasks = worker.cut()
+        if tasks:
+            await asyncio.wait(tasks, timeout=min(_CUT_RESERVE, timeout * _CUT_SHARE) / 2)
     worker.close()
     child.cells[IN_PROGRESS] = child.traffic.requests
     failure = await lifespan.stop()

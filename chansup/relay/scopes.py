@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from chansup.errors import ChansupError
-from chansup.relay.frames import PROTOCOL, FrameError
+from chansup.relay.frames import MAX_PAYLOAD, PROTOCOL, FrameError
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 SPECIFICATION = "2.4"  # of ASGI HTTP and WebSocket: send() raises OSError when the client is gone
 MAX_SCOPE = 256 * 1024  # bytes
+MAX_OPENING = MAX_SCOPE + 2 * MAX_PAYLOAD  # with a checkpoint, and what else a handover says
 MAX_EVENT = 256 * 1024
 
 # Extensions that the relay carries, and what an app sends when it uses them.

@@ -11,6 +11,7 @@ from chansup.config.schema import Workers
 from chansup.config.structure import fields
 from chansup.project import Project, render
 from chansup.relay import credits, scopes
+from chansup.relay.appworker import events
 from chansup.relay.appworker import websocket as worker_side
 from chansup.relay.interface import attachment, upload
 from tests.docs.pages import ROOT, Block, blocks, prose, table
@@ -136,7 +137,7 @@ def test_the_limits() -> None:
     assert said["a message from the app to the client"].startswith(
         f"{attachment.MAX_MESSAGE // 2**20} MiB"
     )
-    assert said["a checkpoint"] == f"{worker_side.MAX_CHECKPOINT // 1024} KiB"
+    assert said["a checkpoint"] == f"{events.MAX_CHECKPOINT // 1024} KiB"
     assert said["the scope of one request"].startswith(f"{scopes.MAX_SCOPE // 1024} KiB")
     assert any(value.startswith(f"{credits.WINDOW // 1024} KiB") for value in said.values())
     assert f"small enough to be kept ({upload._RETAINED // 1024} KiB)" in text

@@ -6,8 +6,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from chansup.relay import scopes
+from chansup.relay.appworker import events
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
-from chansup.relay.credits import REPORTED, Window
+from chansup.relay.appworker.sender import Sender
+from chansup.relay.credits import REPORTED
 from chansup.relay.frames import (
     END,
     EXPECTED,
@@ -17,11 +19,10 @@ from chansup.relay.frames import (
     FrameError,
     Kind,
     pack,
-    pieces,
     split,
 )
 from chansup.relay.streams import TO_WORKER, State, advance
-from chansup.relay.waiters import Waiter, wake
+from chansup.relay.waiters import Waiters
 
 if TYPE_CHECKING:
     from chansup.relay.appworker.interface import Interface
@@ -46,16 +47,15 @@ class Exchange:
     _parts_in = 0
     _unreported = 0  # bytes of the body that the app had
     _told_end = False  # the app knows that the body is complete
-    _waiter: Waiter = None  # of receive()
+    _receivers: Waiters | None = None
     _head: bytes | None = None  # status and headers, not sent yet
     _body: bytes | None = None  # the whole body, not sent yet
     _trailers = False  # are to follow
-    _parts_out = 0
+    _has_body = False  # the last part of the body was sent
     _complete = False  # the app has sent the whole response
     _finished = False  # the app has returned
     _failed = False
-    _window: Window | None = None
-    _credited: Waiter = None  # of send()
+    _sender: Sender | None = None
     _gone = False  # the client, or the interface
     status = 0  # of the response, as soon as it is known
     ended = 0.0
@@ -89,11 +89,11 @@ class Exchange:
                 raise FrameError(f"part {number} of a body instead of {self._parts_in}")
             if payload:
                 self._chunks.append(payload)
-            wake(self._waiter)
+            self._wake_receivers()
         elif kind == Kind.CREDIT:
-            if self._window is None or not self._window.consumed(number):
+            if self._sender is None:
                 raise FrameError("credit for what was never sent")
-            wake(self._credited)
+            self._sender.credit(number)
         else:
             self.lose()
 
@@ -105,8 +105,13 @@ class Exchange:
         """Take notice that the client, or the interface, is gone."""
         self._gone = True
         self._chunks.clear()
-        wake(self._waiter)
-        wake(self._credited)
+        self._wake_receivers()
+        if self._sender is not None:
+            self._sender.wake()
+
+    def _wake_receivers(self) -> None:
+        if self._receivers:
+            self._receivers.wake_all()
 
     # What the app is given, and gives
 
@@ -145,8 +150,9 @@ class Exchange:
                 if self._expects:
                     self._expects = 0
                     self._interface.link.send_control(pack(Kind.CREDIT, 0, self._stream, 0))
-            self._waiter = self._interface.loop.create_future()
-            await self._waiter
+            if self._receivers is None:
+                self._receivers = Waiters()
+            await self._receivers.wait(self._interface.loop)
 
     def _report(self, size: int) -> None:
         self._unreported += size
@@ -161,9 +167,11 @@ class Exchange:
             raise ClientDisconnected
         kind = message["type"]
         if kind == _BODY:
-            if not self.status or self._complete:
+            if not self.status or self._has_body:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
             body = message.get("body", b"")
+            if type(body) is not bytes:
+                body = events.data(body, "body")
             more = message.get("more_body", False)
             if not more:
                 self.ended = perf_counter()
@@ -171,26 +179,42 @@ class Exchange:
                     self._head is not None
                     and not self._trailers
                     and len(body) + len(self._head) <= MAX_PAYLOAD
+                    and (self._sender is None or not self._sender.turns.is_taken)
                 ):
-                    self._body = bytes(body)  # leaves with the head, at the end of this turn
+                    self._body = body  # leaves with the head, at the end of this turn
+                    self._has_body = True
                     self._completed()
                     return
             await self._send_body(body, more)
         elif kind == _START:
             if self.status:
                 raise UnexpectedEvent(f'"{kind}" came twice')
-            self._trailers = bool(message.get("trailers", False))
-            self._head = scopes.encode_head(message, self._trailers)
-            self.status = message["status"]
+            trailers = bool(message.get("trailers", False))
+            self.status, self._head = events.head(message, trailers)
+            self._trailers = trailers
             self._interface.link.send_late(self)
-        elif kind == _TRAILERS or kind in _EARLY:
-            if kind == _TRAILERS and (self._complete or not self._trailers or not self.ended):
+        elif kind == _TRAILERS:
+            if self._complete or not self._trailers or not self._has_body:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
-            self._send_event(message)
-            if kind == _TRAILERS and not message.get("more_trailers", False):
+            await self._send_event(events.extension(message))
+            if not message.get("more_trailers", False):
                 self._completed()
+        elif kind in _EARLY:
+            await self._send_event(events.extension(message))
         else:
             raise UnexpectedEvent(f'the relay does not carry "{kind}"')
+
+    def _check(self) -> None:
+        """Raise if nothing may be sent any more."""
+        if self._gone or self._finished:
+            raise ClientDisconnected
+        if self._complete:
+            raise UnexpectedEvent("the response is complete")
+
+    def _check_body(self) -> None:
+        self._check()
+        if self._has_body:
+            raise UnexpectedEvent("the body is complete")
 
     def emit(self) -> None:
         """Send the head, with the body and the end of the app if they are there, too."""
@@ -212,47 +236,27 @@ class Exchange:
             self._send_all(split(Kind.START, 0, self._stream, 0, head))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
+        await self._ready_sender().send_body(body, more, self._check_body)
+        if not more:
+            self._has_body = True
+            if not self._trailers:
+                self._completed()
+
+    async def _send_event(self, payload: bytes) -> None:
+        await self._ready_sender().send_event(payload, self._check)
+
+    def _ready_sender(self) -> Sender:
+        """Return what sends all but heads and small responses; what waits leaves before."""
         if self._head is not None:
             self.emit()
-        link = self._interface.link
-        for piece, is_last in pieces(body):
-            if not piece and more:
-                return
-            window = self._window
-            if window is None:
-                window = self._window = Window(self._interface.budget)
-            while not window.is_open:
-                await self._credit()
-            while link.crowded:
-                await link.room()
-                if self._gone or self._finished:
-                    raise ClientDisconnected
-            window.sent(len(piece))
-            self._parts_out += 1
-            ends = END if is_last and not more else 0
-            link.send(pack(Kind.BODY, ends, self._stream, self._parts_out, piece))
-        if not more and not self._trailers:
-            self._completed()
+        if self._sender is None:
+            self._sender = Sender(self._interface, self._stream)
+        return self._sender
 
     def _completed(self) -> None:
         """Take notice that the response is complete: whoever receives is told to go."""
         self._complete = True
-        wake(self._waiter)
-
-    async def _credit(self) -> None:
-        self._interface.link.send_control(pack(Kind.EXHAUSTED, 0, 0, 1))
-        self._credited = self._interface.loop.create_future()
-        await self._credited
-        if self._gone or self._finished:
-            raise ClientDisconnected
-
-    def _send_event(self, message: Message) -> None:
-        if self._head is not None:
-            self.emit()
-        payload = scopes.encode(message)
-        if len(payload) > scopes.MAX_EVENT:
-            raise UnexpectedEvent(f'"{message["type"]}" is larger than the relay carries')
-        self._send_all(split(Kind.EVENT, 0, self._stream, 0, payload))
+        self._wake_receivers()
 
     def _send_all(self, frames: Any) -> None:
         for frame in frames:
@@ -261,16 +265,15 @@ class Exchange:
     def _end(self) -> None:
         """Tell the interface that the app has returned."""
         self._finished = True  # what tasks that the app left behind still do goes nowhere
-        wake(self._waiter)
-        wake(self._credited)
-        if self._window is not None:
-            self._window.close()
-        self._interface.ended(self._stream)
-        self._interface.books.count_request(self)
         if self._head is None or self._body is None:  # else it is told with the response
             if self._head is not None:
                 self.emit()
             self._tell_end()
+        self._wake_receivers()
+        if self._sender is not None:
+            self._sender.end()
+        self._interface.ended(self._stream)
+        self._interface.books.count_request(self)
         self._interface.link.hurry()
 
     def _tell_end(self) -> None:

@@ -1,5 +1,6 @@
 """One interface process, as the worker sees it: its connection, its permits, its streams."""
 
+import asyncio
 import logging
 import socket
 import traceback
@@ -12,7 +13,7 @@ from chansup.relay import scopes
 from chansup.relay.appworker.exchange import SAFE_METHODS, Exchange
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
-from chansup.relay.frames import FAILED, MAX_PAYLOAD, MORE, Frame, FrameError, Kind, pack
+from chansup.relay.frames import FAILED, MORE, Frame, FrameError, Kind, pack
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Interface:
             self._scopes[place] = [payload]
             return None
         parts.append(payload)
-        if sum(map(len, parts)) > scopes.MAX_SCOPE + MAX_PAYLOAD:
+        if sum(map(len, parts)) > scopes.MAX_OPENING:
             raise FrameError("a scope that is too large")
         if flags & MORE:
             return None
@@ -170,11 +171,12 @@ class Interface:
         requests = sum(isinstance(stream, Exchange) for stream in self._streams.values())
         self.worker.left(self, requests)
 
-    def cut(self) -> None:
-        """Cancel what the app still does."""
-        for stream in list(self._streams.values()):
-            if stream.task is not None:
-                stream.task.cancel("the process ends")
+    def cut(self) -> list[asyncio.Task[None]]:
+        """Cancel what the app still does. Return the tasks that do it."""
+        tasks = [stream.task for stream in self._streams.values() if stream.task is not None]
+        for task in tasks:
+            task.cancel("the process ends")
+        return tasks
 
     @property
     def streams(self) -> int:
@@ -183,9 +185,9 @@ class Interface:
 
     def report(self, scope: MutableMapping[str, Any], error: Exception) -> None:
         """Write the traceback of an app that raised."""
-        kind = "WebSocket" if scope["type"] == "websocket" else scope["method"]
+        kind = "WebSocket" if scope.get("type") == "websocket" else scope.get("method")
         own_frame = error.__traceback__
         if own_frame is not None:
             error = error.with_traceback(own_frame.tb_next)
         lines = "".join(traceback.format_exception(error)).rstrip()
-        _log.error("%s %s: the app raised:\n%s", kind, scope["path"], lines)
+        _log.error("%s %s: the app raised:\n%s", kind, scope.get("path"), lines)

@@ -143,11 +143,10 @@ class AppWorker:
             self._listener.close()
             self._listener = None
 
-    def cut(self) -> None:
-        """Cancel what the app still does: time is up."""
+    def cut(self) -> list[asyncio.Task[None]]:
+        """Cancel what the app still does: time is up. Return the tasks that do it."""
         self.cutting = True
-        for interface in self._interfaces:
-            interface.cut()
+        return [task for interface in self._interfaces for task in interface.cut()]
 
     def close(self) -> None:
         """Close every connection."""

@@ -10,12 +10,13 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from chansup.relay import scopes
+from chansup.relay.appworker import events
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
-from chansup.relay.credits import Window
+from chansup.relay.appworker.events import CHECKPOINT
+from chansup.relay.appworker.sender import Sender
 from chansup.relay.frames import (
     AGAIN,
     ASKS,
-    END,
     FAILED,
     FINISHED,
     MAX_PAYLOAD,
@@ -28,15 +29,13 @@ from chansup.relay.frames import (
     split,
 )
 from chansup.relay.streams import TO_WORKER, State, advance
-from chansup.relay.waiters import wake
+from chansup.relay.waiters import Waiters
 
 if TYPE_CHECKING:
     from chansup.relay.appworker.interface import Interface
 
 Message = MutableMapping[str, Any]
 
-CHECKPOINT = "chansup.handover.checkpoint"
-MAX_CHECKPOINT = 16 * 1024  # bytes
 ABNORMAL, SERVICE_RESTART = 1006, 1012  # RFC 6455, section 7.4, as registered with IANA
 GOODBYE = {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "handover"}
 _DEAF_AFTER = 1.0  # seconds after LEAVE that an app which does not receive may still send
@@ -47,10 +46,10 @@ class WebSocket:
     """A WebSocket that this worker's app works on for a while."""
 
     __slots__ = (
-        "_accepted", "_chunks", "_close_reason", "_closed", "_code", "_connected", "_credited",
-        "_denying", "_given", "_goodbye", "_in_hand", "_interface", "_leaving", "_message",
-        "_messages_out", "_number", "_parts_out", "_reason", "_returned", "_state", "_stream",
-        "_unsent", "_waiter", "_window", "code", "denied", "scope", "task",
+        "_accepted", "_checkpoint", "_chunks", "_close_reason", "_closed", "_code", "_connected",
+        "_denying", "_given", "_goodbye", "_in_hand", "_in_parts", "_interface", "_leaving",
+        "_message", "_messages_out", "_number", "_reason", "_receivers", "_returned", "_sender",
+        "_state", "_stream", "_unsent", "code", "denied", "scope", "task",
     )  # fmt: skip
 
     def __init__(
@@ -81,12 +80,12 @@ class WebSocket:
         self._code: int | None = None  # with which the client left
         self._reason = ""
         self._close_reason = ""  # of the app
-        self._waiter: asyncio.Future[None] | None = None  # of receive()
+        self._receivers = Waiters()
         self._messages_out = 0
-        self._parts_out = 0
-        self._window: Window | None = None
-        self._credited: asyncio.Future[None] | None = None  # of send()
+        self._in_parts = False  # the newest message that left is not complete
+        self._sender: Sender | None = None
         self._unsent: list[Any] | None = None  # flags, number, payload of a message that waits
+        self._checkpoint: bytes | None = None  # the newest one, while it waits
         self.code = 0  # close code, as soon as it is known
         self.denied = False
         self.task: asyncio.Task[None] | None = None
@@ -99,9 +98,9 @@ class WebSocket:
         if kind == Kind.MESSAGE:
             self._take_message(flags, number, payload)
         elif kind == Kind.CREDIT:
-            if self._window is None or not self._window.consumed(number):
+            if self._sender is None:
                 raise FrameError("credit for what was never sent")
-            wake(self._credited)
+            self._sender.credit(number)
         elif kind == Kind.LEAVE:
             self._leave()
         else:
@@ -128,21 +127,20 @@ class WebSocket:
         if flags & AGAIN:
             message["chansup.redelivered"] = True
         self._message = message
-        wake(self._waiter)
+        self._receivers.wake_all()
 
     def _leave(self) -> None:
         self._leaving = True
         self._message = None  # another worker's app gets it
-        wake(self._waiter)
-        loop = self._interface.loop
-        if not self._in_hand and self._waiter is None:
+        self._receivers.wake_all()
+        if not self._in_hand and not self._receivers:
             # Perhaps it never receives: then its next send tells it.
-            loop.call_later(_DEAF_AFTER, self._refuse)
+            self._interface.loop.call_later(_DEAF_AFTER, self._refuse)
 
     def _refuse(self) -> None:
-        if self._waiter is None and not self._in_hand:
+        if not self._in_hand and not self._receivers:
             self._say_goodbye()
-            wake(self._credited)
+            self._wake_sender()
 
     def _say_goodbye(self) -> None:
         if not self._goodbye:
@@ -160,8 +158,12 @@ class WebSocket:
             self._code = code
             self._reason = reason
             self.code = self.code or code
-        wake(self._waiter)
-        wake(self._credited)
+        self._receivers.wake_all()
+        self._wake_sender()
+
+    def _wake_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()
 
     @property
     def gone(self) -> bool:
@@ -189,28 +191,32 @@ class WebSocket:
         except asyncio.CancelledError:  # time is up
             failed = FAILED | FINISHED * self._leaving
         finally:
-            self.emit()
-            self._returned = True  # what tasks that the app left behind still do goes nowhere
-            self._in_hand = 0
-            self._code = ABNORMAL if self._code is None else self._code
-            wake(self._waiter)
-            wake(self._credited)
-            if self._window is not None:
-                self._window.close()
-            self._interface.ended(self._stream)
-            self._interface.books.count_websocket(self)
-            if self._leaving or not self._interface.worker.cutting:
-                left = FINISHED if self._goodbye else failed
-                self._interface.link.send(pack(Kind.DONE, left, self._stream, self._given))
+            self._end(failed)
+
+    def _end(self, failed: int) -> None:
+        """Tell the interface that the app has returned. Nothing is sent after that."""
+        self.emit()
+        self._break_off()
+        self._returned = True  # what tasks that the app left behind still do goes nowhere
+        if self._leaving or not self._interface.worker.cutting:
+            left = FINISHED if self._goodbye else failed
+            self._interface.link.send(pack(Kind.DONE, left, self._stream, self._given))
+        self._in_hand = 0
+        self._code = ABNORMAL if self._code is None else self._code
+        self._receivers.wake_all()
+        if self._sender is not None:
+            self._sender.end()
+        self._interface.ended(self._stream)
+        self._interface.books.count_websocket(self)
 
     async def receive(self) -> Message:
         """Return the next event for the app."""
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        if self._in_hand:
-            self._ask_for_more()
         while True:
+            if self._in_hand:
+                self._ask_for_more()
             message = self._message
             if message is not None:
                 self._message = None
@@ -231,14 +237,11 @@ class WebSocket:
                 else:
                     self._code, self._reason = self.code or 1000, self._close_reason
                 continue
-            waiter = self._waiter = self._interface.loop.create_future()
-            try:
-                await waiter
-            finally:
-                if self._waiter is waiter:
-                    self._waiter = None
+            await self._receivers.wait(self._interface.loop)
 
     def _ask_for_more(self) -> None:
+        if self._checkpoint is not None:
+            self.emit()  # in order
         if self._unsent is not None:
             self._unsent[0] |= ASKS  # with the message that was sent just now
         elif not self._returned:
@@ -249,128 +252,150 @@ class WebSocket:
 
     async def send(self, message: Message) -> None:
         """Take an event from the app."""
-        if self._unsent is not None:
-            self.emit()
         kind = message["type"]
-        if self.gone and (kind != CHECKPOINT or self._code is not None or self._returned):
+        if kind == CHECKPOINT:
+            await self._store(message["checkpoint"])
+            return
+        if self._unsent is not None or self._checkpoint is not None:
+            self.emit()
+        if self.gone:
             raise ClientDisconnected
         if kind == "websocket.send":
             if not self._accepted or self._closed:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
-            text = message.get("text")
-            if text is not None:
-                await self._send_message(text.encode(), TEXT)
-            else:
-                await self._send_message(message["bytes"], 0)
-        elif kind == CHECKPOINT:
-            self._store(message["checkpoint"])
+            payload, is_text = events.payload_of(message)
+            await self._send_message(payload, TEXT if is_text else 0)
         elif kind == "websocket.close":
-            self._close(message)
+            await self._close(message)
         elif kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.http.response.start":
             self._begin_to_deny(message)
-        elif kind == "websocket.http.response.body" and self._denying and not self._closed:
-            await self._deny(message.get("body", b""), message.get("more_body", False))
+        elif kind == "websocket.http.response.body" and self._denying:
+            await self._deny(message)
         else:
             raise UnexpectedEvent(f'"{kind}" may not come now')
+
+    def _check(self) -> None:
+        """Raise if nothing may be sent any more."""
+        if self.gone:
+            raise ClientDisconnected
+        if self._closed:
+            raise UnexpectedEvent("the app has closed this WebSocket")
 
     def _accept(self, message: Message) -> None:
         if self._accepted or self._closed or self._denying:
             raise UnexpectedEvent('"websocket.accept" may not come now')
+        payload = events.accept(message)
         self._accepted = True
-        headers = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
-        payload = scopes.encode((message.get("subprotocol"), headers))
         self._interface.books.count_accept()
         self._send_all(split(Kind.ACCEPT, 0, self._stream, 0, payload))
 
-    def _close(self, message: Message) -> None:
+    async def _close(self, message: Message) -> None:
+        """Close it, after the messages that other tasks have begun to send."""
+        code, reason = events.close(message)
+        sender = self._sender
+        if sender is None or not sender.turns.is_taken:
+            self._close_now(code, reason)
+            return
+        await sender.turns.take(self._interface.loop)
+        try:
+            self._check()
+            self._close_now(code, reason)
+        finally:
+            sender.turns.give()
+
+    def _close_now(self, code: int, reason: str) -> None:
         if self._closed or self._denying:
             raise UnexpectedEvent('"websocket.close" may not come now')
         self._closed = True
         self.denied = not self._accepted
-        code = message.get("code")
-        code = 1000 if code is None else code
         self.code = self.code or code
-        self._close_reason = message.get("reason") or ""
-        reason = self._close_reason.encode()
-        self._interface.link.send(pack(Kind.CLOSE, 0, self._stream, code, reason[:MAX_PAYLOAD]))
-        wake(self._waiter)
+        self._close_reason = reason
+        self._interface.link.send(pack(Kind.CLOSE, 0, self._stream, code, reason.encode()))
+        self._receivers.wake_all()
 
     def _begin_to_deny(self, message: Message) -> None:
         if self._accepted or self._closed or self._denying:
             raise UnexpectedEvent('"websocket.http.response.start" may not come now')
         if "websocket.http.response" not in self.scope["extensions"]:
             raise UnexpectedEvent("the server does not offer websocket.http.response")
-        head = scopes.encode_head(message, False)
+        head = events.denial(message)
         self._denying = self.denied = True
         self._send_all(split(Kind.START, 0, self._stream, 0, head))
 
-    async def _deny(self, body: bytes, more: bool) -> None:
-        await self._send_parts(body, more)
+    async def _deny(self, message: Message) -> None:
+        body = events.data(message.get("body", b""), "body")
+        more = bool(message.get("more_body", False))
+        await self._counting_sender().send_body(body, more, self._check)
         if not more:
             self._closed = True
-            wake(self._waiter)
-
-    async def _send_parts(self, body: bytes, more: bool) -> None:
-        for piece, is_last in pieces(body):
-            if piece or not more:
-                await self._ready_for(len(piece))
-                self._parts_out += 1
-                ends = END if is_last and not more else 0
-                self._interface.link.send(
-                    pack(Kind.BODY, ends, self._stream, self._parts_out, piece)
-                )
+            self._receivers.wake_all()
 
     async def _send_message(self, payload: bytes, flags: int) -> None:
-        number = self._messages_out = self._messages_out + 1
-        window = self._window
+        sender = self._sender
         link = self._interface.link
         if (
             len(payload) <= MAX_PAYLOAD
-            and window is not None
-            and window.is_open
+            and sender is not None
+            and not sender.turns.is_taken
+            and sender.window.is_open
             and not link.crowded
         ):
-            window.sent(len(payload))
+            sender.window.sent(len(payload))
+            number = self._messages_out = self._messages_out + 1
             self._unsent = [flags, number, payload]
             link.send_late(self)
             return
-        for piece, is_last in pieces(payload):
-            await self._ready_for(len(piece))
-            more = 0 if is_last else MORE
-            link.send(pack(Kind.MESSAGE, flags | more, self._stream, number, piece))
+        sender = self._counting_sender()
+        await sender.turns.take(self._interface.loop)
+        try:
+            for piece, is_last in pieces(payload):
+                await sender.ready(self._check)
+                sender.window.sent(len(piece))
+                if not self._in_parts:
+                    self._messages_out += 1
+                self._in_parts = not is_last
+                more = 0 if is_last else MORE
+                link.send(pack(Kind.MESSAGE, flags | more, self._stream, self._messages_out, piece))
+        finally:
+            self._break_off()
+            sender.turns.give()
+
+    def _counting_sender(self) -> Sender:
+        if self._sender is None:
+            self._sender = Sender(self._interface, self._stream)
+        return self._sender
+
+    def _break_off(self) -> None:
+        """Say that a message, of which parts have left, is not to be completed."""
+        if self._in_parts:
+            self._in_parts = False
+            broken_off = pack(Kind.MESSAGE, FAILED, self._stream, self._messages_out)
+            self._interface.link.send(broken_off)
 
     def emit(self) -> None:
-        """Send the message that waits for the end of this turn."""
+        """Send what waits for the end of this turn: a message, and a checkpoint after it."""
         if self._unsent is not None:
             (flags, number, payload), self._unsent = self._unsent, None
             self._interface.link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
+        if self._checkpoint is not None:
+            checkpoint, self._checkpoint = self._checkpoint, None
+            self._send_all(split(Kind.CHECKPOINT, 0, self._stream, 0, checkpoint))
 
-    async def _ready_for(self, size: int) -> None:
-        """Wait until `size` bytes may be sent, and count them."""
-        window = self._window
-        if window is None:
-            window = self._window = Window(self._interface.budget)
+    async def _store(self, checkpoint: bytes | str) -> None:
+        """Keep a checkpoint until the end of this turn: the newest one counts."""
+        payload = events.checkpoint(checkpoint)
         link = self._interface.link
-        while not window.is_open or link.crowded:
-            if link.crowded:
-                await link.room()
-            else:
-                link.send_control(pack(Kind.EXHAUSTED, 0, 0, 1))
-                self._credited = self._interface.loop.create_future()
-                await self._credited
-            if self.gone:
-                raise ClientDisconnected
-        window.sent(size)
-
-    def _store(self, checkpoint: bytes | str) -> None:
-        payload = scopes.encode(checkpoint)
-        if not isinstance(checkpoint, bytes | str) or len(payload) > MAX_CHECKPOINT:
-            raise UnexpectedEvent(
-                f'"{CHECKPOINT}": expected bytes or str of at most {MAX_CHECKPOINT} bytes'
-            )
-        self._interface.link.send(pack(Kind.CHECKPOINT, 0, self._stream, 0, payload))
+        while link.crowded:
+            await link.room()
+        if self._code is not None or self._returned:
+            raise ClientDisconnected
+        if self._denying:
+            raise UnexpectedEvent(f'"{CHECKPOINT}" may not come now')
+        if self._checkpoint is None:
+            link.send_late(self)
+        self._checkpoint = payload
 
     def _send_all(self, frames: Iterator[bytes]) -> None:
         for frame in frames:
