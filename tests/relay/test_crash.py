@@ -182,6 +182,72 @@ def test_what_kills_three_workers_is_not_tried_again(tmp_path: Path) -> None:
         assert "GET /take/request" in output and "/echo/message" in output
 
 
+@pytest.mark.parametrize("killer", ["message", "request"])
+def test_innocents_are_not_taken_for_poison(tmp_path: Path, killer: str) -> None:
+    """Who had something in hand where the killer struck is tried again, and comes through."""
+    with stage(tmp_path, workers=3, web="redeliver = true") as site:
+
+        async def kill(client: httpx.AsyncClient) -> None:
+            if killer == "request":
+                assert (await client.get("/take/request?die=1")).status_code == 502
+            else:
+                connection = await dial(site.address, "/echo/killer")
+                await connection.send("1 0.1 die ")
+                assert (await closed(connection))[0] == 1011
+
+        async def run() -> None:
+            async with httpx.AsyncClient(base_url=site.url, timeout=2 * PATIENCE) as client:
+                innocents = [await dial(site.address, f"/echo/innocent-{n}") for n in range(3)]
+                for connection in innocents:
+                    await connection.send("1 0.3 ")
+                asking = [asyncio.create_task(client.get("/crowd/x?work=0.3")) for _ in range(3)]
+                await kill(client)
+                for connection in innocents:
+                    assert await asyncio.wait_for(connection.recv(), PATIENCE) == "1 0.3 "
+                    assert await ask(connection, "2 0 ") == "2 0 "
+                    await connection.close()
+                for answer in await asyncio.gather(*asking):
+                    assert answer.status_code == 200
+
+        asyncio.run(run())
+        assert site.metric("poison_total") == 1
+
+
+def test_what_is_not_redelivered(tmp_path: Path) -> None:
+    """A message that kills is gone with its worker, and the WebSocket goes on."""
+    with stage(tmp_path, workers=2) as site:
+
+        async def run() -> None:
+            connection = await dial(site.address, "/echo/a")
+            for number in (1, 3, 5, 7):
+                await connection.send(f"{number} 0 die ")
+                assert await ask(connection, f"{number + 1} 0 ") == f"{number + 1} 0 "
+            await connection.close()
+
+        asyncio.run(run())
+        assert [int(line.split()[0]) for line in site.lines("a")] == list(range(1, 9))
+        found = site.metrics()
+        assert site.sum(found, "messages_lost_total") == 4
+        assert site.sum(found, "poison_total") == 0
+
+
+def test_a_post_in_hand_is_tried_again_where_it_may(tmp_path: Path) -> None:
+    with stage(tmp_path, workers=2, web="redeliver = true") as site:
+
+        async def run() -> None:
+            async with httpx.AsyncClient(base_url=site.url, timeout=PATIENCE) as client:
+                content = b"x" * 50_000
+                post = asyncio.create_task(client.post("/take/post?until=go", content=content))
+                (line,) = await asyncio.to_thread(site.wait_for_line, "post")
+                os.kill(int(line.split()[1]), signal.SIGKILL)
+                await asyncio.to_thread(site.wait_for_line, "post", 2)
+                site.tell("go")
+                assert (await post).content.endswith(b" " + content)
+
+        asyncio.run(run())
+        assert site.metric("retries_total") == 1
+
+
 def test_a_handover_that_kills_three_workers_is_not_tried_again(tmp_path: Path) -> None:
     with stage(tmp_path, workers=4) as site:
 
@@ -324,8 +390,9 @@ def test_an_interface_that_is_killed_takes_only_its_own_clients_along(tmp_path: 
         asyncio.run(run())
 
 
-def test_an_interface_that_is_replaced_says_so(tmp_path: Path) -> None:
-    with stage(tmp_path, interfaces=1) as site:
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_interface_that_is_replaced_says_so(tmp_path: Path, server: str) -> None:
+    with stage(tmp_path, server=server) as site:
 
         async def run() -> None:
             opened = [await dial(site.address, f"/echo/{number}") for number in range(6)]

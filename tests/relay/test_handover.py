@@ -36,8 +36,10 @@ def assert_complete(stage: Stage, talk: Talk) -> None:
     assert {again for _, _, again, _ in written} == {"0"}
 
 
-def conversation(directory: Path, seed: str, number: int, sockets: int, workers: int) -> None:
-    with stage(directory, workers=workers, interfaces=2) as site:
+def conversation(
+    directory: Path, seed: str, number: int, sockets: int, workers: int, server: str = "uvicorn"
+) -> None:
+    with stage(directory, workers=workers, interfaces=2, server=server) as site:
 
         async def run() -> list[Talk]:
             talks = [Talk(site.address, f"talk-{place}", seed) for place in range(sockets)]
@@ -68,6 +70,11 @@ def conversation(directory: Path, seed: str, number: int, sockets: int, workers:
 @pytest.mark.parametrize(("seed", "workers"), [("a", 1), ("b", 2)])
 def test_numbers_arrive_once_and_in_order(tmp_path: Path, seed: str, workers: int) -> None:
     conversation(tmp_path, seed, number=3, sockets=8, workers=workers)
+
+
+@pytest.mark.parametrize("server", ["granian", "hypercorn", "daphne"])
+def test_numbers_arrive_whatever_carries_the_relay(tmp_path: Path, server: str) -> None:
+    conversation(tmp_path, server, number=2, sockets=6, workers=2, server=server)
 
 
 @pytest.mark.slow
