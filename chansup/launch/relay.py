@@ -38,10 +38,20 @@ def serve(child: Child) -> int:
     """Run the app until the process is asked to end and nothing is left. Return the exit code."""
     orders = child.launch.app_worker
     assert orders is not None
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    _log_to_stderr()
     loaded = application.load_for_worker(child.launch, orders.threads)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(child, orders, loaded))
+
+
+def _log_to_stderr() -> None:
+    """Write what the relay has to say; what the app logs is the app's business."""
+    log = logging.getLogger("chansup")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING)
+    log.propagate = False
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

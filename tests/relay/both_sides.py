@@ -97,7 +97,8 @@ class Interface:
         name = f"{self._pool.name}.{self._number}"
         self._number += 1
         hello = Hello(PROTOCOL, chansup.__version__, "interface.0")
-        worker = Worker(self.pool, name, 1, address, hello, asyncio.get_running_loop())
+        listed = roster.Worker(name, self.pool.settings.name, 1, 1, address, "ready")
+        worker = Worker(self.pool, listed, hello, asyncio.get_running_loop())
         self.pool.workers[address] = worker
         worker.adopt(sock)
         return worker

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from chansup.protocol import roster
 from chansup.relay.appworker.permits import Permits
 from chansup.relay.frames import HEADER, Kind
 from chansup.relay.interface.worker import Worker
@@ -27,7 +28,8 @@ class Interface:
         self.waiting = 0
         self.to_worker: deque[tuple[int, int]] = deque()
         self.from_worker: deque[tuple[int, int]] = deque()
-        self.worker = Worker(self, "web.0", 1, "", None, None)  # type: ignore[arg-type]
+        listed = roster.Worker("web.0", "web", 1, 1, "", "ready")
+        self.worker = Worker(self, listed, None, None)  # type: ignore[arg-type]
         self.worker.usable = True
         self.worker.link = self  # type: ignore[assignment]
         self.sent = 0

@@ -33,6 +33,8 @@ _SWEEP = 0.05  # seconds after which it is watched whether the client of a reque
 _COUNT_INTERVAL = 1.0  # seconds between two looks at how many bytes went by
 _NEWS_TIMEOUT = 10.0  # seconds that the first roster may take
 _RECONNECT = 0.2  # seconds after which a lost connection to a worker is made anew
+# uvicorn's words for every handshake that is answered by a response, as ASGI has it.
+_DENIED = "ASGI callable returned without completing handshake."
 _LOGGERS = ("uvicorn.error", "hypercorn.error", "_granian", "daphne.server")  # of servers
 _READ_SIZE = 256 * 1024
 
@@ -204,7 +206,7 @@ class Relay:
             if worker is None and (one.address in pool.dismissed or unwanted):
                 continue
             if worker is None:
-                worker = Worker(pool, one.name, one.pid, one.address, self._hello, self._loop)
+                worker = Worker(pool, one, self._hello, self._loop)
                 worker.draining = one.state == "draining"
                 pool.workers[one.address] = worker
                 worker.connect()
@@ -247,15 +249,17 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-class _WithoutBrokenResponses(logging.Filter):
-    """Keeps a server from showing where we broke a response off: why stands in our own line."""
+class _Quiet(logging.Filter):
+    """Keeps a server from reporting what is no error, or stands in a line of our own already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], BrokenResponse))
+        if record.exc_info and isinstance(record.exc_info[1], BrokenResponse):
+            return False
+        return record.msg != _DENIED
 
 
 def create(name: str, roster_fd: int, board_fd: int | None, books: Books) -> Relay:
     """Return the relay of an interface process, from what it has inherited."""
     for logger in _LOGGERS:
-        logging.getLogger(logger).addFilter(_WithoutBrokenResponses())
+        logging.getLogger(logger).addFilter(_Quiet())
     return Relay(name, socket.socket(fileno=roster_fd), RelayBoard(board_fd), books)

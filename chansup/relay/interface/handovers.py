@@ -53,7 +53,7 @@ class Handovers:
             self._pool.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
 
     def find_home(self, websocket: "WebSocket") -> None:
-        """Attach a WebSocket to the worker with the fewest, now or as soon as there is one.
+        """Attach a WebSocket to a worker, now or as soon as there is one.
 
         A deploy may have changed the routes: then it goes where new ones go.
         """
@@ -63,7 +63,7 @@ class Handovers:
         if websocket.reason == "deploy" or not pool.settings.routes:
             place = pool.place_of("websocket", *websocket.host_and_path())
             if place is None:
-                websocket.give_up("closed")
+                websocket.give_up("closed", "no route")
                 return
             if place[0] is not pool:
                 websocket.change_pool(*place)
@@ -75,15 +75,16 @@ class Handovers:
         elif websocket.is_suspect:
             pool.quarantine.enter(websocket, lambda: self._try(websocket))
         else:
-            websocket.attach(self._emptiest())
+            websocket.attach(self._best())
 
-    def _emptiest(self) -> Worker:
-        return min(self._pool.choices, key=lambda worker: worker.websockets)
+    def _best(self) -> Worker:
+        """Return the worker with the fewest, of the newest generation: the others leave soon."""
+        return min(self._pool.choices, key=lambda worker: (-worker.generation, worker.websockets))
 
     def _try(self, suspect: "WebSocket") -> None:
         """Attach a suspect, now that it is its turn."""
         if suspect.needs_worker and self._pool.choices:
-            suspect.attach(self._emptiest())
+            suspect.attach(self._best())
             return
         self._pool.quarantine.leave(suspect)
         if suspect.needs_worker:
@@ -98,7 +99,7 @@ class Handovers:
 
     def _give_up(self, websocket: "WebSocket") -> None:
         self.forget(websocket)
-        websocket.give_up("no_worker")
+        websocket.give_up("no_worker", "no worker")
 
     def forget(self, websocket: "WebSocket") -> None:
         """Take notice that a WebSocket has a worker, or needs none any more."""

@@ -246,10 +246,9 @@ class WebSocket:
         self.is_transparent = route.handover == "transparent"
         self._redeliver = route.redeliver
 
-    def give_up(self, result: str) -> None:
-        """Close it: no worker appeared in time, or nothing serves it any more."""
+    def give_up(self, result: str, reason: str) -> None:
+        """Close it: no worker appeared in time, nothing serves it any more, or so it is wanted."""
         code = SERVICE_RESTART if result == "closed" else TRY_AGAIN_LATER
-        reason = "service restart" if result == "closed" else "no worker"
         self._tell_disconnect(code, reason.encode())
         self._end(result, code, reason)
 
@@ -281,7 +280,7 @@ class WebSocket:
             # At a deploy they come one after the other anyway.
             spread = self._pool.settings.drain_spread if self.reason == "crash" else 0.0
             delay = random.random() * spread  # noqa: S311
-            self._pool.loop.call_later(delay, self.give_up, "closed")
+            self._pool.loop.call_later(delay, self.give_up, "closed", "service restart")
 
     def _keep_for_another(self) -> bool:
         """Keep the message that a dead worker had in hand, or lose it. Say whether it goes on."""

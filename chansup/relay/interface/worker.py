@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Protocol
 
 from chansup.protocol import relay_board as board
+from chansup.protocol import roster
 from chansup.relay import scopes
 from chansup.relay.credits import Budget
 from chansup.relay.frames import FINISHED, MAX_STREAM, Frame, FrameError, Kind, pack
@@ -41,16 +42,14 @@ class Worker:
     def __init__(
         self,
         pool: "Pool",
-        name: str,
-        pid: int,
-        address: str,
+        listed: roster.Worker,
         hello: scopes.Hello,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.pool = pool
-        self.name = name
-        self.pid = pid
-        self.address = address
+        self.name = listed.name
+        self.address = listed.address
+        self.generation = listed.generation
         self.loop = loop
         self.draining = False
         self.usable = False
