@@ -230,6 +230,8 @@ class Client:
             groups.pop(group, None)
             if not groups:
                 del self._memberships[channel]
+                if channel not in self._owners:
+                    self._bound.pop(channel, None)
         await self.request(pack(Kind.GROUP_DISCARD, string(group) + string(channel)), repeat=True)
 
     def forget_memberships(self) -> None:

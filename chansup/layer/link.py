@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("chansup.layer")
 
 _FIRST_PAUSE = 0.01  # seconds before the second attempt to connect
+_SHORT_PAUSE = 0.1  # at most, while it is likely that a hub comes back soon
 _LONGEST_PAUSE = 1.0
 _LONG = 5.0  # seconds without a hub before it is worth a warning
 _SWEEP = 1.0  # seconds between two looks for old messages that nobody took
 _DELAY = 0.005  # seconds that the hub may learn later what was taken
 _MAX_TAKEN = 200  # messages that it may learn of together
 _LEFT = MAX_MILLISECONDS
+_MAX_ID = 2**32 - 1
 _ORPHAN = -1  # number of a message that the hub knows nothing of
 _welcome = msgspec.msgpack.Decoder(Welcome)
 
@@ -162,7 +164,8 @@ class Link:
 
     def _retry(self) -> None:
         self._attempts += 1
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._attempts, 10))
+        longest = _SHORT_PAUSE if self.loop.time() - self._lost_at < _LONG else _LONGEST_PAUSE
+        pause = min(longest, _FIRST_PAUSE * 2 ** min(self._attempts, 10))
         if not self._warned and self.loop.time() - self._lost_at > _LONG:
             self._warned = True
             logger.warning(
@@ -625,10 +628,15 @@ class Link:
                 raise
 
     def _listen(self, inbox: Inbox) -> None:
-        self._id += 1
-        inbox.id = self._id
+        inbox.id = self._new_id()
         self._by_id[inbox.id] = inbox
         self._emit(pack(Kind.LISTEN, ID.pack(inbox.id) + inbox.name))
+
+    def _new_id(self) -> int:
+        self._id = self._id % _MAX_ID + 1
+        while self._id in self._by_id or self._id in self._demands:
+            self._id = self._id % _MAX_ID + 1
+        return self._id
 
     def unlisten(self, name: bytes) -> Inbox | None:
         """Let go of a channel: what was not taken is the hub's again."""
@@ -699,9 +707,8 @@ class Link:
             raise
 
     def _number(self, demand: Demand) -> None:
-        self._id += 1
-        demand.id = self._id
-        self._demands[self._id] = demand
+        demand.id = self._new_id()
+        self._demands[demand.id] = demand
 
     def _demand(self, demand: Demand) -> None:
         self._number(demand)

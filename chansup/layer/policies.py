@@ -9,7 +9,7 @@ import msgspec
 DEFAULT = "*"  # the pattern of channels that no pattern fits
 _MAX_PATTERNS = 1000
 _MAX_PATTERN = 1000  # characters
-_MAX_KNOWN = 50_000  # channels whose capacity is remembered
+_MAX_KNOWN = 10_000  # channels whose capacity is remembered
 MAX_SECONDS = 4_000_000.0  # what fits into a frame, in milliseconds
 
 

@@ -314,6 +314,26 @@ def test_encryption(shared_hub: Hub) -> None:
     run(tried())
 
 
+def test_members_of_a_process_that_is_gone_go_with_it(shared_hub: Hub) -> None:
+    async def tried() -> None:
+        layer = LocalChannelLayer(shared_hub.path, capacity=2)
+        await layer.flush()
+        before = (await layer.statistics())["dropped"]
+        gone = LocalChannelLayer(shared_hub.path)
+        await gone.group_add("some", await gone.new_channel())
+        await gone.close()
+        await asyncio.sleep(0.05)
+        for _ in range(5):
+            await layer.group_send("some", {})
+        found = await layer.statistics()
+        assert found["dropped"].get("full") == before.get("full")
+        assert found["dropped"]["gone"]["*"] - before.get("gone", {}).get("*", 0) == 3
+        await layer.flush()
+        await layer.close()
+
+    run(tried())
+
+
 def test_a_large_group_and_many_groups(shared_hub: Hub) -> None:
     async def tried() -> None:
         layer = LocalChannelLayer(shared_hub.path)

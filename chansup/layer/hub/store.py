@@ -82,7 +82,10 @@ class Store:
             size = len(entries)
             if size:
                 if size >= limit and self._is_full(channel, capacities):
-                    full[channel.pattern] = full.get(channel.pattern, 0) + 1
+                    if self._is_abandoned(channel):
+                        self.drops.add(Drop.GONE, channel.pattern)
+                    else:
+                        full[channel.pattern] = full.get(channel.pattern, 0) + 1
                     continue
                 if 4 * size >= limit:
                     crowded = True
@@ -109,6 +112,11 @@ class Store:
             reader.deliver_to_many(ids, message, crowded)
         for pattern, number in full.items():
             self.drops.add(Drop.FULL, pattern, number)
+
+    @staticmethod
+    def _is_abandoned(channel: Channel) -> bool:
+        """Say whether nobody will come for a channel: it is no fault of those who read."""
+        return channel.process is not None and not channel.process.connections
 
     def _refusal(self, channel: Channel, capacities: Capacities, size: int) -> str:
         if len(channel.entries) >= channel.capacity(capacities) and self._is_full(
