@@ -1,16 +1,19 @@
 """Loads the app that is to be served."""
 
 import importlib
+import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from chansup.errors import ChansupError
 from chansup.launch.child import Child
 from chansup.protocol.launch import Launch
 from chansup.relay.interface import application as relay
 from chansup.relay.interface.books import Books
+
+Gateway = Literal["asgi", "wsgi"]
 
 SPEAK_WSGI = ("granian", "gunicorn")  # the others get a WSGI app adapted
 _OWN_DIRECTORY = str(Path(__file__).parent)
@@ -32,10 +35,11 @@ class StartupError(ChansupError):
     """The app was loaded, but its lifespan startup failed."""
 
 
-def load(reference: str) -> Any:
+def load(reference: str, gateway: str | None = None) -> Any:
     """Import ``package.module:attribute`` (the attribute may be dotted) and return what it names.
 
-    Raises ApplicationError, whatever the app's import raised.
+    Raises ApplicationError, whatever the app's import raised; also if the app certainly speaks the
+    other gateway than the one that is named.
     """
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
@@ -59,7 +63,39 @@ def load(reference: str) -> Any:
             raise ApplicationError(f'module "{module_name}" has no "{attribute}"') from error
     if not callable(found):
         raise ApplicationError(f'"{reference}" is a {type(found).__name__}, not an application')
+    spoken = gateway_of(found)
+    if gateway is not None and spoken not in (None, gateway):
+        raise ApplicationError(
+            f'"{reference}" is {"an ASGI" if spoken == "asgi" else "a WSGI"} application: '
+            f'write {spoken} = "{reference}" in place of {gateway}'
+        )
     return found
+
+
+def gateway_of(application: Any) -> Gateway | None:
+    """Return what an app speaks, or None unless its signature makes that certain.
+
+    What can only be called with two arguments and is no coroutine function is WSGI; what can only
+    be called with three is ASGI. A class says nothing: it is called to make something of it.
+    """
+    if inspect.isclass(application):
+        return None
+    fits = [count for count in range(1, 5) if _takes(application, count)]
+    called = (application, getattr(type(application), "__call__", None))  # noqa: B004
+    if fits == [2] and not any(map(inspect.iscoroutinefunction, called)):
+        return "wsgi"
+    return "asgi" if fits == [3] else None
+
+
+def _takes(application: Any, count: int) -> bool:
+    """Say whether an app can be called with so many arguments; False where nobody knows."""
+    try:
+        # What a decorator wraps may take other arguments than what it returns.
+        signature = inspect.signature(application, follow_wrapped=False)
+        signature.bind(*[None] * count)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def load_asgi(child: Child) -> Any:
@@ -72,7 +108,7 @@ def load_as_it_is(child: Child) -> Any:
     """Return the app, ASGI or WSGI; in relay mode, the relay. Raises as `load` does."""
     launch = child.launch
     if launch.relay is None:
-        return load(launch.application)
+        return load(launch.application, launch.gateway)
     child.traffic.relays = True
     name = f"{launch.pool}.{launch.slot}"
     books = Books(child.traffic, child.cells)
@@ -83,7 +119,7 @@ def load_as_it_is(child: Child) -> Any:
 
 def load_for_worker(launch: Launch, threads: int) -> Any:
     """Return the app of an app worker as ASGI. Raises as `load` and `wsgi_to_asgi` do."""
-    application = load(launch.application)
+    application = load(launch.application, launch.gateway)
     return wsgi_to_asgi(application, threads) if launch.gateway == "wsgi" else application
 
 

@@ -66,7 +66,7 @@ def probe(question: Question) -> Findings:
 def _application(question: Question) -> Iterator[Problem]:
     key = question.key or f"app.{question.gateway}"
     try:
-        loaded = application.load(question.application)
+        loaded = application.load(question.application, question.gateway)
         if question.gateway == "wsgi" and question.server not in application.SPEAK_WSGI:
             application.wsgi_to_asgi(loaded)
     except application.ApplicationError as error:
