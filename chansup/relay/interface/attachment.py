@@ -35,7 +35,7 @@ class Attachment:
     """A WebSocket at a worker, from OPEN to DONE."""
 
     __slots__ = (
-        "_link", "_messages_out", "_owed", "_parts", "_parts_kind", "_parts_size", "_state",
+        "_link", "_messages_out", "_owed", "_parts", "_state",
         "_stream", "_told", "_unreported", "is_sending", "websocket", "worker",
     )  # fmt: skip
 
@@ -47,9 +47,7 @@ class Attachment:
         self._link: Link = worker.link
         self._state = State.CONNECTING
         self._messages_out = 0
-        self._parts: list[bytes] | None = None  # of what is larger than a frame
-        self._parts_size = 0
-        self._parts_kind = 0
+        self._parts: dict[int, list[bytes]] | None = None  # of what is larger than a frame
         self._unreported = 0  # bytes that the client had
         self.is_sending = False  # a message that is not complete yet
         self._owed = 0  # bytes of a message that is not complete
@@ -118,9 +116,8 @@ class Attachment:
             self._gather(kind, payload)
             return
         size = len(payload)
-        if self._parts is not None and kind == self._parts_kind:
-            parts, self._parts = [*self._parts, payload], None
-            payload = b"".join(parts)
+        if self._parts and kind in self._parts:
+            payload = b"".join([*self._parts.pop(kind), payload])
         self._state = advance(TO_INTERFACE, self._state, kind, flags)
         websocket = self.websocket
         if kind == Kind.MESSAGE:
@@ -149,22 +146,19 @@ class Attachment:
     def _gather(self, kind: int, payload: bytes) -> None:
         """Keep a part of what is larger than a frame."""
         if self._parts is None:
-            self._parts = []
-            self._parts_size = 0
-            self._parts_kind = kind
-        elif kind != self._parts_kind:
-            raise FrameError("parts of different kinds")
-        self._parts.append(payload)
-        self._parts_size += len(payload)
+            self._parts = {}
+        parts = self._parts.setdefault(kind, [])
+        parts.append(payload)
+        size = len(parts) * MAX_PAYLOAD
         if kind == Kind.MESSAGE:
             # The whole of it must come in; but not before the client had what came earlier.
             self._owed += len(payload)
             if not self.websocket.is_writing:
                 self.catch_up()
-            if self._parts_size > MAX_MESSAGE:
-                self._parts.clear()
+            if size > MAX_MESSAGE:
+                parts.clear()
                 self.websocket.app_sends_too_much(self)
-        elif self._parts_size > scopes.MAX_EVENT:
+        elif size > scopes.MAX_EVENT:
             raise FrameError("an event that is too large")
 
 

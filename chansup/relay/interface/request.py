@@ -236,11 +236,15 @@ class Request:
         is_last = bool(flags & END)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
         if not is_last:
-            self._unreported += len(body)
-            if self._unreported >= REPORTED and not self._lost:
-                self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
-                self._unreported = 0
+            self._report(len(body))
         return is_last and not self._trailers_follow
+
+    def _report(self, size: int) -> None:
+        """Give the worker credit for what the client had."""
+        self._unreported += size
+        if self._unreported >= REPORTED and not self._lost and self._state != State.OVER:
+            self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
+            self._unreported = 0
 
     def _head(self, payload: bytes) -> scopes.Head:
         try:
@@ -259,6 +263,7 @@ class Request:
         if isinstance(headers := event.get("headers"), list):
             event["headers"] = [tuple(pair) for pair in headers]
         await self._send(event)
+        self._report(len(payload))
         return kind == "http.response.trailers" and not event.get("more_trailers", False)
 
     async def _finish(self) -> bool:

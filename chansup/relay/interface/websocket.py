@@ -394,7 +394,7 @@ class WebSocket:
         if self._phase is Phase.REJOINING:
             self._end("denied", code if 3000 <= code < 5000 else POLICY, reason)
         else:
-            self._end("left", code, reason)
+            self._end("left", code if _may_be_sent(code) else INTERNAL_ERROR, reason)
 
     def app_denies(self, attachment: Attachment, kind: int, flags: int, payload: bytes) -> None:
         """Pass on an HTTP response instead of an acceptance. Raises FrameError."""
@@ -604,3 +604,8 @@ class WebSocket:
             self._end("left")
         self._hold(False)
         self._release_permit()
+
+
+def _may_be_sent(code: int) -> bool:
+    """Whether a close frame may hold `code`: RFC 6455, section 7.4."""
+    return 3000 <= code < 5000 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
