@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "supervisor": {"supervisor", "config", "protocol", "errors"},
     "launch": {"launch", "relay", "config", "protocol", "errors"},
     "relay": {"relay", "config", "protocol", "errors"},
+    "layer": {"layer", "config", "protocol", "errors"},
     "errors": {"errors"},
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone
