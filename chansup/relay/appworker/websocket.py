@@ -263,7 +263,11 @@ class WebSocket:
         if kind == "websocket.send":
             if not self._accepted or self._closed:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
-            payload, is_text = events.payload_of(message)
+            text = message.get("text")
+            if type(text) is str:
+                payload, is_text = text.encode(), True
+            else:
+                payload, is_text = events.payload_of(message)
             await self._send_message(payload, TEXT if is_text else 0)
         elif kind == "websocket.close":
             await self._close(message)
