@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from types import FrameType
 
@@ -83,7 +84,11 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     asked = asyncio.Event()
     hurried = asyncio.Event()
 
+    asked_at = 0.0
+
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked_at
+        asked_at = asked_at or time.monotonic()
         loop.call_soon_threadsafe((hurried if asked.is_set() else asked).set)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,10 +96,11 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     worker.listen(child.sockets()[0])
     child.ready()
     await asked.wait()
-    retirement.arm_last_resort(child)
+    late = time.monotonic() - asked_at  # the app may have kept the loop to itself
+    retirement.arm_last_resort(child, late)
     child.stopped()
     worker.drain()
-    timeout = launch.drain.timeout
+    timeout = max(0.0, launch.drain.timeout - late)
     await _first_of(timeout - min(_CUT_RESERVE, timeout * _CUT_SHARE), worker.empty, hurried)
     if not worker.empty.is_set():
         tasks = worker.cut()

@@ -146,8 +146,11 @@ def _listen_to_signals(handler: Callable[[int, FrameType | None], None]) -> None
         signal.signal(number, handler)
 
 
-def arm_last_resort(child: Child) -> None:
-    """Have the process show its stacks and exit 1 just before the supervisor would kill it."""
+def arm_last_resort(child: Child, late: float = 0.0) -> None:
+    """Have the process show its stacks and exit 1 just before the supervisor would kill it.
+
+    `late`: seconds since it was asked to end.
+    """
     timeout = child.launch.drain.timeout
     reserve = min(_LAST_RESORT, timeout * _LAST_RESORT_SHARE)
-    faulthandler.dump_traceback_later(max(0.1, timeout - reserve), exit=True)
+    faulthandler.dump_traceback_later(max(0.1, timeout - reserve - late), exit=True)

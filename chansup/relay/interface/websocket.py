@@ -549,6 +549,11 @@ class WebSocket:
                         await self._send(message)
                     except OSError:
                         continue  # the client is gone: it will be read from it
+                    except Exception as error:  # the server has closed it, or refuses the event
+                        path = self.host_and_path()[1]
+                        _log.warning("WebSocket %s: the server refused: %s", path, error)
+                        self._client_left(ABNORMAL, b"")
+                        continue
                     if attachment is not None and attachment is self._attachment:
                         attachment.consumed(size)
             self.is_writing = False
