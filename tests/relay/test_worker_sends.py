@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chansup.relay import scopes
-from chansup.relay.appworker.errors import UnexpectedEvent
+from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
 from chansup.relay.frames import END, FAILED, FINISHED, MORE, TEXT, Kind, pack, split
 from chansup.relay.waiters import Turns, Waiters
 from tests.relay.both_sides import App, Receive, Scope, Send, app_worker, relayed, until
@@ -241,6 +241,34 @@ def test_what_is_broken_off_is_said_to_be_so() -> None:
     run(scenario)
 
 
+def test_a_large_message_that_has_begun_is_completed_before_it_leaves() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        writer = asyncio.create_task(send({"type": "websocket.send", "bytes": LARGE}))
+        assert (await receive())["code"] == 1012
+        await writer
+        with pytest.raises(ClientDisconnected):
+            await send({"type": "websocket.send", "bytes": LARGE})
+
+    async def scenario() -> None:
+        async with spoken_by_hand(app) as interface:
+            await interface.say(opening(1))
+            await asyncio.sleep(0.02)
+            await interface.say(pack(Kind.LEAVE, 0, 1, 0))
+            heard = 0
+            while heard < len(LARGE):
+                _, flags, _, number, payload = await interface.hear(Kind.MESSAGE)
+                heard += len(payload)
+                assert number == 1
+                assert bool(flags & MORE) == (heard < len(LARGE))
+                await interface.say(pack(Kind.CREDIT, 0, 1, len(payload)))
+            assert (await interface.hear(Kind.DONE))[1] & FINISHED
+            assert not any(frame[0] == Kind.MESSAGE for frame in interface.frames)
+
+    run(scenario)
+
+
 def test_nothing_follows_the_end_of_an_app_that_left_a_message_half_sent() -> None:
     tasks: list[asyncio.Task[None]] = []
 
@@ -432,10 +460,10 @@ def test_an_app_is_told_what_is_wrong_and_goes_on(
 ) -> None:
     async def sends(receive: Receive, send: Send) -> None:
         await send(ACCEPT)
-        with pytest.raises((TypeError, ValueError)):
+        with pytest.raises((TypeError, ValueError, UnexpectedEvent)):
             await send(event)
         await send({"type": "websocket.send", "text": "fine"})
-        with pytest.raises((TypeError, ValueError)):
+        with pytest.raises((TypeError, ValueError, UnexpectedEvent)):
             await send(event)
         await send({"type": "websocket.close", "code": 4000})
 

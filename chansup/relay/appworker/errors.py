@@ -11,4 +11,4 @@ class ClientDisconnected(OSError):
 
 
 class UnexpectedEvent(ChansupError, RuntimeError):
-    """The app sent an event that may not come now."""
+    """The app sent an event that may not come now, or not at all."""

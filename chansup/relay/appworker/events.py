@@ -1,13 +1,14 @@
 """What an app sends, checked before anything of it is counted or leaves.
 
 Each function returns values that the other side can read, or raises an exception that is the app's:
-TypeError or ValueError. So a frame that cannot be read is never an app's doing.
+TypeError, ValueError or UnexpectedEvent. So a frame that cannot be read is never an app's doing.
 """
 
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from chansup.relay import scopes
+from chansup.relay.appworker.errors import UnexpectedEvent
 
 Message = MutableMapping[str, Any]
 
@@ -119,7 +120,7 @@ def checkpoint(value: Any) -> bytes:
         value = data(value, "checkpoint")
         size = len(value)
     if size > MAX_CHECKPOINT:
-        raise ValueError(
+        raise UnexpectedEvent(
             f'"{CHECKPOINT}": expected bytes or str of at most {MAX_CHECKPOINT} bytes, '
             f"not of {size}"
         )

@@ -133,12 +133,12 @@ class WebSocket:
         self._leaving = True
         self._message = None  # another worker's app gets it
         self._receivers.wake_all()
-        if not self._in_hand and not self._receivers:
-            # Perhaps it never receives: then its next send tells it.
+        if not self._in_hand:
+            # Perhaps it never receives, or was just cancelled: then its next send tells it.
             self._interface.loop.call_later(_DEAF_AFTER, self._refuse)
 
     def _refuse(self) -> None:
-        if not self._in_hand and not self._receivers:
+        if not self._in_hand and not self._receivers and not self._returned:
             self._say_goodbye()
             self._wake_sender()
 
@@ -281,8 +281,8 @@ class WebSocket:
             raise UnexpectedEvent(f'"{kind}" may not come now')
 
     def _check(self) -> None:
-        """Raise if nothing may be sent any more."""
-        if self.gone:
+        """Raise if nothing may be sent any more. A message that has begun is still completed."""
+        if self.gone and (not self._in_parts or self._code is not None or self._returned):
             raise ClientDisconnected
         if self._closed:
             raise UnexpectedEvent("the app has closed this WebSocket")
