@@ -10,15 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from chansup.config import address, cores, listening, pools, probe
+from chansup.config import address, cores, listening, pools, probe, relay, routes
 from chansup.config import commands as command_lines
 from chansup.config.errors import ConfigError, Problem
 from chansup.config.keys import Finding, dotted, quoted
 from chansup.config.lines import Lines
 from chansup.config.load import Loaded, load
 from chansup.config.rules import addresses
-from chansup.config.schema import Program, Task, Workers
+from chansup.config.schema import Config, Program, Task, Workers
 from chansup.config.text import read
+
+
+_EVERY_INTERFACE = {"0.0.0.0", "::"}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -72,10 +75,30 @@ def _listening(loaded: Loaded, held: Collection[str]) -> Iterator[Finding]:
     for key, text, place in places:
         if isinstance(place, address.Unix):
             place = address.Unix(str(place.within(loaded.path.parent)))
-        if isinstance(place, address.Systemd) or text in held or str(place) in held:
+        own = {text, str(place), str(place).replace("localhost:", "127.0.0.1:")}
+        if isinstance(place, address.Systemd) or not own.isdisjoint(held):
             continue
         if reason := listening.obstacle(place, loaded.path.parent, beside):
-            yield key, reason
+            yield key, _of_this_site(place, held) or reason
+
+
+def _of_this_site(place: address.Tcp | address.Unix, held: Collection[str]) -> str | None:
+    """Return what to say where the running supervisor of this config itself is in the way.
+
+    A reload would say the same: "0.0.0.0:8000" cannot be opened beside "127.0.0.1:8000".
+    """
+    if not isinstance(place, address.Tcp) or not place.port:
+        return None
+    for text in held:
+        other = address.parse(text)
+        if not isinstance(other, address.Tcp) or other.port != place.port:
+            continue
+        if _EVERY_INTERFACE & {place.host, other.host}:
+            return (
+                f"{place} overlaps with {other}, where this site listens now, so a reload cannot "
+                "open it: `chansup stop` and `chansup run` change it, or choose another port"
+            )
+    return None
 
 
 def _commands(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -135,6 +158,20 @@ def _notes(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[str]:
             yield f"{dotted(entry.key)}: {table.processes} means {count} processes here"
         if isinstance(table, Workers) and table.channels:
             yield f"{dotted(entry.key)}: whether a consumer exists for each channel is not checked"
+    yield from _not_served(config)
     places = [address.parse(text) for _, text in addresses.written(config)]
     if any(isinstance(place, address.Systemd) for place in places) and "LISTEN_FDS" not in environ:
         yield "sockets from systemd can only be checked when systemd starts chansup"
+
+
+def _not_served(config: Config) -> Iterator[str]:
+    """Say it where a part of the requests or of the WebSockets is served, and the rest is not."""
+    served = [
+        routes.parse(one.route)
+        for table in relay.app_workers(config).values()
+        for one in relay.served(table)
+    ]
+    for type_, what in (("http", "requests"), ("websocket", "WebSockets")):
+        of_type = [route for route in served if route.type == type_]
+        if of_type and not any(route.host is None and route.path is None for route in of_type):
+            yield f'{what} that no route fits are answered 404: none is "{type_}" alone'

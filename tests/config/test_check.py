@@ -62,6 +62,28 @@ def test_a_port_in_use_is_named_with_its_holder(site):
         assert check(path, ENVIRON, held=held).problems == []
 
 
+@pytest.mark.parametrize(("now", "then"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_an_address_that_overlaps_with_one_of_the_running_site(site, now, then):
+    with closing(socket.create_server((now, 0))) as taken:
+        port = taken.getsockname()[1]
+        path = site(f'bind = "{then}:{port}"')
+        (problem,) = check(path, ENVIRON, held=[f"{now}:{port}"]).problems
+        assert problem.key == "interface.bind"
+        assert (
+            f"{then}:{port} overlaps with {now}:{port}, where this site listens" in problem.message
+        )
+        assert "`chansup stop` and `chansup run`" in problem.message
+        (problem,) = check(path, ENVIRON, held=[f"127.0.0.2:{port}"][: now == "0.0.0.0"]).problems
+        assert "is in use by" in problem.message
+
+
+def test_localhost_beside_the_running_site(site):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        path = site(f'bind = "localhost:{port}"')
+        assert check(path, ENVIRON, held=[f"127.0.0.1:{port}", f"[::1]:{port}"]).problems == []
+
+
 def test_a_port_that_another_program_would_share_is_in_use(site):
     with socket.socket() as shared:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

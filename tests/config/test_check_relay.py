@@ -26,7 +26,7 @@ def site(tmp_path: Path):
     """Write an app and a config for it; return the path of that."""
 
     def write(text: str, **modules: str) -> Path:
-        (tmp_path / "app").mkdir()
+        (tmp_path / "app").mkdir(exist_ok=True)
         for name, source in {"site_app": APP, **modules}.items():
             (tmp_path / f"app/{name}.py").write_text(source)
         path = tmp_path / "chansup.toml"
@@ -58,6 +58,27 @@ def test_an_app_behind_the_relay_that_is_fine(site):
         "workers.web:",
         "workers.web:",
     ]
+
+
+def test_what_is_partly_served_is_a_note(site):
+    def notes(*routes: str) -> list[str]:
+        path = site(f"{SITE}{HOLDING}[workers.web]\nserves = {json.dumps(routes)}\n")
+        return [note for note in check(path, ENVIRON).notes if "404" in note]
+
+    (websockets,) = notes("http", "websocket:/ws/*")
+    assert websockets == 'WebSockets that no route fits are answered 404: none is "websocket" alone'
+    assert [note.split()[0] for note in notes("http:/a/*", "websocket:a.org/*")] == [
+        "requests",
+        "WebSockets",
+    ]
+    assert notes("http", "websocket:/ws/*", "websocket") == notes("http") == []
+
+
+def test_an_app_of_the_other_gateway(site):
+    path = site(SITE + HOLDING + WEB, site_app=WSGI)
+    (problem,) = check(path, ENVIRON).problems
+    assert (problem.key, problem.line) == ("app.asgi", 2)
+    assert 'is a WSGI application: write wsgi = "site_app:app"' in problem.message
 
 
 def test_who_is_asked_what(site, tmp_path):

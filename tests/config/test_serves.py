@@ -96,6 +96,8 @@ def test_rule(problems, text, key, words):
         "[interface]\n" + WEB + 'asgi = "a:b"\n' + OLD,
         SITE + '[workers.web]\nserves = ["http", { route = "websocket", handover = "close" }]',
         SITE + '[workers.web]\n[[workers.web.serves]]\nroute = "http"\nredeliver = true',
+        SITE + '[workers.web]\nserves = ["http:localhost/*", "http:[::1]/*", "http:10.0.0.1/*"]',
+        SITE + '[workers.web]\nserves = ["http:*.internal/*", "http:a.org/ws/*"]',
         SITE + '[workers.a]\nserves = ["http:/a"]\n[workers.b]\nserves = ["http:/a*", "websocket:/a"]',
     ],
 )  # fmt: skip
@@ -110,6 +112,14 @@ def test_what_is_right(config, text):
         (SITE + WEB + 'handover = "close"\nstop_timeout = 4', "workers.web.stop_timeout", "cut off"),
         (SITE + 'stop_timeout = 40\n[rollout]\ndrain_spread = 30\n' + WEB + 'handover = "close"',
          "rollout.drain_spread", "stop_timeout is over after 25 s"),
+        (SITE + '[workers.web]\nserves = ["http", "websocket:ws/*"]', "workers.web.serves[1]",
+         'the host "ws" alone: if that is part of the path, write "websocket:/ws/*"'),
+        (SITE + '[workers.web]\nserves = [{ route = "http:intranet/a/b" }]',
+         "workers.web.serves[0].route", 'write "http:/intranet/a/b"'),
+        (SITE + '[workers.web]\nserves = ["websocket:/ws/<room>/"]', "workers.web.serves[0]",
+         'in "websocket:/ws/<room>/", "<" is compared as it stands'),
+        (SITE + '[workers.web]\nserves = ["http:/users/{id}*"]', "workers.web.serves[0]", '"{"'),
+        (SITE + '[workers.web]\nserves = ["http:/(a|b)/*"]', "workers.web.serves[0]", '"("'),
     ],
 )  # fmt: skip
 def test_warnings_do_not_stop_anything(config, text, key, words):

@@ -41,6 +41,7 @@ _WARNINGS: tuple[Rule, ...] = (
     application.unused,
     addresses.public_admin,
     names.aimless_tasks,
+    serving.doubtful,
     timing.cut_clients,
     timing.cut_handovers,
 )

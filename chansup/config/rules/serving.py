@@ -24,6 +24,8 @@ _OF_APP_WORKERS = (
     "redeliver",
 )
 
+_OF_PARAMETERS = "<{("  # of Django, of Starlette and Quart, of regular expressions
+
 
 def only_with_serves(context: Context) -> Iterator[Finding]:
     """What describes app workers stands in tables of such."""
@@ -140,6 +142,31 @@ def entries(context: Context) -> Iterator[Finding]:
                 yield at, message
             else:
                 taken[route] = text, at
+
+
+def doubtful(context: Context) -> Iterator[Finding]:
+    """Routes that can be understood, and are probably meant otherwise."""
+    for name, table in relay.app_workers(context.config).items():
+        for place, entry in enumerate(table.serves):
+            text, at = _written(entry, ("workers", name, "serves", place))
+            route = routes.parse(text)
+            if route.host is not None and not _is_plain_host(route.host):
+                meant = f"{route.type}:/{text.partition(':')[2]}"
+                message = (
+                    f"{quoted(text)} serves the host {quoted(route.host)} alone: "
+                    f"if that is part of the path, write {quoted(meant)}"
+                )
+                yield at, message
+            if sign := next((sign for sign in _OF_PARAMETERS if sign in (route.path or "")), None):
+                message = (
+                    f'in {quoted(text)}, "{sign}" is compared as it stands, it begins no '
+                    'parameter: a route is a path, or the begin of one and "*"'
+                )
+                yield at, message
+
+
+def _is_plain_host(host: str) -> bool:
+    return "." in host or host.startswith("[") or host == "localhost"
 
 
 def _written(entry: str | Route, key: Key) -> tuple[str, Key]:
