@@ -11,13 +11,14 @@ import tomli
 from chansup.config import env_files, interpreter, rules, structure
 from chansup.config.errors import ConfigError, Problem
 from chansup.config.interpolation import Unresolved, interpolate_tree
-from chansup.config.keys import Finding, Key, dotted, overlaps
+from chansup.config.keys import Finding, Key, dotted, overlaps, quoted
 from chansup.config.lines import Lines
 from chansup.config.rules.context import Context
 from chansup.config.schema import Config
 from chansup.config.text import UnreadableFileError, read
 
 _MAX_DEPTH = 50  # of tables and lists in each other
+_SET_TWICE = "Cannot overwrite a value"  # as tomli says it
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -126,6 +127,8 @@ def _parse(text: str, file: Path) -> dict[str, object]:
         place = f"column {error.colno}: " if hasattr(error, "colno") else ""
         reason = getattr(error, "msg", str(error))
         message = f"{place}this is not TOML: {reason[:1].lower()}{reason[1:]}"
+        if reason == _SET_TWICE and (name := _name_on(text, getattr(error, "lineno", 0))):
+            message = f"{place}{quoted(name)} is set twice: remove one"
         problem = Problem("", message, getattr(error, "lineno", None))
     except RecursionError:
         problem = Problem("", "tables and lists are nested too deeply")
@@ -136,6 +139,16 @@ def _parse(text: str, file: Path) -> dict[str, object]:
             return document
         problem = Problem("", "tables and lists are nested too deeply")
     raise ConfigError(file, [problem])
+
+
+def _name_on(text: str, number: int) -> str:
+    """Return what a line sets, as it stands there; "" where the line is no statement by itself."""
+    line = "".join(text.split("\n")[number - 1 : number])
+    try:
+        tomli.loads(line)
+    except tomli.TOMLDecodeError:
+        return ""  # the end of a value of several lines
+    return line.partition("=")[0].strip().strip("[]")
 
 
 def _depth(document: dict[str, object]) -> int:

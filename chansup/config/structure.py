@@ -266,7 +266,8 @@ def _remedy(members: tuple[types.Type, ...], value: object, key: Key) -> str | N
         return f'put it in quotes, "{shown}"'
     if types.LiteralType in kinds and isinstance(value, str):
         choices = [str(choice) for member in members for choice in _values_of(member)]
-        close = difflib.get_close_matches(value.lower(), choices, n=1)
+        close = difflib.get_close_matches(value.lower(), choices, n=2)
+        close.sort(key=lambda choice: choice[0] != value[:1].lower())  # "unicorn" is uvicorn
         return f"did you mean {quoted(close[0])}?" if close else None
     if isinstance(value, str) and not isinstance(value, Interpolated):
         for member in members:

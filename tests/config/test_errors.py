@@ -110,6 +110,15 @@ def test_lines_in_every_notation(problems, text, key, line):
     assert (key, line) in [(problem.key, problem.line) for problem in problems(text)]
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("unicorn", "uvicorn"), ("gunicron", "gunicorn"), ("Uvicorn", "uvicorn"), ("g", None)],
+)
+def test_which_server_was_meant(problems, written, meant):
+    (problem,) = problems(f'[app]\nasgi = "a:b"\n[interface]\nserver = "{written}"\n')
+    assert problem.message.endswith(f': did you mean "{meant}"?' if meant else f'"{written}"')
+
+
 def test_a_table_that_is_missing_has_no_line(problems):
     (problem,) = problems("[interface]\n")
     assert (problem.key, problem.line) == ("app", None)

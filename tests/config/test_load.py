@@ -163,7 +163,9 @@ def test_a_file_that_may_not_be_read(tmp_path):
     ("text", "line", "words"),
     [
         ("[app]\nasgi = \n", 2, "column 8: this is not TOML: invalid value"),
-        ("[app]\n\nasgi = 'a'\nasgi = 'b'\n", 4, "cannot overwrite a value"),
+        ("[app]\n\nasgi = 'a'\nasgi = 'b'\n", 4, '"asgi" is set twice: remove one'),
+        ("[a]\n'b' = 1\n\n[a.b]\nc = 1\n", 4, '"a.b" is set twice'),
+        ('[a]\nb = 1\nb = """\nc = 2"""\n', 4, "cannot overwrite a value"),
         ("[app\n", 1, "this is not TOML"),
         ("x = " + "[" * 3000, None, "nested too deeply"),
         ("x" + ".x" * 3000 + " = 1", None, "nested too deeply"),
