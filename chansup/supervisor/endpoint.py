@@ -42,7 +42,8 @@ class Endpoint:
         try:
             return await sockets.open_listeners(asked, directory=self._directory, steer=False)
         except AddressError as error:
-            raise sockets.overlap(asked, self._listeners) or error from None
+            said = sockets.overlap(asked, self._listeners) or error
+            raise AddressError(f"[admin] bind: {said}") from None
 
     async def close(self) -> None:
         """Stop serving."""

@@ -123,6 +123,7 @@ class Rollout:
                 self._progress(f"task {name} runs", step="task")
                 await self.site.task(name).run(self.generation)
             self._keep_what_is_the_same()
+            self._say_what_closes()
             await self._prove()
             await self.site.apply(self.generation)
         except BaseException:
@@ -176,6 +177,16 @@ class Rollout:
                 ):
                     slot.adopt(self.generation)
                     self._progress(f"{slot.name} is the same, it stays", slot=slot, step="kept")
+
+    def _say_what_closes(self) -> None:
+        """Say it early if an interface is replaced that would hold WebSockets through a deploy."""
+        pool = self.site.pools.get("interface")
+        new = self.generation.pools.get("interface")
+        if pool is None or new is None or not (pool.specification.relays and new.relays):
+            return
+        if pool.slots_not_of(self.generation) and self.site.desired_in(new):
+            message = "the interface itself changes, so its WebSockets will be closed"
+            self._progress(message, step="check")
 
     async def _prove(self) -> None:
         """Boot one new process in each pool before anything old is touched."""
@@ -350,9 +361,18 @@ class Rollout:
                 f"; {len(stayed)} of {len(slots)} slots run newer code: its directory is the same"
                 " as before, so there is no old code to go back to"
             )
-        if any(slot.serves for slot in slots):
+        needed = self._needed()
+        if all(pool.ready for pool, _ in needed):
             return f"; generation {number} goes on serving"
-        return f"; generation {number} goes on trying to start"
+        ready = ", ".join(f"{pool.name} {pool.ready}/{desired}" for pool, desired in needed)
+        return f"; generation {number} goes on trying to start: {ready} ready"
+
+    def _needed(self) -> list[tuple[Pool, int]]:
+        """Return the pools without which nobody is served, with the processes that they want."""
+        pools = list(self.site.pools.values())
+        serving = [pool for pool in pools if pool.kind == "interface" or pool.specification.serves]
+        sized = [(pool, self.site.desired_in(pool.specification)) for pool in serving or pools]
+        return [(pool, desired) for pool, desired in sized if desired]
 
     def _dismiss_successors(self) -> None:
         for pool in self.site.pools.values():

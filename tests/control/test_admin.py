@@ -1,14 +1,19 @@
+import asyncio
 import base64
 import hashlib
 import html.parser
 import json
 import re
+import socket
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 
 from chansup.supervisor.admin import Admin, is_host_trusted
+from chansup.supervisor.endpoint import Endpoint
+from chansup.supervisor.errors import AddressError
 from chansup.supervisor.http import admin_server
 
 from .fake import FakeCommands
@@ -32,6 +37,14 @@ def server(fake):
 def client(server):
     with server.client() as one:
         yield one
+
+
+def test_an_address_that_is_taken_names_the_key(fake):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(AddressError) as caught:
+            asyncio.run(Endpoint(Admin(fake), Path()).open(address))
+    assert str(caught.value).startswith(f"[admin] bind: cannot listen on {address}: ")
 
 
 def test_it_lives(client):

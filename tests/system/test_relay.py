@@ -94,6 +94,7 @@ def test_a_reload_replaces_app_workers_only_and_nobody_notices(site: Path) -> No
             write_app(site, "2")
             told = reload(run)
             assert "interface.0 is the same, it stays" in told
+            assert "will be closed" not in told
             write_app(site, "3", before="broken = 1 / 0\n")
             assert "ZeroDivisionError" in reload(run, code=1)
         assert not open_ones.result.closes, open_ones.result.summary()
@@ -113,7 +114,9 @@ def test_what_is_the_interfaces_own_replaces_it(site: Path) -> None:
         assert run.pids()[:2] == interface and len(run.pids()) == 3
         with unnoticed(run):
             rewrite(run, 'bind = "127.0.0.1:0"', 'bind = "127.0.0.1:0"\nhealth_path = "/up"')
-            reload(run)
+            told = reload(run)
+            changes = told.index("the interface itself changes, so its WebSockets will be closed")
+            assert changes < told.index("interface.0: starting")
         assert not set(run.pids()) & set(interface)
         assert httpx.get(f"{run.url}/up").status_code == 200
 
@@ -208,6 +211,9 @@ def test_readiness_names_the_app_workers(site: Path) -> None:
     write_app(site, before="import sys; sys.exit('not today')\n")
     with running(site, RELAY) as run:
         run.wait_for(lambda: "web: 0 of 2 processes ready" in run.status()["reasons"])
+        run.wait_for(lambda: run.slots()["interface.1"]["state"] == "READY")
+        left = "generation 1 goes on trying to start: web 0/2, interface 2/2 ready"
+        assert left in reload(run, code=1)
         write_app(site)
         run.wait_until_ready()
 
