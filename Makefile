@@ -5,19 +5,20 @@ PYTHON ?= $(shell scripts/pythons | sed -n "1s/^[^ ]* //p")
 # The other versions to test on: the newest here; PYTHONS="3.12 3.13" for more, PYTHONS= for none.
 PYTHONS ?= $(lastword $(filter 3.%,$(shell scripts/pythons)))
 PORT ?= 8000
+ADMIN_PORT ?= 9180
 # More than cores: tests of a supervisor mostly wait for processes.
 JOBS ?= 4
 PYTEST ?= -n $(JOBS) --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
-export PORT
+export PORT ADMIN_PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format pytest other-pythons bench clean venv system subjects
 
 help:
-	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000)'
+	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000 ADMIN_PORT=9180)'
 	@echo 'make test    everything that CI runs: check, the tests, the tests on the newest Python here (PYTHONS="3.12 3.13")'
 	@echo 'make check   lint, formatting, types'
 	@echo 'make format  put the formatting right'
@@ -29,6 +30,7 @@ demo:
 	@scripts/venv $(VENV) demo "$(PYTHON)"
 	@scripts/need redis-server redis-server || { echo 'The chat needs Redis. Then, once more: make demo' >&2; exit 1; }
 	@echo 'chat: http://127.0.0.1:$(PORT)/   in a few seconds; Ctrl-C stops it'
+	@echo 'status page: http://127.0.0.1:$(ADMIN_PORT)/'
 	@echo 'in another terminal: cd examples/chat; ../../$(BIN)/chansup status   (reload, logs -f, …)'
 	@cd examples/chat && exec ../../$(BIN)/chansup run
 

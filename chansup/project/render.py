@@ -29,7 +29,8 @@ _ONE_PROCESS = [
 _RELAY = """\
 # Relay mode: the processes of [interface] only hold the connections, and these run the project.
 # `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash likewise.
-# Clients notice nothing. Without this table, [interface] runs the project itself."""
+# The connection stays; what a consumer keeps in its attributes starts anew: docs/handover.md,
+# "Checkpoints". Without this table, [interface] runs the project itself."""
 _MOST_POOLS = 4  # of channels; more share one
 
 

@@ -101,7 +101,9 @@ def test_websockets_mean_relay_mode(tmp_path):
         "project.\n"
         "# `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash "
         "likewise.\n"
-        "# Clients notice nothing. Without this table, [interface] runs the project itself.\n"
+        "# The connection stays; what a consumer keeps in its attributes starts anew: "
+        "docs/handover.md,\n"
+        '# "Checkpoints". Without this table, [interface] runs the project itself.\n'
         "[workers.web]\n"
         'serves = ["http", "websocket"]\n'
         'processes = "per-core"\n'
