@@ -8,6 +8,7 @@ long as the connection has room for what is above that. Free of I/O.
 WINDOW = 64 * 1024  # bytes of one stream
 ASSURED = 16 * 1024
 SHARED = 4 * 1024 * 1024  # bytes above ASSURED, of all streams of a connection
+MESSAGE_COST = 64  # bytes that each part of a message counts besides its own: it takes room, too
 REPORTED = 16 * 1024  # bytes that a receiver lets gather before it says that they are consumed
 
 

@@ -24,7 +24,7 @@ MORE = 2  # the payload goes on in the next frame of the stream
 TEXT = 4  # of a message: text, in UTF-8
 AGAIN = 8  # of a message: another worker had it in hand when it died
 FINISHED = 16  # of a response: the app has returned, too
-FAILED = 32  # of DONE: the app has raised
+FAILED = 32  # of DONE: the app has raised; of a message: drop its parts, the rest will not come
 ASKS = 128  # of a worker's message: the app has asked for more, as CONSUMED says
 EXPECTED = 64  # of a request: the client waits for "100 Continue" before it sends the body
 

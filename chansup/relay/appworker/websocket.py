@@ -14,6 +14,7 @@ from chansup.relay.appworker import events
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
 from chansup.relay.appworker.events import CHECKPOINT
 from chansup.relay.appworker.sender import Sender
+from chansup.relay.credits import MESSAGE_COST
 from chansup.relay.frames import (
     AGAIN,
     ASKS,
@@ -346,7 +347,7 @@ class WebSocket:
             and sender.window.is_open
             and not link.crowded
         ):
-            sender.window.sent(len(payload))
+            sender.window.sent(len(payload) + MESSAGE_COST)
             number = self._messages_out = self._messages_out + 1
             self._unsent = [flags, number, payload]
             link.send_late(self)
@@ -356,7 +357,7 @@ class WebSocket:
         try:
             for piece, is_last in pieces(payload):
                 await sender.ready(self._check)
-                sender.window.sent(len(piece))
+                sender.window.sent(len(piece) + MESSAGE_COST)
                 if not self._in_parts:
                     self._messages_out += 1
                 self._in_parts = not is_last

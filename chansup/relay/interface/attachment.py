@@ -7,7 +7,7 @@ import msgspec
 
 from chansup.protocol import relay_board as board
 from chansup.relay import scopes
-from chansup.relay.credits import REPORTED
+from chansup.relay.credits import MESSAGE_COST, REPORTED
 from chansup.relay.frames import (
     ASKS,
     FAILED,
@@ -126,7 +126,7 @@ class Attachment:
                 raise FrameError(f"message {number} instead of {self._messages_out}")
             if flags & FAILED:
                 return  # the rest of it will not come
-            websocket.app_sends(self, _event(flags, payload), size)
+            websocket.app_sends(self, _event(flags, payload), size + MESSAGE_COST)
             if flags & ASKS:
                 websocket.app_asks()
         elif kind == Kind.CONSUMED:
@@ -152,7 +152,7 @@ class Attachment:
         size = len(parts) * MAX_PAYLOAD
         if kind == Kind.MESSAGE:
             # The whole of it must come in; but not before the client had what came earlier.
-            self._owed += len(payload)
+            self._owed += len(payload) + MESSAGE_COST
             if not self.websocket.is_writing:
                 self.catch_up()
             if size > MAX_MESSAGE:

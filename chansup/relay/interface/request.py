@@ -235,7 +235,7 @@ class Request:
             del parts, payload  # a slow client keeps one copy in memory, not two
         is_last = bool(flags & END)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
-        if not is_last:
+        if not is_last or self._trailers_follow:
             self._report(len(body))
         return is_last and not self._trailers_follow
 

@@ -550,6 +550,8 @@ class WebSocket:
                     except OSError:
                         continue  # the client is gone: it will be read from it
                     except Exception as error:  # the server has closed it, or refuses the event
+                        if not self.accepted:
+                            raise
                         path = self.host_and_path()[1]
                         _log.warning("WebSocket %s: the server refused: %s", path, error)
                         self._client_left(ABNORMAL, b"")
