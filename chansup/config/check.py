@@ -20,7 +20,6 @@ from chansup.config.rules import addresses
 from chansup.config.schema import Config, Program, Task, Workers
 from chansup.config.text import read
 
-
 _EVERY_INTERFACE = {"0.0.0.0", "::"}
 
 

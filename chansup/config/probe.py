@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from chansup import __version__
 from chansup.config import relay
 from chansup.config.keys import quoted
 from chansup.config.load import Loaded
@@ -140,7 +141,10 @@ def _ask(asked: Asked, timeout: float) -> Answer:
     if answer is not None or missing:
         is_older = missing is None or missing["inner"]
         state = "is older there than this one" if is_older else "is not installed there"
-        message = f"chansup {state}: {python} -m pip install --upgrade chansup"
+        message = (
+            f"chansup {state}: install version {__version__} with {python} -m pip, from where this "
+            "one comes (a checkout, a wheel or a git URL)"
+        )
         return _failed(asked.python_key, message)
     return _failed(key, f"importing it {_ending(code)}{_shown(errors)}")
 

@@ -17,6 +17,7 @@ from tests.docs.scene import GIVEN, Scene
 NOT_RUN = {
     "make": "takes the whole machine; CI runs it",
     "pip install": "downloads packages",
+    "pip wheel": "takes long; it is a checkout that it is run in",
     "python3 -m venv": "makes an environment for pip",
     "/srv/mysite/releases/2/venv/bin/pip": "downloads packages",
     "docker": "needs a Docker daemon",
