@@ -121,11 +121,11 @@ class Exchange:
             await application(self.scope, self.receive, self.send)
         except ClientDisconnected:
             self._failed = not self._gone
-        except Exception as error:
-            self._failed = True
-            self._interface.report(self.scope, error)
         except asyncio.CancelledError:
             self._failed = True  # time is up
+        except BaseException as error:  # sys.exit() in a view ends the view, not the worker
+            self._failed = True
+            self._interface.report(self.scope, error)
         finally:
             self._end()
 

@@ -183,7 +183,7 @@ class Interface:
         """How many streams it has here."""
         return len(self._streams)
 
-    def report(self, scope: MutableMapping[str, Any], error: Exception) -> None:
+    def report(self, scope: MutableMapping[str, Any], error: BaseException) -> None:
         """Write the traceback of an app that raised."""
         kind = "WebSocket" if scope.get("type") == "websocket" else scope.get("method")
         own_frame = error.__traceback__

@@ -185,12 +185,12 @@ class WebSocket:
             await application(self.scope, self.receive, self.send)
         except ClientDisconnected:
             pass
-        except Exception as error:
+        except asyncio.CancelledError:  # time is up
+            failed = FAILED | FINISHED * self._leaving
+        except BaseException as error:  # sys.exit() in a consumer ends that, not the worker
             failed = FAILED
             self.code = self.code or 1011
             self._interface.report(self.scope, error)
-        except asyncio.CancelledError:  # time is up
-            failed = FAILED | FINISHED * self._leaving
         finally:
             self._end(failed)
 
