@@ -148,8 +148,7 @@ def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
     _require()
     is_wsgi = child.launch.gateway == "wsgi"
-    relays = child.launch.relay is not None
-    app = application.load_asgi(child) if relays else application.load(child.launch.application)
+    app = application.load_as_it_is(child)
     if is_wsgi:
         app = instrument_wsgi(app, child)
     else:
