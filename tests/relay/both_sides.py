@@ -57,7 +57,7 @@ def app_worker(
     state: dict[str, Any] | None = None,
 ) -> AppWorker:
     """Return the worker's side. `books` counts in private memory."""
-    cells = memoryview(array.array("d", bytes(scoreboard.SIZE)))
+    cells: memoryview[float] = memoryview(array.array("d", bytes(scoreboard.SIZE)))
     hello = Hello(PROTOCOL, chansup.__version__, name)
     return AppWorker(
         app, Books(cells, InHand()), hello, concurrency=concurrency, peers=peers, state=state

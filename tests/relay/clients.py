@@ -18,7 +18,7 @@ class Client:
         self.news = asyncio.Event()
         for event in events:
             self.queue.put_nowait(event)
-        self.task = asyncio.create_task(app(scope, self.queue.get, self._send))  # type: ignore[arg-type]
+        self.task: asyncio.Task[None] = asyncio.create_task(app(scope, self.queue.get, self._send))  # type: ignore[arg-type]
 
     async def _send(self, event: MutableMapping[str, Any]) -> None:
         self.sent.append(event)

@@ -74,7 +74,7 @@ class Conversation:
         asgi = self.interface
         for begin in (
             lambda: self.requests.append(Request(asgi)),
-            lambda: self.requests.append(Request(asgi, *BODY, path="/streamed", **UPLOAD)),
+            lambda: self.requests.append(Request(asgi, *BODY, path="/streamed", **UPLOAD)),  # type: ignore[arg-type]
             lambda: self.websockets.append(WebSocket(asgi)),
             lambda: self.websockets.append(WebSocket(asgi)),
             lambda: self.requests.append(Request(asgi, b"x", complete=False, **UPLOAD)),
@@ -97,7 +97,7 @@ class Conversation:
 
     async def end(self) -> None:
         for client in [*self.requests, *self.websockets]:
-            client.leave()
+            client.leave()  # type: ignore[attr-defined]
         for client in [*self.requests, *self.websockets]:
             raised = await client.end()
             assert raised is None or type(raised).__name__ == "BrokenResponse", raised
@@ -141,7 +141,8 @@ CHANGES = st.lists(
 
 def borders(data: bytes) -> list[int]:
     """Return where frames begin, and the places of their headers: what hurts most."""
-    found, place = [], 0
+    found: list[Any] = []
+    place = 0
     for *_, payload in Decoder().feed(data):
         found += range(place, place + HEADER_SIZE)
         place += HEADER_SIZE + len(payload)

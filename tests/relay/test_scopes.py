@@ -187,7 +187,7 @@ ENDLESS.append(ENDLESS)
         {"path": "/a\udcffb"},
         {"root_path": "\udfff"},
         {"path": Odd()},
-        {"headers": (one for one in [])},
+        {"headers": iter(())},
         {"headers": [(Odd(), b"")]},
         {"client": ("::1", 2**64)},
         {"client": Odd()},

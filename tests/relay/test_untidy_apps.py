@@ -157,6 +157,6 @@ def test_a_response_that_nobody_reads_costs_the_worker_a_window() -> None:
             queue.put_nowait({"type": "http.disconnect"})
             await until(lambda: not any(worker.streams for worker in both.app_workers))
             unread.set()
-            assert await asyncio.gather(task, return_exceptions=True) == [None]
+            assert list(await asyncio.gather(task, return_exceptions=True)) == [None]
 
     run(scenario)
