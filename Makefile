@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 export PORT ADMIN_PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format pytest other-pythons bench clean venv system subjects
+.PHONY: help demo test check format pytest long other-pythons bench clean venv system subjects
 
 help:
 	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000 ADMIN_PORT=9180)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make check   lint, formatting, types'
 	@echo 'make format  put the formatting right'
 	@echo 'make pytest  the tests on one Python (PYTEST="-n 4 -k reload")'
+	@echo 'make long    the tests that take minutes: a hundred deploys, a hundred kills'
 	@echo 'make bench   the benchmarks'
 	@echo 'make clean   remove what these made'
 
@@ -61,7 +62,11 @@ subjects: venv
 	@scripts/subjects $(VENV)
 
 pytest: venv system subjects
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(PYTEST) -m 'not long'
+
+# A hundred deploys and a hundred kills under load: some minutes.
+long: venv system
+	$(BIN)/python -m pytest $(PYTEST) -m long
 
 # One after the other: they share the cores with what they start.
 other-pythons: venv system

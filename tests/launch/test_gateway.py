@@ -104,11 +104,10 @@ def test_what_frameworks_speak() -> None:
     from asgiref.wsgi import WsgiToAsgi
     from django.core.handlers.asgi import ASGIHandler
     from django.core.handlers.wsgi import WSGIHandler
-    from starlette.applications import Starlette
 
     for spoken, apps in {
         "asgi": [
-            Starlette(),
+            Quart(),
             ASGIHandler.__new__(ASGIHandler),
             WsgiToAsgi(wsgi),
             WSGIMiddleware(wsgi),

@@ -107,6 +107,7 @@ def test_a_kill_costs_at_most_the_message_in_hand(tmp_path: Path, redeliver: boo
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("redeliver", [False, True])
 def test_a_hundred_kills_cost_at_most_the_messages_in_hand(tmp_path: Path, redeliver: bool) -> None:

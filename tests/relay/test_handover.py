@@ -78,6 +78,7 @@ def test_numbers_arrive_whatever_carries_the_relay(tmp_path: Path, server: str) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", ["c", "d", "e", "f"])
 def test_over_a_hundred_deploys_numbers_arrive_once_and_in_order(tmp_path: Path, seed: str) -> None:
