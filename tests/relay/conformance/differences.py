@@ -97,7 +97,7 @@ DIFFERENCES = [
         relayed="returned",
     ),
     Difference(
-        "refuse_then_read.*", "granian|hypercorn|daphne", r"app\.0\.events\..*",
+        "refuse_then_read.*", "granian|hypercorn|daphne", r"app\.0\.(events\..*|outcome)",
         "After the response, the relay says http.disconnect whatever came, as uvicorn does.",
     ),
     Difference(
