@@ -27,6 +27,16 @@ async def deploys(stage: Stage, number: int, dice: random.Random) -> None:
             await asyncio.to_thread(stage.wait_for_workers, len(pids), [leaving])
 
 
+def all_attached(stage: Stage, sockets: int) -> bool:
+    """Whether every WebSocket is with a worker, and none is about to leave one."""
+    found = stage.metrics()
+    return (
+        stage.sum(found, "websockets_attached") == sockets
+        and stage.sum(found, "websockets_paused") == 0
+        and not any(slot.draining for slot in stage.slots())
+    )
+
+
 def assert_complete(stage: Stage, talk: Talk) -> None:
     """Everything went both ways exactly once, in order."""
     expected = list(enumerate(talk.sent, 1))
@@ -41,9 +51,16 @@ def conversation(
 ) -> None:
     with stage(directory, workers=workers, interfaces=2, server=server) as site:
 
+        async def meanwhile() -> None:
+            await deploys(site, number, random.Random(seed))
+            # Who left while it still moves would have moved once less than the app was called.
+            await asyncio.to_thread(
+                site.wait_for, lambda: all_attached(site, sockets), "the last handover"
+            )
+
         async def run() -> list[Talk]:
             talks = [Talk(site.address, f"talk-{place}", seed) for place in range(sockets)]
-            await converse(talks, lambda: deploys(site, number, random.Random(seed)))
+            await converse(talks, meanwhile)
             return talks
 
         talks = asyncio.run(run())

@@ -123,6 +123,36 @@ async def settled(stranger: Stranger, kind: int = Kind.DONE) -> list[tuple[int, 
 # Several tasks, and those that are cancelled
 
 
+def test_who_leaves_before_the_acceptance_is_said_goodbye_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What `connect` has set up, `disconnect` takes down: a consumer accepts, and is told then."""
+    heard: list[Any] = []
+    asked, decides = asyncio.Event(), asyncio.Event()
+
+    async def sends(receive: Receive, send: Send) -> None:
+        asked.set()
+        await decides.wait()
+        await send(ACCEPT)
+        heard.append(await receive())
+        with pytest.raises(OSError, match="gone"):
+            await send({"type": "websocket.send", "text": "too late"})
+
+    async def scenario(both: Any) -> None:
+        client = WebSocket(both, path="/bad")
+        await asked.wait()
+        client.queue.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await client.end()
+        others = Others(both)
+        await others.are_well()  # over the same connection: the worker knows of it
+        await others.leave()
+        decides.set()
+        await until(lambda: bool(heard))
+
+    among_others(sends, scenario, caplog)
+    assert [(event["type"], event["code"]) for event in heard] == [("websocket.disconnect", 1001)]
+
+
 @pytest.mark.parametrize("size", [100, 4_000, 40_000])
 def test_tasks_that_send_to_a_slow_client_all_come_to_their_end(
     size: int, caplog: pytest.LogCaptureFixture

@@ -259,7 +259,7 @@ class WebSocket:
             return
         if self._unsent is not None or self._checkpoint is not None:
             self.emit()
-        if self.gone:
+        if self.gone and not (kind == "websocket.accept" and self._left_early):
             raise ClientDisconnected
         if kind == "websocket.send":
             if not self._accepted or self._closed:
@@ -280,6 +280,15 @@ class WebSocket:
             await self._deny(message)
         else:
             raise UnexpectedEvent(f'"{kind}" may not come now')
+
+    @property
+    def _left_early(self) -> bool:
+        """Whether the client went while the app still decides.
+
+        The app may accept then, and hears of the disconnect: what its `connect` has set up, its
+        `disconnect` takes down again.
+        """
+        return self._code is not None and not self._accepted and not self._returned
 
     def _check(self) -> None:
         """Raise if nothing may be sent any more. A message that has begun is still completed."""
