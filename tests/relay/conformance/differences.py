@@ -97,8 +97,13 @@ DIFFERENCES = [
         relayed="returned",
     ),
     Difference(
-        "refuse_then_read.*", "granian|hypercorn|daphne", r"app\.0\.(events\..*|outcome)",
+        "refuse_then_read.*", "granian|hypercorn|daphne", r"app\.0\.events\..*",
         "After the response, the relay says http.disconnect whatever came, as uvicorn does.",
+    ),
+    Difference(
+        "refuse_then_read.*", "hypercorn", r"app\.0\.outcome",
+        "By then hypercorn alone has sometimes (1 in 16, over TLS) ended the connection, and raises.",
+        direct="raised OSError", relayed="returned",
     ),
     Difference(
         r"(pieces|crumbs).*", "granian", r"client\..*",
