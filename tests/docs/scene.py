@@ -127,9 +127,11 @@ class Scene:
         if self._supervisor.poll() is not None:
             raise RuntimeError(f"chansup ended:\n{self.output()}")
         try:
-            return httpx.get(f"http://127.0.0.1:{self.admin_port}/readyz").status_code == 200
+            state = httpx.get(f"http://127.0.0.1:{self.admin_port}/healthz").json()
         except httpx.TransportError:
             return False
+        # Not /readyz: it is content with half of the processes, and the docs show all of them.
+        return bool(state["state"] == "running" and not state["reasons"])
 
     def wait_for_line(self, line: str) -> None:
         expected = re.compile(pattern(line))
