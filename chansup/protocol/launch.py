@@ -42,13 +42,27 @@ class AppWorker(msgspec.Struct, frozen=True):
     peers: list[int]  # user ids whose processes may connect
 
 
+class ChannelWorker(msgspec.Struct, frozen=True):
+    """What makes a process a channel worker. It has no listener."""
+
+    channels: list[str]  # names; empty: those of the project's ChannelNameRouter, …
+    only: list[str]  # … that one of these globs fits, if there are any, …
+    exclude: list[str]  # … and none of these
+    concurrency: int  # messages that it works on at a time
+    redeliver: bool  # forget a message when it was handled, and not when it was taken
+    max_deliveries: int  # of one message, with redeliver
+    dead_letters: str | None  # path of a file for messages that were given up; None: the log
+    layer: str  # alias in CHANNEL_LAYERS
+    bulletin_fd: int | None = None  # where it reports: `protocol.channel_report`
+
+
 class Launch(msgspec.Struct, frozen=True):
     """Everything a launcher needs to run one server in one process."""
 
     pool: str
     slot: int
     generation: int
-    server: str  # uvicorn | granian | hypercorn | daphne | gunicorn; relay: an app worker
+    server: str  # uvicorn | granian | hypercorn | daphne | gunicorn; relay, channels: workers
     application: str  # "package.module:attribute"; empty where the relay is what is served
     gateway: str  # "asgi" | "wsgi"
     directory: str  # absolute; working directory and first on sys.path
@@ -60,6 +74,7 @@ class Launch(msgspec.Struct, frozen=True):
     scoreboard_fd: int | None = None
     relay: Relay | None = None  # of an interface process in relay mode
     app_worker: AppWorker | None = None
+    channel_worker: ChannelWorker | None = None
 
 
 def encode(launch: Launch) -> str:

@@ -1,0 +1,68 @@
+"""Durations, counted in buckets that grow by a fixed ratio: small, mergeable, and exact to 8 %.
+
+Worker processes count in them, the supervisor adds them up, and what came in a while is the
+difference of two. Durations are seconds.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+RATIO = 1.15  # of a bucket's upper bound to its lower one
+_LOG = math.log(RATIO)
+_SMALLEST, _LARGEST = 1e-6, 1e6  # seconds; what is beyond counts as these
+
+
+class Histogram(msgspec.Struct):
+    """How often durations of which order came. Bucket i ends at RATIO ** i seconds."""
+
+    counts: dict[int, int] = {}
+    total: float = 0.0  # of all durations
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        seconds = min(max(seconds, _SMALLEST), _LARGEST)
+        bucket = math.ceil(math.log(seconds) / _LOG)
+        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        self.total += seconds
+
+    def merge(self, other: "Histogram") -> None:
+        """Add everything that `other` counted."""
+        for bucket, count in other.counts.items():
+            self.counts[bucket] = self.counts.get(bucket, 0) + count
+        self.total += other.total
+
+    def since(self, earlier: "Histogram") -> "Histogram":
+        """Return what came after `earlier`, a former state of this."""
+        counts = {
+            bucket: count - earlier.counts.get(bucket, 0)
+            for bucket, count in self.counts.items()
+            if count > earlier.counts.get(bucket, 0)
+        }
+        return Histogram(counts, max(0.0, self.total - earlier.total))
+
+    @property
+    def count(self) -> int:
+        """How many durations were counted."""
+        return sum(self.counts.values())
+
+    def quantile(self, share: float) -> float | None:
+        """Return what that share (0 to 1) of all took at most; None if nothing was counted."""
+        needed = share * self.count
+        seen = 0
+        for bucket in sorted(self.counts):
+            seen += self.counts[bucket]
+            if seen >= needed and seen:
+                return float(RATIO ** (bucket - 0.5))
+        return None
+
+    def below(self, bounds: Sequence[float]) -> list[int]:
+        """Return for each bound (seconds, ascending) how many took at most that long."""
+        found = [0] * len(bounds)
+        for bucket, count in self.counts.items():
+            middle = RATIO ** (bucket - 0.5)
+            for place, bound in enumerate(bounds):
+                if middle <= bound:
+                    found[place] += count
+        return found
