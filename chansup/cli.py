@@ -138,6 +138,18 @@ def _complete_target(
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _complete_channel(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    try:
+        with context:
+            pools = _client().consumption().pools
+    except Exception:  # completion never gets in the way
+        return []
+    names = {name for pool in pools for name in pool.channels}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 _wait_option = click.option(
     "--no-wait", is_flag=True, help="Return as soon as the command was taken."
 )
@@ -285,6 +297,35 @@ def logs(target: str | None, lines: int, follow: bool, as_json: bool) -> int:
 
 @chansup.command()
 @_config_option
+@_json_option
+@click.option(
+    "-s", "--seconds", default=10.0, metavar="SECONDS", type=click.FloatRange(1, 3600),
+    show_default=True, help="For how long to measure.",
+)  # fmt: skip
+@click.argument("channel", metavar="[CHANNEL]", required=False, shell_complete=_complete_channel)
+def latency(channel: str | None, seconds: float, as_json: bool) -> int:
+    """Measure what messages to channel workers wait and take, and say whether those keep up.
+
+    The exit code is 1 when they do not, or when nobody consumes a channel. Ctrl-C ends it early.
+    """
+    from chansup.latency.measure import measure
+    from chansup.latency.table import Countdown, show
+
+    client = _client()
+    if as_json:
+        import msgspec
+
+        measured = measure(client, seconds, channel)
+        click.echo(msgspec.json.encode(measured))
+    else:
+        with Countdown(seconds) as countdown:
+            measured = measure(client, seconds, channel, countdown.show)
+        show(measured)
+    return ExitCode.OK if measured.is_well else ExitCode.FAILED
+
+
+@chansup.command()
+@_config_option
 @click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
 @click.option("--stdout", is_flag=True, help="Print the file instead of writing it.")
 def init(force: bool, stdout: bool) -> int:
@@ -299,6 +340,89 @@ def init(force: bool, stdout: bool) -> int:
     write(project, config, force)
     click.echo(f"Wrote {config}. Look it over, then: chansup check && chansup run")
     return ExitCode.OK
+
+
+@chansup.command()
+@click.argument("url", metavar="URL")
+@click.option(
+    "-c", "--connections", default=10, metavar="N", type=click.IntRange(1, 10_000),
+    show_default=True, help="Connections at a time.",
+)  # fmt: skip
+@click.option(
+    "-s", "--seconds", metavar="SECONDS", type=click.FloatRange(0, 86400, min_open=True),
+    help="How long.  [default: 10, unless -n is given]",
+)  # fmt: skip
+@click.option(
+    "-n", "--requests", metavar="N", type=click.IntRange(1), help="How many requests or messages."
+)
+@click.option(
+    "--rate", metavar="N", type=click.FloatRange(0, 1_000_000, min_open=True),
+    help="Requests or messages per second in all; what each takes is counted from when it was due."
+    "  [default: each connection asks again at once]",
+)  # fmt: skip
+@click.option(
+    "--timeout", default=10.0, metavar="SECONDS", type=click.FloatRange(0.01, 3600),
+    show_default=True, help="For each connection and each answer.",
+)  # fmt: skip
+@click.option("-H", "--header", "headers", multiple=True, metavar="HEADER", help="'Name: value'.")
+@click.option("--insecure", is_flag=True, help="Accept any certificate.")
+@click.option("--method", metavar="METHOD", help="HTTP: the method.  [default: GET, or POST]")
+@click.option("--data", metavar="TEXT|@FILE", help="HTTP: the body of each request.")
+@click.option(
+    "--message", metavar="TEXT", help="WebSocket: what is sent; {n} becomes a number of its own."
+)
+@click.option("--idle", is_flag=True, help="WebSocket: only hold the connections open.")
+@_json_option
+def bench(
+    url: str,
+    connections: int,
+    seconds: float | None,
+    requests: int | None,
+    rate: float | None,
+    timeout: float,
+    headers: tuple[str, ...],
+    insecure: bool,
+    method: str | None,
+    data: str | None,
+    message: str | None,
+    idle: bool,
+    as_json: bool,
+) -> int:
+    """Measure how fast a server answers: http://, https://, ws:// or wss://.
+
+    A WebSocket sends a message, waits for one that comes back, and sends the next. Exits with 1 if
+    anything failed. Ctrl-C ends it and shows what there is.
+    """
+    from chansup.bench.run import run
+    from chansup.bench.target import Options, parse_headers, parse_method, parse_url, read_data
+
+    target = parse_url(url)
+    wrong: dict[str, object] = {"--method": method, "--data": data}
+    if not target.is_websocket:
+        wrong = {"--message": message, "--idle": idle or None}
+    elif idle:
+        wrong |= {"--message": message, "--rate": rate, "--requests": requests}
+    for option, given in wrong.items():
+        if given is not None:
+            kind = "--idle" if idle and target.is_websocket else f"{target.scheme}://"
+            raise click.UsageError(f"{option} makes no sense with {kind}")
+    if insecure and not target.is_secure:
+        raise click.UsageError(f"--insecure makes no sense with {target.scheme}://")
+    body = read_data(data)
+    options = Options(
+        connections=connections,
+        seconds=seconds or (None if requests else 10.0),
+        requests=requests,
+        rate=rate,
+        timeout=timeout,
+        insecure=insecure,
+        method=parse_method(method, body),
+        headers=parse_headers(headers),
+        data=body,
+        message=Options.message if message is None else message,
+        idle=idle,
+    )
+    return run(target, options, as_json)
 
 
 @chansup.command()

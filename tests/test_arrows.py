@@ -13,9 +13,11 @@ MAY_IMPORT = {
     "protocol": {"protocol"},
     "config": {"config", "protocol", "errors"},
     "supervisor": {"supervisor", "config", "protocol", "errors"},
-    "launch": {"launch", "relay", "config", "protocol", "errors"},
+    "launch": {"launch", "relay", "worker", "config", "protocol", "errors"},
+    "worker": {"worker", "layer", "config", "protocol", "errors"},
     "relay": {"relay", "config", "protocol", "errors"},
     "layer": {"layer", "config", "protocol", "errors"},
+    "bench": {"bench", "errors"},
     "errors": {"errors"},
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone

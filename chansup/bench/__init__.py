@@ -1,0 +1,1 @@
+"""`chansup bench`: how fast a server answers, over HTTP and over WebSockets."""
