@@ -43,6 +43,7 @@ venv:
 # Under CI what is missing is a failure; elsewhere the tests that need it are skipped and say so.
 system:
 	@scripts/need redis-server redis-server || [ "$${CI:-}" != true ]
+	@scripts/need rabbitmq-server rabbitmq-server || [ "$${CI:-}" != true ]
 	@scripts/need chromium chromium chromium-driver || [ "$${CI:-}" != true ]
 	@scripts/need chromedriver chromium-driver || [ "$${CI:-}" != true ]
 

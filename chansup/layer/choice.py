@@ -1,6 +1,9 @@
 """`CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}`: what the site says."""
 
+import difflib
 import importlib
+import inspect
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +15,7 @@ _REDIS = ("redis://", "rediss://", "unix://")
 _SENTINEL = "redis+sentinel://"
 _RABBITMQ = ("amqp://", "amqps://")
 _SENTINEL_PORT = 26379
+_OURS = ("host", "hosts", "address", "on_disconnect", "on_reconnect")  # not to be set in the file
 
 
 class ChannelLayer:
@@ -47,19 +51,45 @@ def make(place: Place, config: dict[str, Any]) -> Any:
     pubsub = options.pop("pubsub", False)
     if not isinstance(pubsub, bool):
         raise LayerConfigError(f"pubsub: {pubsub!r}, expected true or false")
-    decoded = [_host(host) for host in hosts]
-    if pubsub:
-        layer = _imported("channels_redis.pubsub", "RedisPubSubChannelLayer", "redis")
-    else:
-        layer = _imported("channels_redis.core", "RedisChannelLayer", "redis")
+    decoded = [_patient(_host(host)) for host in hosts]
+    core = _imported("channels_redis.core", "RedisChannelLayer", "redis")
+    if not pubsub:
+        return _made(core, {"hosts": decoded, **options})
+    layer = _imported("channels_redis.pubsub", "RedisPubSubChannelLayer", "redis")
+    # It passes over what it does not know. What core knows may stand in the file for both.
+    _check_names(options, [*_names(core), "on_disconnect", "on_reconnect"])
     return _made(layer, {"hosts": decoded, **options})
 
 
 def _made(layer: Any, options: dict[str, Any]) -> Any:
+    names = _names(layer)
+    if names:
+        _check_names(options, names)
     try:
         return layer(**options)
-    except TypeError as error:
-        raise LayerConfigError(f"the channel layer does not take this: {error}") from None
+    except LayerConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise LayerConfigError(f"the channel layer does not take its options: {error}") from None
+
+
+def _names(layer: Any) -> list[str]:
+    """Return the options that a class takes; none if it takes any."""
+    parameters = inspect.signature(layer).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return []
+    return [parameter.name for parameter in parameters]
+
+
+def _check_names(options: dict[str, Any], names: Sequence[str]) -> None:
+    for option in options:
+        if option not in names:
+            close = difflib.get_close_matches(option, names, n=1)
+            meant = f": did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(name for name in names if name not in _OURS)
+            raise LayerConfigError(
+                f"the channel layer has no option {option!r}{meant or f'. It has {known}'}"
+            )
 
 
 def _imported(module: str, name: str, extra: str) -> Any:
@@ -73,11 +103,22 @@ def _imported(module: str, name: str, extra: str) -> Any:
         ) from None
 
 
-def _host(host: Any) -> Any:
+def _patient(host: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a host's connections, without a limit for answers.
+
+    Waiting for the next message may take for ever. redis-py 8 gives up after 5 seconds: the
+    consumer ends with a TimeoutError, and its WebSocket with it (django/channels_redis#422). With
+    any other limit a consumer on Python 3.11 may overlook that it was cancelled, and never end.
+    A machine that is gone is found by TCP's keepalive. A URL's ?socket_timeout= wins.
+    """
+    return {"socket_timeout": None, **host}
+
+
+def _host(host: Any) -> dict[str, Any]:
     if isinstance(host, dict):
         return host
     if isinstance(host, str) and host.startswith(_REDIS):
-        return host
+        return {"address": host}
     if isinstance(host, str) and host.startswith(_SENTINEL):
         return _sentinel(host)
     shown = host.partition("://")[0] if isinstance(host, str) else host

@@ -94,7 +94,7 @@ def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     say(monkeypatch, backend="redis://localhost:1", options={"capacity": 5, "prefix": "x"})
     layer = ChannelLayer()
     assert type(layer) is core.RedisChannelLayer
-    assert layer.hosts == [{"address": "redis://localhost:1"}]
+    assert layer.hosts == [{"address": "redis://localhost:1", "socket_timeout": None}]
     assert (layer.capacity, layer.prefix) == (5, "x")
     layer = ChannelLayer(backend=["redis://one", "rediss://two"], capacity=3)
     assert (layer.ring_size, layer.capacity) == (2, 3)
@@ -106,10 +106,32 @@ def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
             "master_name": "mymaster",
             "db": 2,
             "password": "pa@ss",
+            "socket_timeout": None,
         }
     ]
-    with pytest.raises(LayerConfigError, match="colour"):
-        ChannelLayer(colour="red")
+    (host,) = ChannelLayer(backend=[{"host": "x", "socket_timeout": 9}]).hosts
+    assert host == {"host": "x", "socket_timeout": 9}
+
+
+@pytest.mark.parametrize(
+    ("backend", "option", "says"),
+    [
+        ("local", {"colour": "red"}, "no option 'colour'. It has expiry, group_expiry, capacity,"),
+        ("local", {"capasity": 3}, "'capasity': did you mean 'capacity'"),
+        ("local", {"capacity": 0}, "capacity: 0, expected a number from 1 on"),
+        ("redis://x", {"capasity": 3}, "'capasity': did you mean 'capacity'"),
+        ("redis://x", {"pubsub": True, "capasity": 3}, "'capasity': did you mean 'capacity'"),
+        ("redis://x", {"pubsub": "yes"}, "pubsub: 'yes', expected true or false"),
+        ("redis://x", {"symmetric_encryption_keys": "x"}, "must be a list"),
+        ("amqp://x", {"prefix": "chat"}, "no option 'prefix'. It has local_capacity"),
+    ],
+)
+def test_options_that_make_no_sense(backend: str, option: dict[str, Any], says: str) -> None:
+    module = {"redis://x": "channels_redis", "amqp://x": "channels_rabbitmq"}.get(backend)
+    if module is not None:
+        pytest.importorskip(module)
+    with pytest.raises(LayerConfigError, match=says):
+        make(Place(backend, "/nowhere/hub.sock" if backend == "local" else None, option), {})
 
 
 @pytest.mark.parametrize("backend", ["http://x", "redis+sentinel://one", [], ["local"], [3]])
@@ -131,16 +153,6 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LayerConfigError, match=rf"chansup\[{extra}\]"):
         make(Place(backend), {})
-
-
-def test_rabbitmq(monkeypatch: pytest.MonkeyPatch) -> None:
-    import types
-
-    module = types.ModuleType("channels_rabbitmq.core")
-    module.RabbitmqChannelLayer = dict  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "channels_rabbitmq.core", module)
-    made = make(Place("amqp://guest@x/vhost", None, {"expiry": 3}), {"local_capacity": 4})
-    assert made == {"host": "amqp://guest@x/vhost", "expiry": 3, "local_capacity": 4}
 
 
 def test_nothing_needs_channels(tmp_path: Path, shared_hub: Hub) -> None:
