@@ -1,6 +1,7 @@
 """What the event loops of one process share: links to one hub, memberships, who receives what."""
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -148,7 +149,12 @@ class Client:
                 logger.warning("chansup: a channel cannot take over from another: %s", error)
             else:
                 self._bound[encoded] = key
+                connection.farewells.append(functools.partial(self._app_returned, encoded))
         return name
+
+    def is_bound(self, name: Name) -> bool:
+        """Say whether a channel was made for a client's connection."""
+        return name in self._bound
 
     def is_own(self, name: str) -> bool:
         """Say whether this process made a channel with "!"."""
@@ -188,6 +194,12 @@ class Client:
 
     # Handover
 
+    def _app_returned(self, name: Name) -> None:
+        """Let go of a channel that the app has not let go of, if nobody waits for a message."""
+        owner = self._owners.get(name)
+        if not self.leave(name) and owner is self.link() and owner.is_idle(name):
+            self.let_go(name, owner)
+
     def leave(self, name: Name) -> bool:
         """Leave a channel to the process that its client goes to, if it does go."""
         if name in self._left:
@@ -205,13 +217,14 @@ class Client:
         self._left[name] = None
         here = self.link()
         owner = self._owners.pop(name, None) or here
+        in_hand = not connection.unfinished
         if owner is here or owner.closed:
-            here.park(key, name)
+            here.park(key, name, in_hand)
         elif owner.loop.is_running():
-            owner.loop.call_soon_threadsafe(owner.park, key, name)
+            owner.loop.call_soon_threadsafe(owner.park, key, name, in_hand)
         else:
             owner.abandon(name)
-            here.park(key, name)
+            here.park(key, name, in_hand)
         return True
 
     # Groups

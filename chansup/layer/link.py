@@ -70,10 +70,11 @@ Entry = tuple[int, float, bytes, bool]  # number, deadline, body, whether the ch
 class Inbox:
     """What was delivered to a channel with "!", and not taken yet."""
 
-    __slots__ = ("entries", "id", "in_hand", "last", "name", "waiters")
+    __slots__ = ("entries", "id", "in_hand", "is_bound", "last", "name", "waiters")
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, is_bound: bool) -> None:
         self.name = name
+        self.is_bound = is_bound  # if this process dies, another one goes on with it at once
         self.id = 0
         self.entries: deque[Entry] = deque()
         self.waiters: deque[asyncio.Future[None]] = deque()
@@ -587,7 +588,7 @@ class Link:
         inbox = self._inboxes.get(name)
         if inbox is None:
             self._client.claim(name, self)
-            inbox = self._inboxes[name] = Inbox(name)
+            inbox = self._inboxes[name] = Inbox(name, self._client.is_bound(name))
             if self.ready:
                 self._listen(inbox)
             else:
@@ -606,7 +607,7 @@ class Link:
                     continue
                 if self.ready and number != _ORPHAN:
                     self._taken.append(inbox.id)
-                    if crowded or len(self._taken) > _MAX_TAKEN:
+                    if crowded or inbox.is_bound or len(self._taken) > _MAX_TAKEN:
                         self._schedule()
                     elif not self._telling:
                         self._telling = True
@@ -649,14 +650,22 @@ class Link:
             self._emit(pack_ids(Kind.UNLISTEN, [inbox.id]))
         return inbox
 
-    def park(self, connection: bytes, name: bytes) -> None:
-        """Leave a channel to the process that its client goes to."""
+    def is_idle(self, name: bytes) -> bool:
+        """Say whether it listens to a channel, and nobody waits for what comes."""
+        inbox = self._inboxes.get(name)
+        return inbox is not None and not inbox.waiters
+
+    def park(self, connection: bytes, name: bytes, in_hand: bool = True) -> None:
+        """Leave a channel to the process that its client goes to.
+
+        `in_hand`: so is the message that was taken last, unless another one was asked for since.
+        """
         inbox = self._inboxes.pop(name, None)
         id, left, body = 0, 0, b""
         if inbox is not None:
             self._by_id.pop(inbox.id, None)
             id = inbox.id
-            if inbox.in_hand is not None:
+            if in_hand and inbox.in_hand is not None:
                 deadline, body = inbox.in_hand
                 left = max(0, min(int((deadline - time.monotonic()) * 1000), MAX_MILLISECONDS))
         self._emit_taken()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from chansup.errors import ChansupError
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_PAYLOAD = 16 * 1024
 HEADER = struct.Struct("!HBBII")
 HEADER_SIZE = HEADER.size
@@ -48,7 +48,7 @@ class Kind:
     BODY = 18  # both: a part of a body; number: of this part, from 1 on
     MESSAGE = 19  # both: a WebSocket message; number: of this message, from 1 on
     DISCONNECT = 20  # interface: the client is gone; number: close code
-    LEAVE = 21  # interface: finish what is in hand, then say DONE; another worker goes on
+    LEAVE = 21  # interface: finish what is in hand, then say DONE; number: 1 if nobody goes on
 
     RECEIVED = 32  # worker: the app is called now
     START = 33  # worker: status and headers

@@ -5,7 +5,7 @@ DecodeError and nothing else.
 """
 
 from collections.abc import Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -56,8 +56,12 @@ class HttpScope(msgspec.Struct, array_like=True):
 
 
 class Resumption(msgspec.Struct, array_like=True):
-    """What the app is told of a handover: ``scope["extensions"]["chansup.handover"]``."""
+    """Which WebSocket it is, and what the app is told of a handover.
 
+    The latter is ``scope["extensions"]["chansup.handover"]``.
+    """
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z.]{1,100}\Z")]  # at every worker
     count: int = 0  # handovers of this connection so far; 0: it is new
     reason: str | None = None  # "deploy" or "crash"
     checkpoint: Any = None  # what the app stored last: bytes or str

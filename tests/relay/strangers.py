@@ -30,7 +30,7 @@ def request(stream: int, flags: int = END, **scope: Any) -> bytes:
 
 def opening(stream: int, number: int = 0, **scope: Any) -> bytes:
     fields = scopes.encode_websocket({**WEBSOCKET_SCOPE, **scope}, 0.0)
-    payload = scopes.opening(scopes.Resumption(), fields)
+    payload = scopes.opening(scopes.Resumption("stranger.1"), fields)
     return b"".join(split(Kind.OPEN, 0, stream, number, payload))
 
 

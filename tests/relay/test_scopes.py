@@ -60,7 +60,7 @@ def websocket_there(
     resumption: Resumption | None = None,
     state: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    payload = scopes.opening(resumption or Resumption(), scopes.encode_websocket(scope, 1.5))
+    payload = scopes.opening(resumption or Resumption("a.1"), scopes.encode_websocket(scope, 1.5))
     told, fields = scopes.decode_websocket(payload)
     return scopes.websocket_scope(fields, told, state)
 
@@ -164,7 +164,7 @@ def test_extensions_that_the_relay_does_not_carry_need_not_be_of_any_type() -> N
 )
 def test_the_app_is_told_of_a_handover(count: int, reason: str | None, checkpoint: Any) -> None:
     scope = {"type": "websocket", "path": "/", "headers": []}
-    there = websocket_there(scope, Resumption(count, reason, checkpoint))
+    there = websocket_there(scope, Resumption("a.1", count, reason, checkpoint))
     assert there["extensions"]["chansup.handover"] == {
         "count": count,
         "reason": reason,
@@ -228,7 +228,7 @@ SAMPLES = [
         },
         2.5,
     ),
-    scopes.opening(Resumption(2, "crash", b"x"), scopes.encode_websocket({"path": "/", "headers": []}, 1)),
+    scopes.opening(Resumption("0123456789abcdef.12", 2, "crash", b"x"), scopes.encode_websocket({"path": "/", "headers": []}, 1)),
     scopes.encode_head({"status": 200, "headers": [(b"a", b"b")]}, False),
     scopes.encode({"type": "http.response.early_hint", "links": [b"</a>; rel=preload"]}),
 ]  # fmt: skip

@@ -709,7 +709,7 @@ def test_the_largest_scope_comes_back_with_the_largest_checkpoint() -> None:
             size = scopes.MAX_SCOPE
             while len(fields := encoded(size)) > scopes.MAX_SCOPE:
                 size -= len(fields) - scopes.MAX_SCOPE
-            resumption = scopes.Resumption(2**31, "deploy", b"x" * 16_384)
+            resumption = scopes.Resumption("x" * 100, 2**31, "deploy", b"x" * 16_384)
             payload = scopes.opening(resumption, fields)
             await interface.say(b"".join(split(Kind.OPEN, 0, 1, 2**31, payload)))
             await interface.hear(Kind.DONE)

@@ -174,6 +174,9 @@ class Interface:
     def cut(self) -> list[asyncio.Task[None]]:
         """Cancel what the app still does. Return the tasks that do it."""
         tasks = [stream.task for stream in self._streams.values() if stream.task is not None]
+        for stream in self._streams.values():
+            if isinstance(stream, WebSocket):
+                stream.cut()
         for task in tasks:
             task.cancel("the process ends")
         return tasks

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from chansup.protocol.connection import Connection
+from chansup.protocol.connection import connection as current_connection
 from chansup.relay import scopes
 from chansup.relay.appworker import events
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
@@ -48,9 +50,9 @@ class WebSocket:
 
     __slots__ = (
         "_accepted", "_checkpoint", "_chunks", "_close_reason", "_closed", "_code", "_connected",
-        "_denying", "_given", "_goodbye", "_in_hand", "_in_parts", "_interface", "_leaving",
-        "_message", "_messages_out", "_number", "_reason", "_receivers", "_returned", "_sender",
-        "_state", "_stream", "_unsent", "code", "denied", "scope", "task",
+        "_connection", "_denying", "_for_good", "_given", "_goodbye", "_in_hand", "_in_parts",
+        "_interface", "_leaving", "_message", "_messages_out", "_number", "_reason", "_receivers",
+        "_returned", "_sender", "_state", "_stream", "_unsent", "code", "denied", "scope", "task",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class WebSocket:
     ) -> None:
         self._interface = interface
         self._stream = stream
+        self._connection = Connection(resumption.id)
         self.scope = scopes.websocket_scope(fields, resumption, state)
         self._state = State.ATTACHED
         self._number = number  # messages that came in, over all workers
@@ -76,6 +79,7 @@ class WebSocket:
         self._denying = False
         self._closed = False  # by the app
         self._leaving = False
+        self._for_good = False  # it leaves, and no other worker goes on
         self._returned = False  # the app
         self._goodbye = False  # the app knows that it is to leave
         self._code: int | None = None  # with which the client left
@@ -103,7 +107,7 @@ class WebSocket:
                 raise FrameError("credit for what was never sent")
             self._sender.credit(number)
         elif kind == Kind.LEAVE:
-            self._leave()
+            self._leave(bool(number))
         else:
             self.lose(number or ABNORMAL, payload.decode("utf-8", "replace"))
 
@@ -130,8 +134,9 @@ class WebSocket:
         self._message = message
         self._receivers.wake_all()
 
-    def _leave(self) -> None:
+    def _leave(self, for_good: bool) -> None:
         self._leaving = True
+        self._for_good = for_good
         self._message = None  # another worker's app gets it
         self._receivers.wake_all()
         if not self._in_hand:
@@ -150,8 +155,26 @@ class WebSocket:
             self._interface.loop.call_later(_PATIENCE, self._cut)
 
     def _cut(self) -> None:
-        if self.task is not None:
+        if self.task is not None and not self._returned:
+            self.cut()
             self.task.cancel("told to leave, it did not return")
+
+    def cut(self) -> None:
+        """Take notice that the app is about to be cancelled: time is up."""
+        if not self._in_hand:  # perhaps it is in the midst of what it had from the channel layer
+            self._connection.unfinished = True
+        self._depart()
+
+    def _depart(self) -> None:
+        """Tell the channel layer that the app ends, and another worker goes on."""
+        if self._code is None and not self._closed and not self._for_good:
+            self._connection.leaving = True
+
+    def _disconnected(self) -> ClientDisconnected:
+        """Return what a send raises, whoever is gone."""
+        if self._goodbye:
+            self._depart()
+        return ClientDisconnected()
 
     def lose(self, code: int = ABNORMAL, reason: str = "") -> None:
         """Take notice that the client, or the interface, is gone."""
@@ -181,6 +204,7 @@ class WebSocket:
     async def run(self, application: Any) -> None:
         """Run the app for this WebSocket."""
         failed = 0
+        current_connection.set(self._connection)
         try:
             await application(self.scope, self.receive, self.send)
         except ClientDisconnected:
@@ -198,6 +222,9 @@ class WebSocket:
         """Tell the interface that the app has returned. Nothing is sent after that."""
         self.emit()
         self._break_off()
+        if self._goodbye or failed & FINISHED:
+            self._depart()
+        self._say_farewell()
         self._returned = True  # what tasks that the app left behind still do goes nowhere
         if self._leaving or not self._interface.worker.cutting:
             left = FINISHED if self._goodbye else failed
@@ -209,6 +236,15 @@ class WebSocket:
             self._sender.end()
         self._interface.ended(self._stream)
         self._interface.books.count_websocket(self)
+
+    def _say_farewell(self) -> None:
+        """Let the channel layer see to what the app has left open."""
+        for farewell in self._connection.farewells:
+            try:
+                farewell()
+            except Exception as error:  # a defect there must not keep the WebSocket here
+                context = {"message": "a channel layer at the end of an app", "exception": error}
+                self._interface.loop.call_exception_handler(context)
 
     async def receive(self) -> Message:
         """Return the next event for the app."""
@@ -225,6 +261,7 @@ class WebSocket:
                 return message
             if self._leaving:
                 self._say_goodbye()
+                self._depart()
                 return dict(GOODBYE)
             if self._code is not None:
                 return {
@@ -260,7 +297,7 @@ class WebSocket:
         if self._unsent is not None or self._checkpoint is not None:
             self.emit()
         if self.gone and not (kind == "websocket.accept" and self._left_early):
-            raise ClientDisconnected
+            raise self._disconnected()
         if kind == "websocket.send":
             if not self._accepted or self._closed:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
@@ -293,7 +330,7 @@ class WebSocket:
     def _check(self) -> None:
         """Raise if nothing may be sent any more. A message that has begun is still completed."""
         if self.gone and (not self._in_parts or self._code is not None or self._returned):
-            raise ClientDisconnected
+            raise self._disconnected()
         if self._closed:
             raise UnexpectedEvent("the app has closed this WebSocket")
 

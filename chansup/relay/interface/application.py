@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -63,11 +64,14 @@ class Relay:
         self._sweeping = False
         self._listed: list[roster.Worker] = []  # in the newest roster
         self._reconnecting = False
+        self._token = ""  # of this process: what ids of its WebSockets begin with
+        self._websockets = 0  # that came
 
     def start(self) -> None:
         """Begin to listen to the supervisor. Inside the server's event loop, once."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+            self._token = secrets.token_hex(8)
             self._news.setblocking(False)
             self._loop.add_reader(self._news.fileno(), self._read_news)
             self._loop.call_later(_COUNT_INTERVAL, self._count_bytes)
@@ -122,7 +126,9 @@ class Relay:
                 return
         pool, route = place
         transparent = route.handover == "transparent"
-        websocket = WebSocket(pool, transparent, route.redeliver, scope, receive, send)
+        self._websockets += 1
+        id = f"{self._token}.{self._websockets}"
+        websocket = WebSocket(id, pool, transparent, route.redeliver, scope, receive, send)
         await websocket.run(self._books)
 
     def _host(self, scope: Scope) -> bytes | None:

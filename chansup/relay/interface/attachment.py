@@ -80,9 +80,9 @@ class Attachment:
         self.is_sending = False
         self.websocket.sent()
 
-    def leave(self) -> None:
-        """Ask the app to let it go."""
-        self._link.send(pack(Kind.LEAVE, 0, self._stream, 0))
+    def leave(self, for_good: bool) -> None:
+        """Ask the app to let it go; `for_good`: to no other worker."""
+        self._link.send(pack(Kind.LEAVE, 0, self._stream, int(for_good)))
 
     def disconnect(self, code: int, reason: bytes) -> None:
         """Tell the app that the client is gone; once."""

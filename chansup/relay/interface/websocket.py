@@ -59,14 +59,15 @@ class WebSocket:
 
     __slots__ = (
         "_attachment", "_books", "_client_left_with", "_code", "_count", "_deaths", "_denial",
-        "_held", "_moving_from", "_number", "_out", "_pending", "_permit_of", "_phase", "_pool",
-        "_read_task", "_receive", "_redeliver", "_room", "_scope", "_scope_bytes", "_send",
+        "_held", "_id", "_moving_from", "_number", "_out", "_pending", "_permit_of", "_phase",
+        "_pool", "_read_task", "_receive", "_redeliver", "_room", "_scope", "_scope_bytes", "_send",
         "_subprotocol", "_waiter", "accepted", "checkpoint", "is_transparent", "is_writing",
         "paused_at", "reason", "turn",
     )  # fmt: skip
 
     def __init__(
         self,
+        id: str,
         pool: Pool,
         transparent: bool,
         redeliver: bool,
@@ -74,6 +75,7 @@ class WebSocket:
         receive: Receive,
         send: Send,
     ) -> None:
+        self._id = id  # of no other WebSocket on this machine
         self._pool = pool
         self.is_transparent = transparent
         self._redeliver = redeliver
@@ -206,7 +208,7 @@ class WebSocket:
         """Begin at a worker."""
         self._move_on(Happening.FOUND)
         reason = self.reason if self._count else None
-        resumption = scopes.Resumption(self._count, reason, self.checkpoint)
+        resumption = scopes.Resumption(self._id, self._count, reason, self.checkpoint)
         before = self._number - (self._pending is not None)
         opening = scopes.opening(resumption, self._scope_bytes)
         self._attachment = Attachment(self, worker, before, opening)
@@ -229,7 +231,7 @@ class WebSocket:
         self._move_on(Happening.ASKED_TO_LEAVE)
         self.paused_at = time.monotonic()
         self.reason = "deploy"
-        attachment.leave()
+        attachment.leave(for_good=not self.is_transparent)
 
     def change_pool(self, pool: Pool, route: roster.Route) -> None:
         """Go to a worker of another pool: its own serves no more."""
