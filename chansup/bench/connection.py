@@ -42,7 +42,9 @@ class Connection(asyncio.Protocol):
         self.usable: asyncio.Future[None] = loop.create_future()  # raises ConnectError
         self.over: asyncio.Future[None] = loop.create_future()
         self.sent: float | None = None  # when the question under way left
+        self.asked = 0
         self.answered = 0
+        self.has_failed = False
         self._load = load
         self._tally = load.tally
         self._pace = load.pace
@@ -70,6 +72,7 @@ class Connection(asyncio.Protocol):
         """Ask now what was due then."""
         self._due = due
         self.sent = now
+        self.asked += 1
         self.write_question()
 
     def take_answer(self, status: int | None = None) -> float:
@@ -89,6 +92,7 @@ class Connection(asyncio.Protocol):
 
     def fail(self, kind: str) -> None:
         """Give the question under way up, if there is one, and the connection with it."""
+        self.has_failed = True
         if self.sent is not None:
             self.sent = None
             self._tally.failed[kind] += 1

@@ -42,6 +42,8 @@ class Latencies:
         for bucket, count in enumerate(self._counts):
             seen += count
             if count and seen >= needed:
+                if bucket == _BUCKETS - 1:
+                    return self.largest
                 middle = math.exp((bucket + 0.5) / _PER_LOG) / 1e6
                 return min(max(middle, self.smallest), self.largest)
         return self.largest

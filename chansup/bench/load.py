@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from chansup.bench.connection import (
+    CLOSED,
     OVERDUE,
     REFUSED,
     TIMEOUT,
@@ -217,15 +218,22 @@ class Load:
                 if self._tried == self.options.connections:
                     self._all_tried.set()
             if connection is not None:
-                try:
-                    if self.begun is not None and not self.options.idle:
-                        connection.go_on(perf_counter())
-                    await asyncio.shield(connection.over)
-                    self._connections.discard(connection)
-                except asyncio.CancelledError:  # the end: it is told goodbye with the others
-                    raise
+                if self.begun is not None and not self.options.idle and _is_usable(connection):
+                    connection.go_on(perf_counter())
+                await asyncio.shield(connection.over)  # cancelled at the end: it stays in the set
+                self._connections.discard(connection)
+                self._over(connection)
             was_of_use = connection is not None and connection.answered
             pause = 0.0 if was_of_use else min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
+
+    def _over(self, connection: Connection) -> None:
+        """Count a connection that was of no use as a request that failed: or -n has no end."""
+        if connection.asked or self.begun is None or self.options.rate or self.options.idle:
+            return
+        if self.pace.take(perf_counter()) is not None:
+            if not connection.has_failed:
+                self.tally.failed[CLOSED] += 1
+            self.finished(1)
 
     def _connect_failed(self, kind: str) -> None:
         self.tally.failed[kind] += 1

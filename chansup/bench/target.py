@@ -1,5 +1,6 @@
 """Whom to ask, and what: the URL and the options of the command, looked over."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ class Options:
     data: bytes | None = None
     message: str = "chansup bench {n}"
     idle: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what passes every comparison."""
+        for name in ("seconds", "rate", "timeout"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise BenchUsageError(f"--{name}: {value} is no number to count with")
 
 
 def parse_url(url: str) -> Target:

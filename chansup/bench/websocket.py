@@ -32,6 +32,7 @@ class WebSocket(Connection):
         super().__init__(load)
         self._message = load.options.message
         self._is_numbered = _PLACE in self._message
+        self._is_up = False  # the handshake is done
         self._is_idle = load.options.idle
         self._wire = ClientProtocol(
             parse_uri(load.websocket_url),
@@ -92,10 +93,9 @@ class WebSocket(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Count how it ended."""
-        was_open = self.usable.done() and self.usable.exception() is None
-        if was_open:
+        if self._is_up:
             self._tally.open -= 1
-        if was_open and not self._given_up:
+        if self._is_up and not self._given_up:
             code = self._wire.close_rcvd.code if self._wire.close_rcvd else ABNORMAL
             self._tally.closes[code] += 1
             if self.sent is not None or self._is_idle or code not in (NORMAL, NO_CODE):
@@ -112,7 +112,9 @@ class WebSocket(Connection):
                 if event.opcode in _DATA and event.fin:
                     self._take_message()
             elif isinstance(event, Response) and self._wire.handshake_exc is None:
-                self.usable.set_result(None)
+                self._is_up = True
+                if not self.usable.done():
+                    self.usable.set_result(None)
         if (problem := self._wire.handshake_exc) is not None and not self.usable.done():
             self.usable.set_exception(ConnectError(_kind_of_refusal(problem)))
             self.give_up()
