@@ -85,24 +85,34 @@ class Workers(Pool, frozen=True, kw_only=True):
     """``[workers.NAME]``: app workers (`serves`), channel workers (`channels`), or a command."""
 
     command: str | list[str] | None = None
-    channels: list[str] = []  # names of channels that the project's consumers handle
     ready: str | None = None
     on_reload: OnReload = "overlap"
 
+    # Of app workers and channel workers
+    asgi: str | None = None  # [app]'s if neither this nor wsgi is set
+    python: str | None = None  # [app]'s if unset
+    concurrency: Annotated[int, Meta(ge=1)] | None = None  # requests, or messages, at a time in
+    # each process: 1,000 or the threads of an app worker, 1 of a channel worker if unset
+    redeliver: bool = False  # what a dead worker had in hand goes to another one
+
+    # Of channel workers
+    channels: list[str] = []  # names of channels that the project's consumers handle
+    only_channels: list[str] = []  # or globs: those of the project's ChannelNameRouter that fit one
+    exclude_channels: list[str] = []  # and none of these
+    max_deliveries: Annotated[int, Meta(ge=1)] = 3  # of one message, with redeliver
+    dead_letters: str | None = None  # file for messages that were given up; the log if unset
+    layer: str = "default"  # alias in CHANNEL_LAYERS
+
     # Of app workers
     serves: list[str | Route] = []  # routes
-    asgi: str | None = None  # [app]'s if neither this nor wsgi is set
     wsgi: str | None = None
-    python: str | None = None  # [app]'s if unset
     threads: Annotated[int, Meta(ge=1)] | None = None  # of a WSGI app; 4 if unset
-    concurrency: Annotated[int, Meta(ge=1)] | None = None  # requests at a time in each process
     queue_limit: Count = 1000  # requests that may wait, in each interface process
     queue_timeout: PositiveSeconds = 30.0  # that a request may wait for a worker that is busy
     worker_timeout: PositiveSeconds = 120.0  # that a request may wait while there is no worker
     websocket_timeout: PositiveSeconds = 15.0  # that an open WebSocket may be without a worker
     handover: Handover = "transparent"  # what a deploy does to WebSockets
     handover_rate: PositiveSeconds = 500.0  # WebSockets per second, from each interface process
-    redeliver: bool = False  # what a dead worker had in hand goes to another one
 
 
 class Program(Pool, frozen=True, kw_only=True):
@@ -127,6 +137,16 @@ class Task(Table, frozen=True, kw_only=True):
     umask: str | None = None
     limits: dict[str, int | str] = {}
     timeout: PositiveSeconds = 600.0
+
+
+class ChannelLayer(Table, frozen=True, kw_only=True):
+    """``[channel_layer]``: what ``chansup.layer.ChannelLayer`` is in the site's processes."""
+
+    backend: str | list[object] = "local"  # chansup's own hub, or URLs of Redis or RabbitMQ
+    options: dict[str, object] = {}  # of the layer: capacity, expiry, group_expiry, …
+    memory: str = "256M"  # that the hub may hold in all
+    connections: Annotated[int, Meta(ge=1)] = 1024  # of clients to the hub
+    user: str | None = None  # of the hub; needs a supervisor that runs as root
 
 
 class Rollout(Table, frozen=True, kw_only=True):
@@ -170,6 +190,7 @@ class Config(Table, frozen=True, kw_only=True):
     workers: dict[Name, Workers] = {}
     programs: dict[Name, Program] = {}
     tasks: dict[Name, Task] = {}
+    channel_layer: ChannelLayer = ChannelLayer()
     rollout: Rollout = Rollout()
     admin: Admin = Admin()
     log: Log = Log()

@@ -76,7 +76,7 @@ def main() -> int:
     except application.StartupError as error:
         complain(f"{launch.application}: {error}")
         return EXIT_APPLICATION
-    except application.GatewayError as error:
+    except application.ConfigurationError as error:
         complain(str(error))
         return EXIT_CONFIGURATION
 

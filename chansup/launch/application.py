@@ -27,7 +27,11 @@ class ApplicationError(ChansupError):
         self.details = details
 
 
-class GatewayError(ChansupError):
+class ConfigurationError(ChansupError):
+    """The config asks for what this app cannot give: trying again would change nothing."""
+
+
+class GatewayError(ConfigurationError):
     """The app speaks a gateway that the server does not, and what would help is not installed."""
 
 

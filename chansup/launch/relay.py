@@ -1,15 +1,14 @@
 """Runs an app worker in this process: the app, behind the relay."""
 
 import asyncio
-import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 
 import chansup
-from chansup.launch import application, heartbeat, retirement
+from chansup.launch import application, heartbeat, retirement, surroundings
 from chansup.launch.child import Child
 from chansup.launch.options import OptionProblem
 from chansup.protocol.launch import AppWorker as Orders
@@ -39,28 +38,10 @@ def serve(child: Child) -> int:
     """Run the app until the process is asked to end and nothing is left. Return the exit code."""
     orders = child.launch.app_worker
     assert orders is not None
-    _log_to_stderr()
+    surroundings.log_to_stderr()
     loaded = application.load_for_worker(child.launch, orders.threads)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=surroundings.loop_factory()) as runner:
         return runner.run(_serve(child, orders, loaded))
-
-
-def _log_to_stderr() -> None:
-    """Write what the relay has to say; what the app logs is the app's business."""
-    log = logging.getLogger("chansup")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.WARNING)
-    log.propagate = False
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # the app's environment may be without it
-        return None
-    return uvloop.new_event_loop
 
 
 async def _serve(child: Child, orders: Orders, loaded: object) -> int:

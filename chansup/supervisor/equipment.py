@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from chansup.config import address
-from chansup.protocol import relay_board, scoreboard
+from chansup.protocol import bulletin, relay_board, scoreboard
+from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.relay_board import RelayBoard
 from chansup.protocol.scoreboard import Scoreboard
 from chansup.supervisor.courier import Courier
@@ -48,6 +49,7 @@ class Equipment:
         self.others: list[int] = []  # descriptors after the listeners, in their order
         self.scoreboard: Scoreboard | None = None
         self.relay_board: RelayBoard | None = None
+        self.bulletin: Bulletin | None = None
         self.courier: Courier | None = None
         self.socket: WorkerSocket | None = None
         self._childs = ExitStack()  # what the child has its own copy of
@@ -78,6 +80,8 @@ class Equipment:
             self._ours.callback(self.courier.close)
             self.others.append(self.courier.theirs.fileno())
             self.relay_board = RelayBoard(self._board(relay_board.create()))
+        if specification.reports:
+            self.bulletin = Bulletin(self._board(bulletin.create()))
 
     def _board(self, descriptor: int) -> int:
         self._childs.callback(os.close, descriptor)

@@ -1,7 +1,6 @@
 """A generation: one snapshot of config, resolved directory and environment, and what it runs."""
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from chansup.config import commands, order, relay, schema
+from chansup.config import channels, commands, order, relay, schema
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
 from chansup.supervisor import installed
@@ -69,6 +68,16 @@ class PoolSpecification:
     def serves(self) -> bool:
         """Whether its processes are app workers."""
         return isinstance(self.settings, schema.Workers) and bool(self.settings.serves)
+
+    @property
+    def consumes(self) -> bool:
+        """Whether its processes are channel workers."""
+        return isinstance(self.settings, schema.Workers) and channels.are_consumed(self.settings)
+
+    @property
+    def reports(self) -> bool:
+        """Whether its processes write a bulletin."""
+        return self.consumes
 
     @property
     def stays(self) -> bool:
@@ -201,31 +210,38 @@ class _Builder:
     def workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
         if workers.serves:
             return self._app_workers(name, workers)
-        line = workers.command
-        label = shlex.join(["runworker", *workers.channels])
-        if line is not None:
-            label = self._written("workers", name)
-        if line is None:
-            # A message in hand is Channels' own business here: its runworker has no drain.
-            django = ["manage.py"] if (self.directory / "manage.py").exists() else ["-m", "django"]
-            line = [self.python, *django, "runworker", *workers.channels]
+        if channels.are_consumed(workers):
+            return self._channel_workers(name, workers)
+        assert workers.command is not None  # the rules see to it
+        label = self._written("workers", name)
         return self._pool(
             name,
             "workers",
             workers,
-            self._command(workers, line, label),
+            self._command(workers, workers.command, label),
             label=label,
             ready=workers.ready or "after:2s",
             on_reload="overlap" if workers.on_reload == "auto" else workers.on_reload,
         )
 
+    def _channel_workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
+        app = channels.application(self.config, name)
+        application = app.reference if app is not None else ""
+        label = f"channels {application}"
+        return self._launched(name, workers, ["channels", application], label)
+
     def _app_workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
         app = relay.application(self.config, name)
         application = app.reference if app is not None else ""
-        python = self.loaded.python_of(name)
         label = f"relay {application}"
-        words = [python, "-m", "chansup.launch", "relay", application]
-        command = self._command(workers, words, label)
+        return self._launched(name, workers, ["relay", application], label)
+
+    def _launched(
+        self, name: str, workers: schema.Workers, what: list[str], label: str
+    ) -> PoolSpecification:
+        """Return workers whose launcher runs the app by the interpreter of their pool."""
+        python = self.loaded.python_of(name)
+        command = self._command(workers, [python, "-m", "chansup.launch", *what], label)
         environment = self.loaded.child_environment(self.inherited, workers.environment, python)
         limits = {"nofile": most_descriptors(), **workers.limits}
         return self._pool(

@@ -14,6 +14,7 @@ from chansup.supervisor.spawn import Child
 from chansup.supervisor.states import ALIVE, Happening, State, after
 
 if TYPE_CHECKING:
+    from chansup.protocol.bulletin import Bulletin
     from chansup.protocol.relay_board import RelayBoard
     from chansup.supervisor.courier import Courier
     from chansup.supervisor.equipment import Equipment
@@ -42,6 +43,7 @@ class Process:
     in_service = False  # an app worker that was once in its slot, ready: interfaces may use it
     courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
+    bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Process:
         self.state = after(State.GONE, Happening.SPAWNED)
         self.scoreboard = equipment.scoreboard
         self.relay_board = equipment.relay_board
+        self.bulletin = equipment.bulletin
         self.courier = equipment.courier
         if equipment.socket is not None:
             self.address = equipment.socket.path

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import msgspec
 
-from chansup.config import relay, schema
+from chansup.config import channels, relay, schema
 from chansup.protocol import launch
 from chansup.protocol.notify import SOCKET_VARIABLE
 from chansup.supervisor import guard
@@ -194,6 +194,9 @@ def _launch(
         scoreboard_fd=equipment.place_of_other(0),
     )
     if isinstance(specification.settings, schema.Workers):
+        if specification.consumes:
+            bulletin = equipment.place_of_other(1)
+            return _channel_worker(document, specification.settings, generation, bulletin)
         return _app_worker(document, specification.settings, config, users)
     assert isinstance(specification.settings, schema.Interface)
     interface = msgspec.structs.replace(
@@ -207,8 +210,8 @@ def _launch(
         health_path=specification.settings.health_path,
     )
     if specification.relays:
-        channels = launch.Relay(equipment.place_of_other(1), equipment.place_of_other(2))
-        return msgspec.structs.replace(interface, relay=channels)
+        inherited = launch.Relay(equipment.place_of_other(1), equipment.place_of_other(2))
+        return msgspec.structs.replace(interface, relay=inherited)
     return msgspec.structs.replace(
         interface,
         application=config.app.asgi or config.app.wsgi or "",
@@ -228,3 +231,27 @@ def _app_worker(
         peers=sorted(users),
     )
     return msgspec.structs.replace(document, app_worker=worker)
+
+
+def _channel_worker(
+    document: launch.Launch, workers: schema.Workers, generation: Generation, bulletin: int
+) -> launch.Launch:
+    app = channels.application(generation.config, document.pool)
+    assert app is not None  # the rules see to it
+    dead_letters = workers.dead_letters
+    if dead_letters is not None:  # beside the config file: they outlive a release
+        dead_letters = str(generation.loaded.path.parent / dead_letters)
+    worker = launch.ChannelWorker(
+        channels=workers.channels,
+        only=workers.only_channels,
+        exclude=workers.exclude_channels,
+        concurrency=workers.concurrency or channels.DEFAULT_CONCURRENCY,
+        redeliver=workers.redeliver,
+        max_deliveries=workers.max_deliveries,
+        dead_letters=dead_letters,
+        layer=workers.layer,
+        bulletin_fd=bulletin,
+    )
+    return msgspec.structs.replace(
+        document, server="channels", application=app.reference, channel_worker=worker
+    )

@@ -87,7 +87,10 @@ def test_each_default_is_the_schema_s(table, key, value, has_default):
 
 def test_each_example_value_is_right_by_the_rules(tmp_path):
     """All that may stand beside each other, at once."""
-    exclusive = r"wsgi|python|threads|command|ready|user|group|runtime_directory"
+    exclusive = (
+        r"wsgi|python|threads|command|ready|user|group|runtime_directory"
+        r"|only_channels|exclude_channels|max_deliveries|dead_letters"
+    )
     text = re.sub(rf"^#(?!(?:{exclusive}) = )([a-z_]+ = .*)$", r"\1", TEXT, flags=re.MULTILINE)
     (tmp_path / "chansup.toml").write_text(text)
     (tmp_path / "manage.py").touch()

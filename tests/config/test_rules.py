@@ -41,7 +41,6 @@ REDIS = '[programs.redis]\ncommand = "redis-server"\n'
         (SITE + "[workers.x]\nchannels=[]", "workers.x.channels", "at least one"),
         (DJANGO + "channels=['a b']", "workers.x.channels[0]", "no name of a channel"),
         (DJANGO + "channels=['a','a']", "workers.x.channels[1]", "listed twice"),
-        (SITE + "[workers.x]\nchannels=['a']", "workers.x.channels", "there is no manage.py"),
         (SITE + "processes=-1", "interface.processes", "expected 0 to"),
         (SITE + "processes=2\nmin_ready=3", "interface.min_ready", "never be ready"),
         (SITE + "after=['interface']", "interface.after[0]", "cannot wait for itself"),

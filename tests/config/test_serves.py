@@ -2,7 +2,7 @@
 
 import pytest
 
-from chansup.config import schema, structure
+from chansup.config import channels, schema, structure
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -161,7 +161,8 @@ def test_each_problem_of_an_entry_has_its_line(problems):
 
 def test_every_key_of_app_workers_needs_serves(problems):
     """All of them, so that a key that comes later is not forgotten."""
-    others = {"command", "channels", "ready", "on_reload", "serves", *structure.fields(schema.Pool)}
+    others = {"command", "ready", "on_reload", "serves", *structure.fields(schema.Pool)}
+    others |= {*channels.KEYS, "max_deliveries", "dead_letters", "layer"}
     keys = set(structure.fields(schema.Workers)) - others
     values = {"asgi": '"a:b"', "wsgi": '"a:b"', "python": '"/bin/sh"', "redeliver": "true"}
     values["handover"] = '"close"'

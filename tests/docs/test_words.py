@@ -10,6 +10,7 @@ import click
 import pytest
 
 from chansup.cli import chansup
+from chansup.config import channels as config_channels
 from chansup.config import relay, schema, structure
 from chansup.errors import ExitCode
 from chansup.relay import credits, frames
@@ -220,11 +221,31 @@ def test_the_defaults_that_reload_md_names() -> None:
 
 
 def test_the_table_of_keys_of_app_workers() -> None:
+    said = keys_and_defaults("key")
+    others = {*config_channels.KEYS, "max_deliveries", "dead_letters", "layer"}
+    _agree(said, others)
+    assert said["threads"].startswith(f"{relay.DEFAULT_THREADS},")
+    assert said["concurrency"].startswith(f"{relay.DEFAULT_CONCURRENCY};")
+
+
+def test_the_table_of_keys_of_channel_workers() -> None:
+    said = keys_and_defaults("key of channel workers")
+    of_app_workers = set(keys_and_defaults("key"))
+    _agree(said, of_app_workers - {"asgi", "python", "concurrency", "redeliver"})
+    assert said["concurrency"] == str(config_channels.DEFAULT_CONCURRENCY)
+
+
+def keys_and_defaults(head: str) -> dict[str, str]:
     said = {}
-    for keys, default, _ in table(DOCS / "configuration.md", "key", "default"):
+    for keys, default, _ in table(DOCS / "configuration.md", head, "default"):
         for key in keys.split(", "):
             said[key.strip("`")] = default.strip("`")
-    others = {"command", "channels", "ready", "on_reload", *structure.fields(schema.Pool)}
+    return said
+
+
+def _agree(said: dict[str, str], others: set[str]) -> None:
+    """The keys of workers but `others` are those that are said, with these defaults."""
+    others = others | {"command", "ready", "on_reload", *structure.fields(schema.Pool)}
     has = {
         key: field for key, field in structure.fields(schema.Workers).items() if key not in others
     }
@@ -236,8 +257,6 @@ def test_the_table_of_keys_of_app_workers() -> None:
             assert float(said[key]) == field.default, key
         elif isinstance(field.default, str):
             assert said[key].strip('"') == field.default, key
-    assert said["threads"].startswith(f"{relay.DEFAULT_THREADS},")
-    assert said["concurrency"].startswith(f"{relay.DEFAULT_CONCURRENCY};")
 
 
 @cache

@@ -7,6 +7,7 @@ from chansup.config.keys import Finding
 from chansup.config.rules import (
     addresses,
     application,
+    channels,
     interface,
     names,
     processes,
@@ -27,7 +28,8 @@ _ERRORS: tuple[Rule, ...] = (
     names.existing,
     names.no_circle,
     workers.rule,
-    serving.only_with_serves,
+    workers.keys_of_the_kind,
+    channels.rule,
     serving.pools,
     serving.entries,
     serving.not_after_interface,

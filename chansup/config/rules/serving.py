@@ -9,42 +9,7 @@ from chansup.config.rules.context import Context
 from chansup.config.schema import Route, Workers
 from chansup.protocol.roster import MAX_POOLS
 
-_OF_APP_WORKERS = (
-    "asgi",
-    "wsgi",
-    "python",
-    "threads",
-    "concurrency",
-    "queue_limit",
-    "queue_timeout",
-    "worker_timeout",
-    "websocket_timeout",
-    "handover",
-    "handover_rate",
-    "redeliver",
-)
-
 _OF_PARAMETERS = "<{("  # of Django, of Starlette and Quart, of regular expressions
-
-
-def only_with_serves(context: Context) -> Iterator[Finding]:
-    """What describes app workers stands in tables of such."""
-    for name, table in context.config.workers.items():
-        if context.stands("workers", name, "serves"):
-            continue
-        for field in _OF_APP_WORKERS:
-            if context.stands("workers", name, field):
-                message = (
-                    'is for app workers: add serves = ["http", "websocket"], '
-                    f"or remove {field}{_instead(field, table)}"
-                )
-                yield ("workers", name, field), message
-
-
-def _instead(field: str, table: Workers) -> str:
-    if field == "python" and table.command is not None:
-        return " and name the interpreter in the command"
-    return ""
 
 
 def pools(context: Context) -> Iterator[Finding]:

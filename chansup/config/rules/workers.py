@@ -1,67 +1,102 @@
-"""Rules of ``[workers.NAME]``."""
+"""Rules of ``[workers.NAME]``: which of the three kinds a table describes, and with what."""
 
-import os
-import re
 from collections.abc import Iterator
 
-from chansup.config.keys import Finding, Key, quoted
+from chansup.config import channels
+from chansup.config.keys import Finding
 from chansup.config.rules.context import Context
 from chansup.config.schema import Workers
 
+_KINDS = ("command", "serves", *channels.KEYS)
 _NAMES = {"command": "a command", "serves": "serves"}
-_CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,99}\Z")  # what channels.layers lets through
+_OF_APP_WORKERS = (
+    "wsgi",
+    "threads",
+    "queue_limit",
+    "queue_timeout",
+    "worker_timeout",
+    "websocket_timeout",
+    "handover",
+    "handover_rate",
+)
+_OF_CHANNEL_WORKERS = ("max_deliveries", "dead_letters", "layer")
+_OF_BOTH = ("asgi", "python", "concurrency", "redeliver")
+
+
+def kind(context: Context, name: str) -> str | None:
+    """Return the first key of a table that says what its workers do; None without any."""
+    return next((key for key in _KINDS if context.stands("workers", name, key)), None)
 
 
 def rule(context: Context) -> Iterator[Finding]:
     """A worker has routes, channels or a command, and only one of them."""
     for name, worker in context.config.workers.items():
         key = ("workers", name)
-        kinds = [kind for kind in ("command", "serves", "channels") if context.stands(*key, kind)]
-        if not kinds:
+        standing = [one for one in _KINDS if context.stands(*key, one)]
+        if not standing:
             message = (
                 'expected serves (["http", "websocket"]), channels (["thumbnails"]) or a command '
-                '("python manage.py runworker thumbnails"), found none of them'
+                '("python manage.py run_clock"), found none of them'
             )
             yield key, message
-        for kind in kinds[1:]:
+            continue
+        first = standing[0]
+        for other in standing[1:]:
+            if first in channels.KEYS:
+                continue  # the rules of channel workers look at these
             message = (
-                f"stands beside {_NAMES[kinds[0]]}: a worker has one of them, "
+                f"stands beside {_NAMES[first]}: a worker has one of them, "
                 "make another table, [workers.NAME], for the other"
             )
-            yield (*key, kind), message
-        if len(kinds) > 1:
-            continue
-        if kinds == ["channels"]:
-            yield from _channels((*key, "channels"), worker, context)
-        if worker.command is None and worker.ready is not None:
+            yield (*key, other), message
+        if len(standing) == 1 and worker.command is None and worker.ready is not None:
             message = (
                 "is for a command; other workers themselves say when they are ready: remove it"
             )
             yield (*key, "ready"), message
 
 
-def _channels(key: Key, worker: Workers, context: Context) -> Iterator[Finding]:
-    if not worker.channels:
-        yield key, 'expected at least one name, as in ["thumbnails"]'
-        return
-    for place, channel in enumerate(worker.channels):
-        if not _CHANNEL.match(channel):
-            message = (
-                f"{quoted(channel)} is no name of a channel: expected letters, digits, "
-                '".", "_" and "-", fewer than 100'
+def keys_of_the_kind(context: Context) -> Iterator[Finding]:
+    """What describes app workers or channel workers stands in tables of such."""
+    for name, table in context.config.workers.items():
+        first = kind(context, name)
+        if first is None:
+            continue
+        add = 'add serves = ["http", "websocket"]'
+        if first != "serves":
+            whose = "is for app workers"
+            yield from _misplaced(context, name, _OF_APP_WORKERS, whose, _or_add(first, add), table)
+        if first not in channels.KEYS:
+            add = 'add channels = ["thumbnails"]'
+            whose = "is for channel workers"
+            yield from _misplaced(
+                context, name, _OF_CHANNEL_WORKERS, whose, _or_add(first, add), table
             )
-            yield (*key, place), message
-        elif channel in worker.channels[:place]:
-            yield (*key, place), f"{quoted(channel)} is listed twice: remove one"
-    yield from _project(key, worker, context)
+        if first == "command":
+            whose = "is for app workers and channel workers"
+            add = 'add serves = ["http", "websocket"] or channels = ["thumbnails"]'
+            yield from _misplaced(context, name, _OF_BOTH, whose, f"{add}, or ", table)
 
 
-def _project(key: Key, worker: Workers, context: Context) -> Iterator[Finding]:
-    variables = {**context.environment, **worker.environment}
-    if "DJANGO_SETTINGS_MODULE" in variables or os.path.isfile(context.directory / "manage.py"):
-        return
-    message = (
-        f"need a Django project, and there is no manage.py in {context.directory}: set [app] "
-        "directory, or DJANGO_SETTINGS_MODULE in [app] environment, or use a command"
-    )
-    yield key, message
+def _or_add(first: str, add: str) -> str:
+    return f"{add}, or " if first == "command" else ""
+
+
+def _misplaced(
+    context: Context,
+    name: str,
+    fields: tuple[str, ...],
+    whose: str,
+    or_add: str,
+    table: Workers,
+) -> Iterator[Finding]:
+    for field in fields:
+        if context.stands("workers", name, field):
+            message = f"{whose}: {or_add}remove {field}{_instead(field, table)}"
+            yield ("workers", name, field), message
+
+
+def _instead(field: str, table: Workers) -> str:
+    if field == "python" and table.command is not None:
+        return " and name the interpreter in the command"
+    return ""

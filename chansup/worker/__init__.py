@@ -1,0 +1,1 @@
+"""Channel workers: processes that run the app's consumers for named channels."""

@@ -1,0 +1,107 @@
+"""Receives the messages of one channel, from one place, as long as somebody is free to begin."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Hashable
+
+from chansup.worker.permits import Permits
+from chansup.worker.sources import Delivery, Source
+from chansup.worker.tracebacks import last_line
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
+_QUIET = 60.0  # seconds between two lines about the same trouble
+_log = logging.getLogger("chansup.worker")
+
+
+class Listener:
+    """`begin` is called with each message, with a permit taken for it."""
+
+    def __init__(
+        self,
+        source: Source,
+        channel: str,
+        place: Hashable,
+        permits: Permits,
+        begin: Callable[[str, Delivery], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self.channel = channel
+        self._source = source
+        self._place = place
+        self._permits = permits
+        self._begin = begin
+        self._on_failure = on_failure
+        self._taking: asyncio.Task[Delivery | None] | None = None
+        self._pause: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._failures = 0  # since it last received, or waited in peace
+        self._told = float("-inf")
+
+    def recall(self) -> None:
+        """Take nothing now, where that can be called off."""
+        if self._taking is not None and self._source.recallable:
+            self._taking.cancel()
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._stopping = True
+        # A layer must not lose what is received by somebody who is cancelled; those that take in
+        # turns end by themselves.
+        if self._taking is not None and not self._source.returns:
+            self._taking.cancel()
+        self.recall()
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
+
+    async def run(self) -> None:
+        """Receive until `stop`, whatever the layer raises."""
+        while not self._stopping:
+            if not self._permits.free:
+                await self._permits.change()
+                continue
+            try:
+                delivery = await self._take()
+            except Exception as error:
+                await self._failed(error)
+                continue
+            if self._failures:
+                _log.error("chansup: channel %s: receives again", self.channel)
+                self._failures = 0
+            if delivery is not None:
+                await self._pass_on(delivery)
+
+    async def _take(self) -> Delivery | None:
+        task = self._taking = asyncio.create_task(self._source.take(self.channel, self._place))
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._taking = None
+        return None if task.cancelled() else task.result()
+
+    async def _pass_on(self, delivery: Delivery) -> None:
+        if self._source.returns and (self._stopping or not self._permits.free):
+            delivery.give_back()
+            return
+        while not self._permits.take():  # cannot go back: it is held
+            await self._permits.change()
+        self._begin(self.channel, delivery)
+
+    async def _failed(self, error: Exception) -> None:
+        """Count and tell that receiving failed, and pause: longer each time."""
+        if self._stopping:
+            return
+        loop = asyncio.get_running_loop()
+        self._failures += 1
+        self._on_failure(self.channel)
+        if loop.time() - self._told > _QUIET:
+            self._told = loop.time()
+            _log.error(
+                "chansup: channel %s: receiving failed, and is begun anew: %s",
+                self.channel,
+                last_line(error),
+            )
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
+        self._pause = loop.create_future()
+        await asyncio.wait([self._pause], timeout=pause * random.uniform(0.75, 1.0))  # noqa: S311
+        self._pause = None

@@ -1,0 +1,245 @@
+"""A channel worker: receives from the channel layer, and runs the app's consumers."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Coroutine, Sequence
+
+from chansup.worker.books import Books
+from chansup.worker.dead_letters import DeadLetters
+from chansup.worker.instance import App, Instance
+from chansup.worker.listener import Listener
+from chansup.worker.permits import Permits
+from chansup.worker.sources import Delivery, Source
+from chansup.worker.tracebacks import last_line, of_the_app
+
+_REPORT_INTERVAL = 0.5  # seconds
+_LOOK_INTERVAL = 2.0  # seconds
+_LOOK_PATIENCE = 5.0  # seconds
+_log = logging.getLogger("chansup.worker")
+
+
+class ChannelWorker:
+    """All that one process consumes. `empty` is set once it has stopped and holds nothing."""
+
+    def __init__(
+        self,
+        application: App,
+        source: Source,
+        channels: Sequence[str],
+        books: Books,
+        dead_letters: DeadLetters,
+        *,
+        concurrency: int,
+        redeliver: bool,
+        max_deliveries: int,
+    ) -> None:
+        self.empty = asyncio.Event()
+        self._application = application
+        self._source = source
+        self._channels = list(channels)
+        self._books = books
+        self._dead_letters = dead_letters
+        self._concurrency = concurrency
+        self._redeliver = redeliver
+        self._max_deliveries = max_deliveries
+        self._permits = Permits(concurrency, self._recall)
+        self._busy: set[Instance] = set()
+        self._idle: dict[str, list[Instance]] = defaultdict(list)
+        self._receiving = 0  # listeners that run
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners = [
+            Listener(source, channel, place, self._permits, self._begin, self._count_failure)
+            for channel in self._channels
+            for place in source.places(channel)
+        ]
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self._receiving = len(self._listeners)
+        for listener in self._listeners:
+            self._spawn(self._listen(listener))
+        self._books.write()
+        self._spawn(self._report())
+        self._spawn(self._look())
+
+    def stop(self) -> None:
+        """Take nothing more, and finish what is in hand."""
+        self._stopping = True
+        for listener in self._listeners:
+            listener.stop()
+        self._permits.wake()
+        self._look_whether_empty()
+
+    async def cut(self, patience: float) -> bool:
+        """End what is still in hand, in so many seconds. Say whether there was anything.
+
+        It goes back to the queue where the layer takes it back.
+        """
+        busy = set(self._busy)
+        for instance in busy:
+            instance.cancel()
+        if busy:
+            await asyncio.wait([instance.task for instance in busy], timeout=patience)
+        for instance in list(self._busy):  # what cannot be cancelled: a thread, a stubborn app
+            self._unfinished(instance)
+        return bool(busy)
+
+    async def close(self, patience: float) -> None:
+        """Let the layer know what was done, and write the last report."""
+        idle = [instance for instances in self._idle.values() for instance in instances]
+        for task in [*(instance.task for instance in idle), *self._tasks]:
+            task.cancel()
+        try:
+            await asyncio.wait_for(self._source.finish(), patience)
+        except Exception as error:
+            _log.error("chansup: the channel layer does not answer: %s", last_line(error))
+        self._books.write()
+
+    # From a message to its end
+
+    def _begin(self, channel: str, delivery: Delivery) -> None:
+        """Let a consumer work on a message."""
+        if self._redeliver and delivery.attempt > self._max_deliveries:
+            self._permits.give()
+            attempts = delivery.attempt - 1
+            self._give_up(channel, delivery, attempts, "the process that handled it died")
+            return
+        self._books.began(channel, delivery)
+        self._give(self._free_instance(channel), delivery)
+
+    def _free_instance(self, channel: str) -> Instance:
+        if idle := self._idle[channel]:
+            return idle.pop()
+        return Instance(
+            self._application,
+            channel,
+            self._done,
+            self._instance_ended,
+            own_thread=self._concurrency > 1,
+        )
+
+    def _give(self, instance: Instance, delivery: Delivery) -> None:
+        self._busy.add(instance)
+        instance.give(delivery)
+
+    def _done(self, instance: Instance, delivery: Delivery) -> None:
+        """Take the news that a consumer is done with its message."""
+        if instance not in self._busy:
+            return  # too late: it was given back
+        self._busy.discard(instance)
+        self._books.handled(instance.channel, instance.began)
+        delivery.done()
+        if not instance.task.done():
+            self._idle[instance.channel].append(instance)
+        self._free()
+
+    def _instance_ended(self, instance: Instance, error: BaseException | None) -> None:
+        """Take the end of a consumer, with or without a message in hand."""
+        if instance in self._idle[instance.channel]:
+            self._idle[instance.channel].remove(instance)
+        if instance not in self._busy:
+            if error is not None and not isinstance(error, asyncio.CancelledError):
+                text = "chansup: channel %s: the consumer raised between two messages\n%s"
+                _log.error(text, instance.channel, of_the_app(error))
+            return
+        delivery = instance.delivery
+        assert delivery is not None
+        if isinstance(error, asyncio.CancelledError) and self._stopping:
+            self._unfinished(instance)
+        elif not instance.received and not instance.is_fresh:
+            # It ended between the last message and this one, which another can handle.
+            self._busy.discard(instance)
+            self._give(self._free_instance(instance.channel), delivery)
+        else:
+            self._failed(instance, delivery, error or asyncio.CancelledError("it was cancelled"))
+
+    def _failed(self, instance: Instance, delivery: Delivery, error: BaseException) -> None:
+        self._busy.discard(instance)
+        channel = instance.channel
+        self._books.failed(channel, instance.began)
+        is_last = delivery.attempt >= self._max_deliveries
+        if not self._redeliver:
+            fate = "one message is lost"
+        else:
+            fate = f"attempt {delivery.attempt} of {self._max_deliveries}"
+        _log.error(
+            "chansup: channel %s: the consumer raised, %s\n%s", channel, fate, of_the_app(error)
+        )
+        if not self._redeliver:
+            delivery.done()
+        elif is_last:
+            self._give_up(channel, delivery, delivery.attempt, last_line(error))
+        else:
+            delivery.give_back(failed=True)
+        self._free()
+
+    def _unfinished(self, instance: Instance) -> None:
+        """Return what a consumer could not finish in time."""
+        self._busy.discard(instance)
+        delivery = instance.delivery
+        assert delivery is not None
+        self._books.unfinished(instance.channel, returned=self._source.returns)
+        if self._source.returns:
+            delivery.give_back()
+            fate = "goes back to the queue"
+        else:
+            fate = f"is lost: {delivery.message!r:.1000}"
+        _log.error(
+            "chansup: channel %s: a message was not finished in time, and %s",
+            instance.channel,
+            fate,
+        )
+        self._free()
+
+    def _give_up(self, channel: str, delivery: Delivery, attempts: int, error: str) -> None:
+        self._books.of(channel).dead += 1
+        self._dead_letters.write(channel, attempts, error, delivery.message)
+        delivery.done()
+
+    def _free(self) -> None:
+        self._permits.give()
+        self._look_whether_empty()
+
+    # Listeners
+
+    async def _listen(self, listener: Listener) -> None:
+        await listener.run()
+        self._receiving -= 1
+        self._look_whether_empty()
+
+    def _recall(self) -> None:
+        """Take nothing while nobody is free."""
+        for listener in self._listeners:
+            listener.recall()
+
+    def _count_failure(self, channel: str) -> None:
+        self._books.of(channel).listener_failures += 1
+
+    def _look_whether_empty(self) -> None:
+        if self._stopping and not self._receiving and not self._busy:
+            self.empty.set()
+
+    # What goes on beside
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def _report(self) -> None:
+        while True:
+            self._books.write()
+            await asyncio.sleep(_REPORT_INTERVAL)
+
+    async def _look(self) -> None:
+        """Look how much waits in the queues."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                looks = await asyncio.wait_for(self._source.look(self._channels), _LOOK_PATIENCE)
+            except Exception:  # the listeners tell that the layer is in trouble
+                looks = {}
+            for channel, look in looks.items():
+                counts = self._books.of(channel)
+                counts.depth, counts.oldest, counts.looked = look.depth, look.oldest, loop.time()
+            await asyncio.sleep(_LOOK_INTERVAL)
