@@ -79,6 +79,8 @@ class Client:
         if epoch == self._epoch:
             return
         self._epoch = epoch
+        for name, key in self._bound.items():
+            yield _bind(key, name)
         now = time.monotonic()
         for channel, groups in self._memberships.items():
             for group, began in groups.items():
@@ -144,11 +146,12 @@ class Client:
             key = f"{connection.id}/{connection.channels}".encode()
             encoded = name.encode()
             try:
-                await self.request(pack(Kind.BIND, string(key) + string(encoded)), repeat=True)
+                await self.request(_bind(key, encoded), repeat=True)
             except HubUnavailable as error:  # group_add will say so, if it matters
                 logger.warning("chansup: a channel cannot take over from another: %s", error)
             else:
                 self._bound[encoded] = key
+                connection.welcomes.append(functools.partial(self._app_is_set_up, encoded))
                 connection.farewells.append(functools.partial(self._app_returned, encoded))
         return name
 
@@ -193,6 +196,12 @@ class Client:
                 self._bound.pop(name, None)
 
     # Handover
+
+    def _app_is_set_up(self, name: Name) -> None:
+        """Tell the hub that the app has joined the groups that it joins again after a handover."""
+        key = self._bound.get(name)
+        if key is not None:
+            self.link().notify(_bind(key, name))
 
     def _app_returned(self, name: Name) -> None:
         """Let go of a channel that the app has not let go of, if nobody waits for a message."""
@@ -250,6 +259,10 @@ class Client:
     def forget_memberships(self) -> None:
         """Take notice that all groups are gone."""
         self._memberships.clear()
+
+
+def _bind(key: bytes, name: Name) -> bytes:
+    return pack(Kind.BIND, string(key) + string(name))
 
 
 def _group_add(group: Name, channel: Name, age: float) -> bytes:

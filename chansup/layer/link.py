@@ -346,6 +346,12 @@ class Link:
             self.loop.call_soon(self.flush)
         return future
 
+    def notify(self, frame: bytes) -> None:
+        """Send a request whose answer does not matter; nothing, if there is no connection."""
+        if self.ready:
+            self._requests.append(None)
+            self._emit(frame)
+
     def send_or_defer(self, frame: bytes) -> None:
         """Send what has no answer; later, if there is no connection now."""
         if self.ready:

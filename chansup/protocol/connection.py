@@ -12,7 +12,8 @@ is cancelled because of a handover finds it true, too. If it is cancelled while 
 midst of a message that it took from the channel layer, `unfinished` is true: that one is not for
 the next worker, for a part of it may have been done.
 
-When the app has returned the relay calls `farewells`, before another worker begins: an app need not
+When the app has accepted and asks for what comes next the relay calls `welcomes`: by then it has
+joined the groups that it joins again after a handover. When it has returned the relay calls `farewells`, before another worker begins: an app need not
 end everything that it has begun.
 """
 
@@ -23,13 +24,14 @@ from contextvars import ContextVar
 class Connection:
     """A WebSocket that may move between workers."""
 
-    __slots__ = ("channels", "farewells", "id", "leaving", "unfinished")
+    __slots__ = ("channels", "farewells", "id", "leaving", "unfinished", "welcomes")
 
     def __init__(self, id: str) -> None:
         self.id = id  # the same in each worker, of no other connection; ASCII, at most 200
         self.leaving = False  # the app was told to end, for another worker goes on
         self.unfinished = False  # what it took from the channel layer is not for the next worker
-        self.farewells: list[Callable[[], None]] = []  # of the channel layer
+        self.welcomes: list[Callable[[], None]] = []  # of the channel layer
+        self.farewells: list[Callable[[], None]] = []
         self.channels = 0  # that the channel layer made for it; the layer counts
 
 

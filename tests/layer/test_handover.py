@@ -42,6 +42,11 @@ class Worker:
     async def join(self, group: str) -> None:
         await inside(self.connection, self.layer.group_add(group, self.name))
 
+    async def is_set_up(self) -> None:
+        """As the relay says when the app asks for what comes after websocket.connect."""
+        for welcome in self.connection.welcomes:
+            welcome()
+
     async def receive(self) -> int:
         received = inside(self.connection, self.layer.receive(self.name))
         message = await asyncio.wait_for(received, 10)
@@ -183,6 +188,7 @@ def test_a_group_that_is_not_joined_again_keeps_the_rest_waiting_only_for_a_whil
         await sender.group_send("geese", {"number": 1})
         await sender.group_send("lions", {"number": 2})
         await new.open("lions")
+        await new.is_set_up()
         assert await new.receive() == 2
         assert (await sender.statistics())["dropped"]["moved"]
         await sender.group_send("geese", {"number": 3})
@@ -191,6 +197,58 @@ def test_a_group_that_is_not_joined_again_keeps_the_rest_waiting_only_for_a_whil
             await layer.close()
 
     run(tried())
+
+
+def test_a_hub_that_was_restarted_knows_whose_channels_they_are(hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender = LocalChannelLayer(hub.path)
+        old, new = Worker(hub, id), Worker(hub, id)
+        await old.open("lions")
+        await asyncio.to_thread(hub.kill)
+        await asyncio.to_thread(hub.start)
+        await asyncio.wait_for(_until_joined(sender), 20)
+        await old.leave("lions")
+        await sender.group_send("lions", {"number": 1})
+        await new.open("lions")
+        assert await new.receive() == 1
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+async def _until_joined(layer: LocalChannelLayer) -> None:
+    while not (await layer.statistics())["memberships"]:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("in_hand", [True, False])
+def test_what_was_not_finished_comes_again_or_not(shared_hub: Hub, id: str, in_hand: bool) -> None:
+    """An app that lets go of nothing, and has taken a message."""
+
+    async def tried() -> None:
+        sender = LocalChannelLayer(shared_hub.path)
+        await sender.flush()
+        old, new = Worker(shared_hub, id), Worker(shared_hub, id)
+        await old.open("lions")
+        for number in (1, 2):
+            await sender.group_send("lions", {"number": number})
+        assert await old.receive() == 1
+        old.connection.leaving = True
+        old.connection.unfinished = not in_hand
+        for farewell in old.connection.farewells:
+            await inside(old.connection, _called(farewell))
+        await new.open("lions")
+        assert [await new.receive() for _ in range(1 + in_hand)] == ([1, 2] if in_hand else [2])
+        await new.nothing_more()
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+async def _called(call: Any) -> None:
+    call()
 
 
 def test_leaving_for_good_discards(shared_hub: Hub, id: str) -> None:

@@ -50,7 +50,7 @@ class Diary:
                 await asyncio.sleep(3600)
             finally:
                 self.ends.append((scope["path"], own.leaving))
-        while (event := await asyncio.create_task(receive()))["type"] != "websocket.disconnect":
+        while (event := await asyncio.ensure_future(receive()))["type"] != "websocket.disconnect":
             await send({**event, "type": "websocket.send"})
         self.ends.append((scope["path"], own.leaving))
 

@@ -58,8 +58,8 @@ class Channel:
 
     __slots__ = (
         "aliases", "capacities", "connection", "demands", "entries", "groups", "hold",
-        "id", "idle", "kept_until", "limit", "name", "pattern", "process", "reader", "sent",
-        "specific", "successor",
+        "id", "idle", "kept_until", "lenient_until", "limit", "name", "pattern", "process",
+        "reader", "sent", "specific", "successor",
     )  # fmt: skip
 
     def __init__(self, name: bytes, process: Process | None) -> None:
@@ -84,6 +84,7 @@ class Channel:
         self.hold: Hold | None = None
         self.successor: Channel | None = None  # takes over as soon as the reader has let go
         self.aliases: list[bytes] = []
+        self.lenient_until = 0.0  # it may hold more: its client was on the way, and catches up
 
     def capacity(self, capacities: Capacities) -> int:
         """Return how many messages it may hold."""

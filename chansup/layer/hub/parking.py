@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from chansup.layer.hub.store import Store
 
 KEPT = 20.0  # seconds that a channel waits for its next process
-JOINING = 2.0  # seconds that the new process has to join the groups again
+CONNECTING = 15.0  # seconds that the new process has to set itself up
+JOINING = 2.0  # seconds after that which it has to join groups again
+CATCHING_UP = 30.0  # seconds that it may have more waiting than it has room for
 _ALIASES = 8  # former names that a channel is reached by
 
 
@@ -36,8 +38,15 @@ class Parking:
         self._kept: dict[Channel, None] = {}
 
     def bind(self, connection: bytes, channel: Channel) -> None:
-        """Bind a new channel, which takes over from the one that was bound before."""
+        """Bind a new channel, which takes over from the one that was bound before.
+
+        Bound once more it says that its app is set up: groups that it did not join, it does not
+        want, but for a moment's grace.
+        """
         former = self.bound.get(connection)
+        if former is channel and channel.hold is not None and channel.hold.predecessor is None:
+            deadline = self._store.now + JOINING
+            channel.hold.deadline = min(channel.hold.deadline, deadline)
         self.bound[connection] = channel
         channel.connection = connection
         if former is None or former is channel:
@@ -82,7 +91,7 @@ class Parking:
         self._keep(channel, self._store.now + seconds - KEPT)
 
     def _keep(self, channel: Channel, since: float) -> None:
-        channel.kept_until = since + KEPT
+        channel.kept_until = channel.lenient_until = since + KEPT
         self._kept[channel] = None
         if channel.process is not None:
             for message in channel.entries:
@@ -115,7 +124,8 @@ class Parking:
         hold.predecessor = before
         if before is not None:
             before.successor = channel
-        hold.deadline = store.now + JOINING
+        hold.deadline = store.now + CONNECTING
+        channel.lenient_until = store.now + CATCHING_UP
         channel.pattern = former.pattern
         for group in list(former.groups):
             began = group.members[former]

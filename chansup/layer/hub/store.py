@@ -13,6 +13,7 @@ from chansup.layer.policies import Capacities
 FEW = 16  # messages: a channel that holds no more is always called crowded
 LINGER = 10.0  # seconds that a process may be without a connection before it counts as gone
 _UNKNOWN = 60.0  # the same, of a process that never had one
+LENIENCE = 100  # times its capacity a channel may hold while its client moves, and soon after
 _IDLE = 2.0  # seconds that a channel is kept for nothing
 _IDLE_BOUND = 60.0  # the same, where it belongs to a client's connection
 
@@ -137,7 +138,10 @@ class Store:
     def _is_full(self, channel: Channel, capacities: Capacities) -> bool:
         self.expire(channel)
         held = len(channel.hold.entries) if channel.hold is not None else 0
-        return len(channel.entries) + held >= channel.capacity(capacities)
+        limit = channel.capacity(capacities)
+        if channel.lenient_until > self.now:
+            limit *= LENIENCE
+        return len(channel.entries) + held >= limit
 
     def put(self, channel: Channel, message: Message) -> None:
         """Append a message to a channel, and deliver it if somebody waits."""

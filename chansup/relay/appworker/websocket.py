@@ -6,7 +6,7 @@ message was in its hands.
 """
 
 import asyncio
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from chansup.protocol.connection import Connection
@@ -224,7 +224,7 @@ class WebSocket:
         self._break_off()
         if self._goodbye or failed & FINISHED:
             self._depart()
-        self._say_farewell()
+        self._tell_channel_layer(self._connection.farewells)
         self._returned = True  # what tasks that the app left behind still do goes nowhere
         if self._leaving or not self._interface.worker.cutting:
             left = FINISHED if self._goodbye else failed
@@ -237,13 +237,15 @@ class WebSocket:
         self._interface.ended(self._stream)
         self._interface.books.count_websocket(self)
 
-    def _say_farewell(self) -> None:
-        """Let the channel layer see to what the app has left open."""
-        for farewell in self._connection.farewells:
+    def _tell_channel_layer(self, told: list[Callable[[], None]]) -> None:
+        """Call what the channel layer wants to have called at a moment, once."""
+        calls = told.copy()
+        told.clear()
+        for call in calls:
             try:
-                farewell()
+                call()
             except Exception as error:  # a defect there must not keep the WebSocket here
-                context = {"message": "a channel layer at the end of an app", "exception": error}
+                context = {"message": "the channel layer of a WebSocket", "exception": error}
                 self._interface.loop.call_exception_handler(context)
 
     async def receive(self) -> Message:
@@ -251,6 +253,8 @@ class WebSocket:
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
+        if self._accepted and self._connection.welcomes:
+            self._tell_channel_layer(self._connection.welcomes)
         while True:
             if self._in_hand:
                 self._ask_for_more()
