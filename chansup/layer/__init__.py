@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chansup.layer.choice import ChannelLayer
+    from chansup.layer.delivery import Delivery
     from chansup.layer.errors import (
         ChannelFull,
         ForeignChannel,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChannelFull",
     "ChannelLayer",
+    "Delivery",
     "ForeignChannel",
     "HubError",
     "HubLost",
@@ -36,6 +38,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "ChannelLayer":
         from chansup.layer import choice as module
+    elif name == "Delivery":
+        from chansup.layer import delivery as module  # type: ignore[no-redef]
     elif name == "LocalChannelLayer":
         from chansup.layer import local as module  # type: ignore[no-redef]
     else:

@@ -11,17 +11,20 @@ from collections.abc import Iterator
 
 import msgspec
 
+from chansup.layer.delivery import Handed
 from chansup.layer.errors import HubLost, HubUnavailable
 from chansup.layer.frames import AGE, Kind, pack, string
 from chansup.layer.greetings import Hello
 from chansup.layer.link import Link
 from chansup.layer.policies import Policy
 from chansup.protocol.connection import connection as current_connection
+from chansup.protocol.hub_report import Queue
 
 logger = logging.getLogger("chansup.layer")
 
 _MAX_LEFT = 10_000  # channels that this process has left, that are remembered
 
+_queues = msgspec.msgpack.Decoder(dict[str, Queue])
 Name = bytes
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
 
@@ -166,10 +169,21 @@ class Client:
     async def receive(self, name: Name) -> bytes:
         """Return the next message of a channel."""
         if b"!" not in name:
-            return await self.link().receive_any(name)
+            return (await self.link().receive_any(name)).body
         if name in self._left:
             await asyncio.get_running_loop().create_future()  # until it is cancelled
         return await self.link().receive_own(name)
+
+    async def take(self, name: Name, hold: bool) -> tuple[Link, Handed]:
+        """Return the next message of an ordinary channel, and the link that it came by."""
+        link = self.link()
+        return link, await link.receive_any(name, hold)
+
+    async def observe(self, names: list[Name]) -> dict[str, Queue]:
+        """Return what waits in channels. Raises Refusal."""
+        listed = b"".join(string(name) for name in names)
+        answer = await self.request(pack(Kind.OBSERVE, listed), repeat=True)
+        return _queues.decode(answer)
 
     def claim(self, name: Name, link: Link) -> None:
         """Let a link receive from a channel, and no other."""

@@ -9,7 +9,8 @@ how many of those that wait have succeeded, REFUSED and RESULT answer one.
 
 A client listens to a channel under an id of its own, a new one each time. What is delivered under
 an id that the client does not know any more, it ignores: the hub still has it, because it forgets a
-message only when TAKEN comes.
+message only when TAKEN comes. Between the two may stand HELD: the app has the message in hand, and
+the hub keeps it until TAKEN, or gives it to somebody else when the connection ends.
 """
 
 import struct
@@ -27,7 +28,11 @@ AGE = struct.Struct("!I")  # seconds
 TIME_LEFT = struct.Struct("!I")  # milliseconds
 DELIVERY = struct.Struct("!QII")  # number of the message, milliseconds left, id
 DELIVERIES = struct.Struct("!QII")  # number of the message, milliseconds left, how many ids follow
+HANDED = struct.Struct("!QIIddI")  # number, milliseconds left, id, born, sent, failed attempts
+RETURNED = struct.Struct("!QIdI")  # number, milliseconds left, born, failed attempts
+CLAIM = struct.Struct("!IQ")  # id, number of the message
 MAX_MILLISECONDS = 2**31 - 1
+MAX_OBSERVED = 1000  # channels whose depth the hub reports
 CROWDED = 2**31  # added to the milliseconds: the channel fills up, say TAKEN without delay
 
 
@@ -45,7 +50,7 @@ class Kind:
     TAKEN = 8  # ids, once for each message: it is in the hands of the app, forget it. Of channels
     # with "!" it may come a little later: nobody else could get the message
     EXPIRED = 9  # ids, the same: it was too old when its turn came
-    RETURN = 10  # milliseconds left, channel, body: taken, and not used: back to the head
+    RETURN = 10  # RETURNED, channel, body: taken, and not used: back to the head
     FLUSH = 11  # request
     STATISTICS = 12  # request: the answer is a RESULT
     BIND = 13  # request: connection, channel: the channel serves this connection of a client
@@ -53,16 +58,22 @@ class Kind:
     # the channel; the body, if any, is of the message that was in hand
     QUIET = 15  # answer to QUIESCE: nothing follows
     TAKE_OVER = 16  # instead of HELLO: a new hub wants everything
+    HELD = 17  # ids: in the hands of the app, keep it until TAKEN, GIVE_BACK or FAILED
+    GIVE_BACK = 18  # ids of what was held: back to the head
+    FAILED = 19  # ids of what was held: the same, and the attempt counts
+    CLAIM = 20  # CLAIM, channel: of what was held when another hub took over
+    OBSERVE = 21  # request: channels. The answer is a RESULT; the hub goes on to report them
 
     # From the hub.
     WELCOME = 64  # MessagePack: which hub it is
     ANSWERED = 65  # number of requests that succeeded
     REFUSED = 66  # reason (1 byte), text: the next request failed
     RESULT = 67  # the answer to the next request
-    DELIVER = 68  # DELIVERY, body
+    DELIVER = 68  # DELIVERY, body: of a channel with "!"
     DELIVER_MANY = 69  # DELIVERIES, ids, body
     QUIESCE = 70  # another hub takes over: stop, and say QUIET
     RESUME = 71  # it did not: go on
+    HAND = 73  # HANDED, body: of an ordinary channel
     FLUSHED = 72  # nothing is left: what was listened to wants to be listened to again
 
 
@@ -99,6 +110,16 @@ def read_string(payload: bytes, offset: int) -> tuple[bytes, int]:
     if end > len(payload):
         raise FrameError("a frame ends too early")
     return payload[begin:end], end
+
+
+def strings(payload: bytes) -> list[bytes]:
+    """Return the strings that a payload consists of. Raises FrameError."""
+    found = []
+    offset = 0
+    while offset < len(payload):
+        text, offset = read_string(payload, offset)
+        found.append(text)
+    return found
 
 
 def ids(payload: bytes) -> tuple[int, ...]:

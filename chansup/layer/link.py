@@ -14,19 +14,25 @@ import random
 import socket
 import struct
 import time
+import weakref
 from collections import deque
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from chansup.layer import frames, peer
+from chansup.layer.delivery import Handed
 from chansup.layer.errors import HubError, HubLost, HubUnavailable
 from chansup.layer.frames import (
+    CLAIM,
     DELIVERIES,
     DELIVERY,
+    HANDED,
     ID,
     MAX_MILLISECONDS,
     PROTOCOL,
+    RETURNED,
     TIME_LEFT,
     Decoder,
     FrameError,
@@ -93,13 +99,14 @@ class Inbox:
 class Demand:
     """Somebody who waits for one message of an ordinary channel."""
 
-    __slots__ = ("future", "id", "left", "name")
+    __slots__ = ("future", "hold", "id", "name", "stranded")
 
-    def __init__(self, name: bytes, future: "asyncio.Future[bytes]") -> None:
+    def __init__(self, name: bytes, hold: bool, future: "asyncio.Future[Handed]") -> None:
         self.name = name
+        self.hold = hold  # the hub keeps the message until it was dealt with
         self.future = future
         self.id = 0
-        self.left = 0  # milliseconds that the message it was given had
+        self.stranded: Handed | None = None  # came when the hub could not be told any more
 
 
 class Link:
@@ -114,6 +121,8 @@ class Link:
         self._decoder = Decoder()
         self._out: list[bytes] = []
         self._taken: list[int] = []
+        self._held: dict[int, Handed] = {}  # in the hands of the app; the hub keeps them
+        self._settled: list[tuple[Handed, bool, bool]] = []  # for when the connection is back
         self._deferred: list[bytes] = []  # for when the connection is back
         self._unsent: memoryview | None = None
         self._scheduled = False
@@ -130,6 +139,7 @@ class Link:
         self._sweeping = False
         self._telling = False
         self._quiet = False
+        self._end: AsyncGenerator[None, None] | None = None
         self._problem = ""
         self._lost_at = loop.time()
         self._warned = False
@@ -157,11 +167,18 @@ class Link:
             self._problem = error.strerror or str(error)
             self._retry()
             return
+        self._end_with_loop()
         self._socket = sock
         self._decoder = Decoder()
         self._out = [pack(Kind.HELLO, self._client.hello())]
         self.loop.add_reader(sock.fileno(), self._read)
         self.flush()
+
+    def _end_with_loop(self) -> None:
+        """Close the link when the loop ends, as far as it tells: asyncio.run and Channels' do."""
+        if self._end is None:
+            self._end = _until_shutdown(weakref.ref(self))
+            _step(self._end.__anext__())
 
     def _retry(self) -> None:
         self._attempts += 1
@@ -230,10 +247,16 @@ class Link:
                 inbox.last = 0
                 inbox.entries = deque((_ORPHAN, *entry[1:]) for entry in inbox.entries)
             self._listen(inbox)
+        self._hold_on(same)
         demands = list(self._demands.values())
         self._demands.clear()
         for demand in demands:
-            if not demand.future.done():
+            stranded, demand.stranded = demand.stranded, None
+            if demand.future.done():
+                continue
+            if stranded is not None and not same:
+                demand.future.set_result(stranded)
+            else:
                 self._demand(demand)
         for frame in self._deferred:
             self._emit(frame)
@@ -244,6 +267,22 @@ class Link:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             _wake(waiter)
+
+    def _hold_on(self, same: bool) -> None:
+        """Tell a hub that has taken over what is in hand here; another one knows nothing of it."""
+        held = list(self._held.values())
+        self._held.clear()
+        if same:
+            for handed in held:
+                handed.id = self._new_id()
+                self._held[handed.id] = handed
+                self._emit(pack(Kind.CLAIM, CLAIM.pack(handed.id, handed.number) + handed.name))
+        self._settle_rest()
+
+    def _settle_rest(self) -> None:
+        settled, self._settled = self._settled, []
+        for one in settled:
+            self.settle(*one)
 
     def _lose(self, problem: str) -> None:
         """Take notice that the connection is gone, and see to a new one."""
@@ -302,7 +341,10 @@ class Link:
             for waiter in self._waiting:
                 _wake(waiter)
         self._requests.clear()
+        self._forget_end()
         self._demands.clear()
+        self._held.clear()
+        self._settled.clear()
         self._inboxes.clear()
         self._by_id.clear()
         self._drop_socket()
@@ -326,11 +368,17 @@ class Link:
         if sock is not None:
             sock.close()
 
+    def _forget_end(self) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            _step(end.aclose())
+
     def forget_in_child(self) -> None:
         """Close the descriptor after a fork, and nothing else: the loop is the parent's."""
         sock, self._socket = self._socket, None
         self.closed = True
         self.ready = False
+        self._forget_end()
         if sock is not None:
             sock.close()
 
@@ -444,7 +492,7 @@ class Link:
             self._lose(str(error))
 
     def _take_all(self, received: list[frames.Frame]) -> None:
-        given: list[tuple[asyncio.Future[bytes], bytes]] = []
+        given: list[tuple[Demand, Handed]] = []
         now = time.monotonic()
         for kind, payload in received:
             if kind == Kind.ANSWERED:
@@ -454,12 +502,12 @@ class Link:
                         request.set_result(b"")
             elif kind == Kind.DELIVER:
                 number, left, id = DELIVERY.unpack_from(payload)
-                body = payload[DELIVERY.size :]
                 inbox = self._by_id.get(id)
-                if inbox is None:
-                    self._give(id, left, body, given)
-                else:
+                if inbox is not None:
+                    body = payload[DELIVERY.size :]
                     self._put(inbox, (number, now + (left & _LEFT) / 1000, body, left > _LEFT))
+            elif kind == Kind.HAND:
+                self._give(payload, now, given)
             elif kind == Kind.DELIVER_MANY:
                 number, left, count = DELIVERIES.unpack_from(payload)
                 end = DELIVERIES.size + count * ID.size
@@ -476,9 +524,12 @@ class Link:
             # The hub has to know before anybody has the message: else, if this process dies,
             # another one would get it, too.
             self.flush()
-            for future, body in given:
-                if not future.done():
-                    future.set_result(body)
+            for demand, handed in given:
+                if self._socket is None:  # the hub does not know: whose it is, is seen later
+                    demand.stranded = handed
+                    self._demands[demand.id] = demand
+                else:
+                    demand.future.set_result(handed)
 
     def _take(self, kind: int, payload: bytes) -> None:
         if kind == Kind.REFUSED:
@@ -497,6 +548,7 @@ class Link:
             self._quiet = False
             self.ready = True
             self._renew()
+            self._settle_rest()
             for frame in self._deferred:
                 self._emit(frame)
             self._deferred.clear()
@@ -542,22 +594,27 @@ class Link:
             self._sweeping = True
             self.loop.call_later(_SWEEP, self._sweep)
 
-    def _give(
-        self,
-        id: int,
-        left: int,
-        body: bytes,
-        given: list[tuple["asyncio.Future[bytes]", bytes]],
-    ) -> None:
+    def _give(self, payload: bytes, now: float, given: list[tuple[Demand, Handed]]) -> None:
+        number, left, id, born, sent, attempts = HANDED.unpack_from(payload)
         demand = self._demands.pop(id, None)
         if demand is None:
             return  # UNLISTEN is on its way
         if demand.future.done():
             self._emit(pack_ids(Kind.UNLISTEN, [id]))
             return
-        demand.left = left & _LEFT
-        self._taken.append(id)
-        given.append((demand.future, body))
+        body = payload[HANDED.size :]
+        deadline = now + left / 1000
+        waited = max(0.0, sent - born)
+        handed = Handed(
+            self._epoch, demand.name, id, number, deadline, born, waited, attempts, body
+        )
+        if demand.hold:
+            handed.held = True
+            self._held[id] = handed
+            self._emit(pack_ids(Kind.HELD, [id]))
+        else:
+            self._taken.append(id)
+        given.append((demand, handed))
 
     def _tell_taken(self) -> None:
         self._telling = False
@@ -641,7 +698,7 @@ class Link:
 
     def _new_id(self) -> int:
         self._id = self._id % _MAX_ID + 1
-        while self._id in self._by_id or self._id in self._demands:
+        while self._id in self._by_id or self._id in self._demands or self._id in self._held:
             self._id = self._id % _MAX_ID + 1
         return self._id
 
@@ -679,17 +736,6 @@ class Link:
         self.send_or_defer(pack(Kind.PARK, head + (body if left else b"")))
         self.flush()
 
-    def give_back(self, name: bytes, deadline: float, body: bytes) -> None:
-        """Return a message that was taken, and not dealt with."""
-        left = int((deadline - time.monotonic()) * 1000)
-        if left > 0:
-            self.send_or_defer(
-                pack(
-                    Kind.RETURN,
-                    TIME_LEFT.pack(min(left, MAX_MILLISECONDS)) + string(name) + body,
-                )
-            )
-
     def release(self, name: bytes) -> None:
         """Let another loop of this process receive from a channel. In this loop's thread."""
         inbox = self.unlisten(name)
@@ -700,9 +746,12 @@ class Link:
 
     # Receiving from an ordinary channel
 
-    async def receive_any(self, name: bytes) -> bytes:
-        """Return the next message of an ordinary channel."""
-        demand = Demand(name, self.loop.create_future())
+    async def receive_any(self, name: bytes, hold: bool = False) -> Handed:
+        """Return the next message of an ordinary channel.
+
+        With `hold` the hub keeps it, too, until `settle` is called.
+        """
+        demand = Demand(name, hold, self.loop.create_future())
         if self.ready:
             self._demand(demand)
         else:
@@ -713,13 +762,41 @@ class Link:
         except asyncio.CancelledError:
             future = demand.future
             if future.done() and not future.cancelled() and future.exception() is None:
-                deadline = time.monotonic() + demand.left / 1000
-                self.give_back(name, deadline, future.result())
-            else:
-                if self._demands.pop(demand.id, None) is not None and self.ready:
-                    self._emit(pack_ids(Kind.UNLISTEN, [demand.id]))
+                self.settle(future.result(), returned=True, failed=False)
+            elif self._demands.pop(demand.id, None) is not None and self.ready:
+                self._emit(pack_ids(Kind.UNLISTEN, [demand.id]))
             self.flush()
             raise
+
+    def settle(self, handed: Handed, returned: bool, failed: bool) -> None:
+        """Say what became of a message: it is dealt with, or goes back to the head of its queue."""
+        if self.closed or not (returned or handed.held):
+            return
+        if not self.ready:
+            self._settled.append((handed, returned, failed))
+            self.connect()
+        elif not handed.held or handed.epoch != self._epoch:
+            if returned:
+                self._return(handed, failed)
+        elif self._held.pop(handed.id, None) is not None:
+            if not returned:
+                self._taken.append(handed.id)
+                self._schedule()
+                return
+            self._emit(pack_ids(Kind.FAILED if failed else Kind.GIVE_BACK, [handed.id]))
+            self.flush()
+            if self._socket is None:  # it is as if the hub was gone before
+                self._held[handed.id] = handed
+                self._settled.append((handed, returned, failed))
+
+    def _return(self, handed: Handed, failed: bool) -> None:
+        left = max(0, min(int((handed.deadline - time.monotonic()) * 1000), MAX_MILLISECONDS))
+        number = handed.number if handed.epoch == self._epoch else 0
+        head = RETURNED.pack(number, left, handed.born, handed.attempts + failed)
+        self._emit(pack(Kind.RETURN, head + string(handed.name) + handed.body))
+        self.flush()
+        if self._socket is None:
+            self._settled.append((handed, True, failed))
 
     def _number(self, demand: Demand) -> None:
         demand.id = self._new_id()
@@ -750,3 +827,20 @@ def _wake(waiter: "asyncio.Future[Any]") -> None:
 def _fail(waiter: "asyncio.Future[Any]", error: BaseException) -> None:
     if not waiter.done():
         waiter.set_exception(error)
+
+
+async def _until_shutdown(link: "weakref.ref[Link]") -> AsyncGenerator[None, None]:
+    """Wait for the end of the event loop: it closes all asynchronous generators then."""
+    try:
+        yield
+    finally:
+        found = link()
+        if found is not None:
+            found._end = None  # it is this one
+            found.close()
+
+
+def _step(awaitable: Awaitable[None]) -> None:
+    """Run what does not wait, without a task."""
+    with contextlib.suppress(StopIteration, StopAsyncIteration):
+        awaitable.__await__().__next__()

@@ -17,18 +17,20 @@ What happens when connections are lost:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from chansup.layer import discovery, serializers
 from chansup.layer.client import Client
+from chansup.layer.delivery import Delivery
 from chansup.layer.errors import ChannelFull, ForeignChannel, LayerConfigError, MessageTooLarge
-from chansup.layer.frames import Kind, pack, string
+from chansup.layer.frames import MAX_OBSERVED, Kind, pack, string
 from chansup.layer.link import Link, Refusal
 from chansup.layer.names import check_channel, check_group
 from chansup.layer.policies import Policy, rules
+from chansup.protocol.hub_report import Queue
 
 if TYPE_CHECKING:
 
@@ -124,6 +126,32 @@ class LocalChannelLayer(Base):
             )
         return self.deserialize(await self._client.receive(name[1:]))
 
+    async def take(self, channel: str, *, until_done: bool = False) -> Delivery:
+        """Return the next message of an ordinary channel, with what the hub knows of it.
+
+        Without `until_done` it is as with `receive`: the hub forgets the message now, and
+        `give_back` is a courtesy. With it the hub keeps the message until `done` or `give_back`.
+        If the connection, the event loop or the process ends before, the message goes to somebody
+        else, with its `attempt` counted on, before all others, and its expiry begins anew. A hub
+        that takes over as planned knows what is in hand; if the hub was killed meanwhile, only
+        `give_back` brings the message to the next one.
+
+        A message in hand counts as memory of the hub, and not for the capacity of its channel:
+        when it comes back the channel may hold more than that, and senders find it full.
+        """
+        name = self._channel(channel)
+        if b"!" in name:
+            raise TypeError(
+                f"{channel} is a channel of one process: take() is for ordinary channels, use "
+                "receive()"
+            )
+        link, handed = await self._client.take(name[1:], until_done)
+        try:
+            return Delivery(link, handed, self.deserialize(handed.body))
+        except BaseException:
+            link.settle(handed, returned=False, failed=False)  # nobody can read it
+            raise
+
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a channel that only this process receives from."""
         return check_channel(await self._client.new_channel(prefix.removesuffix(".")))
@@ -157,6 +185,19 @@ class LocalChannelLayer(Base):
         """Return what the hub counts: of the whole hub, and since it began."""
         answer = await self._client.request(pack(Kind.STATISTICS), repeat=True)
         found: dict[str, Any] = msgspec.msgpack.decode(answer)
+        return found
+
+    async def observe(self, channels: Iterable[str]) -> dict[str, Queue]:
+        """Return how many messages wait in each of these channels, and the age of the oldest.
+
+        What somebody has in hand does not wait. The hub goes on reporting these channels to its
+        supervisor, the last thousand that it was asked about.
+        """
+        names = list(dict.fromkeys(channels))
+        found: dict[str, Queue] = {}
+        for begin in range(0, len(names), MAX_OBSERVED):
+            some = [self._channel(name)[1:] for name in names[begin : begin + MAX_OBSERVED]]
+            found.update(await self._client.observe(some))
         return found
 
     async def close(self) -> None:

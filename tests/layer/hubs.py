@@ -1,5 +1,6 @@
 """Hubs for tests: real processes."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,3 +74,17 @@ def running(*options: str) -> Iterator[Hub]:
         finally:
             if hub.process is not None and hub.process.poll() is None:
                 hub.kill()
+
+
+async def replaced(hub: Hub, during: Callable[[], object] = lambda: None) -> None:
+    """Let a new hub take over, and wait until the old one has ended."""
+    old = hub.process
+    assert old is not None
+    new = hub.start("--takeover")
+    during()
+    deadline = time.monotonic() + PATIENCE
+    while old.poll() is None:
+        assert time.monotonic() < deadline, hub.log.read_text()
+        assert new.poll() is None, hub.log.read_text()
+        await asyncio.sleep(0.01)
+    assert old.returncode == 0

@@ -11,24 +11,11 @@ from typing import Any
 import pytest
 
 from chansup.layer import ChannelFull, LocalChannelLayer
-from tests.layer.hubs import Hub
+from tests.layer.hubs import Hub, replaced
 
 
 def run(coroutine: Any) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, 60))
-
-
-async def replaced(hub: Hub) -> None:
-    """Let a new hub take over, and wait until the old one has ended."""
-    old = hub.process
-    assert old is not None
-    new = hub.start("--takeover")
-    deadline = time.monotonic() + 20
-    while old.poll() is None:
-        assert time.monotonic() < deadline, hub.log.read_text()
-        assert new.poll() is None, hub.log.read_text()
-        await asyncio.sleep(0.01)
-    assert old.returncode == 0
 
 
 def test_what_is_queued_and_who_is_in_groups_survives(hub: Hub) -> None:

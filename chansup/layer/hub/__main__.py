@@ -18,6 +18,9 @@ from chansup.layer.hub.limits import Limits
 from chansup.layer.hub.listening import ListeningError
 from chansup.layer.hub.server import Server
 from chansup.protocol import notify
+from chansup.protocol.bulletin import Bulletin
+
+logger = logging.getLogger("chansup.layer.hub")
 
 
 def main() -> int:
@@ -30,20 +33,21 @@ def main() -> int:
             memory=_bytes(arguments.memory),
             connections=arguments.connections,
         )
+        bulletin = _bulletin(arguments.report) if arguments.report is not None else None
         received = None
         if arguments.takeover:
-            received = _take_over(arguments.socket)
-        if received is not None:
+            received = _take_over(arguments.socket, arguments.descriptor is not None)
+        if arguments.descriptor is not None:
+            listener = _inherited(arguments.descriptor)
+        elif received is not None:
             listener = received.listener
-        elif arguments.descriptor is not None:
-            listener = socket.socket(fileno=arguments.descriptor)
         else:
             listener = listening.listen(arguments.socket)
     except ChansupError as error:
         print(f"chansup: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        handed_over = runner.run(_serve(listener, limits, users, received))
+        handed_over = runner.run(_serve(listener, limits, users, received, bulletin))
     if not handed_over and arguments.descriptor is None:
         listening.remove(arguments.socket, listener)
     listener.close()
@@ -61,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--takeover", action="store_true", help="replace the hub that runs there, with its queues"
+    )
+    parser.add_argument(
+        "--report", type=int, metavar="N", help="an inherited bulletin to write counts into"
     )
     parser.add_argument(
         "--memory", default="256M", metavar="SIZE", help="what may be queued in all (default: 256M)"
@@ -92,13 +99,42 @@ def _user_id(name: str) -> int:
         raise ListeningError(f"--user {name}: there is no such user") from None
 
 
-def _take_over(path: str) -> takeover.Received | None:
+def _inherited(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise ListeningError(
+            f"--descriptor {descriptor}: expected an inherited listening socket ({error.strerror})"
+        ) from None
+
+
+def _bulletin(descriptor: int) -> Bulletin:
+    try:
+        return Bulletin(descriptor)
+    except (OSError, ValueError) as error:
+        raise ListeningError(
+            f"--report {descriptor}: expected an inherited bulletin ({error})"
+        ) from None
+
+
+def _take_over(path: str, inherited: bool) -> takeover.Received | None:
+    """Return what the hub there gives, or None if there is none.
+
+    With an inherited socket the supervisor sees to it that the other hub is not one that hangs, and
+    clients wait in the queue of the socket: better to begin empty than not at all.
+    """
     try:
         return takeover.take(path)
     except (FileNotFoundError, ConnectionRefusedError):
-        return None  # there is nothing to take over
+        why = "no hub runs there"
+    except TimeoutError:
+        why = "the hub there does not answer"
+        if not inherited:
+            raise ListeningError(f"cannot take over from the hub at {path}: {why}") from None
     except OSError as error:
         raise ListeningError(f"cannot take over from the hub at {path}: {error}") from None
+    logger.warning("nothing to take over at %s: %s. Beginning with empty queues", path, why)
+    return None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -114,9 +150,11 @@ async def _serve(
     limits: Limits,
     users: frozenset[int],
     received: takeover.Received | None,
+    bulletin: Bulletin | None,
 ) -> bool:
     loop = asyncio.get_running_loop()
-    server = Server(listener, limits, users, received.snapshot if received is not None else None)
+    snapshot = received.snapshot if received is not None else None
+    server = Server(listener, limits, users, snapshot, bulletin)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end, server)
     if received is not None:

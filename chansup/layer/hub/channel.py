@@ -23,11 +23,15 @@ class Reader(Protocol):
     def deliver_to_many(self, ids: list[int], message: "Message", crowded: bool) -> None:
         """Send a message to many channels of one client."""
 
+    def hand(self, id: int, message: "Message") -> None:
+        """Send a message of an ordinary channel."""
+
 
 class Message:
     """A message. One that went to a group stands in the queues of many channels."""
 
     __slots__ = ("body", "born", "deadline", "group", "holders", "number")
+    attempts = 0  # that have failed
 
     def __init__(
         self, body: bytes, number: int, born: float, deadline: float, group: "Group | None" = None
@@ -38,6 +42,19 @@ class Message:
         self.deadline = deadline
         self.group = group
         self.holders = 0  # queues that it stands in
+
+
+class Returned(Message):
+    """A message that somebody had in hand already."""
+
+    __slots__ = ("attempts", "expiry")
+
+    def __init__(
+        self, body: bytes, number: int, born: float, deadline: float, attempts: int, expiry: float
+    ) -> None:
+        super().__init__(body, number, born, deadline)
+        self.attempts = attempts
+        self.expiry = expiry  # seconds that it may wait each time
 
 
 class Process:

@@ -13,13 +13,16 @@ import chansup
 from chansup.layer import frames
 from chansup.layer.frames import (
     AGE,
+    CLAIM,
     CROWDED,
     DELIVERIES,
     DELIVERY,
+    HANDED,
     HEADER,
     ID,
     MAX_MILLISECONDS,
     PROTOCOL,
+    RETURNED,
     TIME_LEFT,
     Decoder,
     FrameError,
@@ -33,6 +36,7 @@ from chansup.layer.hub.channel import Channel, Message, Process
 from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import ENTRY
 from chansup.layer.policies import Capacities
+from chansup.protocol.hub_report import Queue
 
 if TYPE_CHECKING:
     from chansup.layer.hub.server import Server
@@ -46,8 +50,8 @@ class Connection:
 
     __slots__ = (
         "_answered", "_capacities", "_decoder", "_dirty", "_out", "_process", "_server", "_size",
-        "_socket", "_store", "_unsent", "_writing", "born", "closed", "crowded", "flight",
-        "listening", "quiet",
+        "_socket", "_store", "_unsent", "_writing", "born", "closed", "crowded", "deaf",
+        "flight", "held", "listening", "quiet",
     )  # fmt: skip
 
     def __init__(self, server: "Server", sock: socket.socket) -> None:
@@ -65,10 +69,12 @@ class Connection:
         self._capacities: Capacities | None = None
         self.born = self._store.now
         self.closed = False
+        self.deaf = False
         self.crowded = False
         self.quiet = False
         self.listening: dict[int, Channel] = {}
         self.flight: dict[int, tuple[Channel, Message]] = {}
+        self.held: dict[int, tuple[Channel, Message]] = {}  # in the hands of the app
         server.loop.add_reader(sock.fileno(), self._read)
 
     @property
@@ -79,7 +85,7 @@ class Connection:
     @property
     def drained(self) -> bool:
         """Whether everything was written."""
-        return not (self._out or self._unsent or self._answered)
+        return self.deaf or not (self._out or self._unsent or self._answered)
 
     # In
 
@@ -152,9 +158,25 @@ class Connection:
         elif kind == Kind.EXPIRED:
             self._let_go(frames.ids(payload), Drop.EXPIRED)
         elif kind == Kind.RETURN:
-            (milliseconds,) = TIME_LEFT.unpack_from(payload)
-            channel, offset = read_string(payload, TIME_LEFT.size)
-            store.put_back(channel, payload[offset:], milliseconds, capacities)
+            returned = RETURNED.unpack_from(payload)
+            channel, offset = read_string(payload, RETURNED.size)
+            store.put_back(channel, payload[offset:], returned, capacities)
+        elif kind == Kind.HELD:
+            self._hold(frames.ids(payload))
+        elif kind in (Kind.GIVE_BACK, Kind.FAILED):
+            for id in frames.ids(payload):
+                found = self.held.pop(id, None)
+                if found is not None:
+                    message = store.again(found[1], failed=kind == Kind.FAILED)
+                    store.give_back(found[0], [message])
+        elif kind == Kind.CLAIM:
+            id, number = CLAIM.unpack_from(payload)
+            claimed = store.claim(payload[CLAIM.size :], number)
+            if claimed is not None and not self._knows(id):
+                self.held[id] = claimed
+        elif kind == Kind.OBSERVE:
+            self._emit_answers()
+            self._emit(pack(Kind.RESULT, msgspec.msgpack.encode(self._observe(payload))))
         elif kind == Kind.BIND:
             connection, offset = read_string(payload, 0)
             name, _ = read_string(payload, offset)
@@ -200,13 +222,30 @@ class Connection:
     def _listen(self, payload: bytes) -> None:
         (id,) = ID.unpack_from(payload)
         name = payload[ID.size :]
-        if not name or id in self.listening or len(self.listening) >= _MAX_LISTENING:
+        if not name or self._knows(id) or len(self.listening) >= _MAX_LISTENING:
             raise FrameError("too many channels, or one id for two of them")
         assert self._capacities is not None
         channel = self._store.channels.get(name) or self._store.create(name)
         channel.capacity(self._capacities)
         self.listening[id] = channel
         self._store.listen(channel, self, id)
+
+    def _knows(self, id: int) -> bool:
+        return id in self.listening or id in self.held
+
+    def _hold(self, ids: tuple[int, ...]) -> None:
+        for id in ids:
+            found = self.flight.pop(id, None)
+            if found is None:
+                raise FrameError("it holds what it was not given")
+            del self.listening[id]
+            self.held[id] = found
+
+    def _observe(self, payload: bytes) -> dict[str, Queue]:
+        names = frames.strings(payload)
+        if len(names) > frames.MAX_OBSERVED:
+            raise FrameError("too many channels at a time")
+        return self._store.observation.observe(names)
 
     def _unlisten(self, id: int) -> None:
         channel = self.listening.pop(id, None)
@@ -231,6 +270,10 @@ class Connection:
         for id in ids:
             channel = listening.get(id)
             if channel is None:
+                held = self.held.pop(id, None)
+                if held is not None:
+                    store.release(held[1])
+                    store.consider(held[0])
                 continue
             if channel.specific:
                 if channel.reader is not self or channel.id != id or not channel.sent:
@@ -265,6 +308,17 @@ class Connection:
             + body
         )
 
+    def hand(self, id: int, message: Message) -> None:
+        """Send a message of an ordinary channel."""
+        body = message.body
+        left = self._left(message, False)
+        now = self._store.now
+        self._emit(
+            HEADER.pack(HANDED.size + len(body), Kind.HAND)
+            + HANDED.pack(message.number, left, id, message.born, now, message.attempts)
+            + body
+        )
+
     def _left(self, message: Message, crowded: bool) -> int:
         left = int((message.deadline - self._store.now) * 1000)
         left = 0 if left < 0 else min(left, MAX_MILLISECONDS)
@@ -296,6 +350,9 @@ class Connection:
         for id, channel in list(self.listening.items()):
             if channel.specific:
                 del self.listening[id]
+        for _, message in self.held.values():
+            self._store.release(message)
+        self.held.clear()
         self.tell(Kind.FLUSHED)
 
     def tell(self, kind: int) -> None:
@@ -331,6 +388,9 @@ class Connection:
         self._dirty = False
         if self.closed:
             return
+        if self.deaf:
+            self._out.clear()
+            return
         if self._answered:
             self._out.append(pack(Kind.ANSWERED, ID.pack(self._answered)))
             self._answered = 0
@@ -346,7 +406,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             written = 0
         except OSError:
-            self.close()
+            self._stop_writing()
             return
         loop = self._server.loop
         if written < len(data):
@@ -369,6 +429,17 @@ class Connection:
                 if channel.reader is self and channel.sent < len(channel.entries):
                     self._store.pump(channel)
 
+    def _stop_writing(self) -> None:
+        """Take notice that nobody reads any more. What was said before is read yet: see _read."""
+        loop = self._server.loop
+        self.deaf = True
+        self._out.clear()
+        self._unsent = None
+        if self._writing:
+            self._writing = False
+            loop.remove_writer(self._socket.fileno())
+        loop.add_reader(self._socket.fileno(), self._read)
+
     def _write_rest(self) -> None:
         self._server.tell_time()
         unsent, self._unsent = self._unsent, None
@@ -386,8 +457,11 @@ class Connection:
         self._server.forget(self)
         return self._socket
 
-    def close(self) -> None:
-        """Close the connection. What the client had not taken goes back to where it was."""
+    def close(self, keep_held: bool = False) -> None:
+        """Close the connection. What the client had not taken goes back to where it was.
+
+        `keep_held`: the client has not gone, it only has to connect to another hub.
+        """
         if self.closed:
             return
         self.closed = True
@@ -402,6 +476,13 @@ class Connection:
         for channel, message in self.flight.values():
             returned.setdefault(channel, []).append(message)
         self.flight.clear()
+        for channel, message in self.held.values():
+            if keep_held:
+                store.hold_for(channel, message)
+            else:
+                again = store.again(message, failed=True)
+                returned.setdefault(channel, []).append(again)
+        self.held.clear()
         for id, channel in self.listening.items():
             if channel.specific:
                 if channel.reader is self and channel.id == id:
@@ -411,7 +492,7 @@ class Connection:
                 store.consider(channel)
         self.listening.clear()
         for channel, messages in returned.items():
-            store.give_back(channel, sorted(messages, key=lambda message: message.number))
+            store.give_back(channel, messages)
         if self._process is not None:
             store.disconnected(self._process)
         self._out.clear()

@@ -6,19 +6,26 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 
 from chansup.layer import peer
 from chansup.layer.frames import Kind
 from chansup.layer.hub import takeover
+from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.connection import Connection
 from chansup.layer.hub.limits import Limits, Memory
+from chansup.layer.hub.observation import Reporter
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
+from chansup.protocol import notify
+from chansup.protocol.bulletin import Bulletin
 
 logger = logging.getLogger("chansup.layer.hub")
 
 _TICK = 0.25  # seconds
 _SWEEP_EACH = 16  # ticks between two looks at everything
+_REPORT_EACH = 4  # ticks between two reports to the supervisor
+_WATCHDOG_EACH = 16  # ticks between two signs of life
 _GREETING_TIME = 5.0  # seconds that a client has to say who it is
 _QUIET_TIME = 2.0  # seconds that clients have to stop sending before another hub takes over
 _MAX_POLICIES = 10_000
@@ -34,6 +41,7 @@ class Server:
         limits: Limits,
         users: frozenset[int],
         snapshot: "takeover.Snapshot | None" = None,
+        bulletin: Bulletin | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
@@ -53,6 +61,10 @@ class Server:
         if snapshot is not None:
             self.epoch = snapshot.epoch
             takeover.restore(self.store, snapshot, self.capacities)
+        self._reporter: Reporter | None = None
+        if bulletin is not None:
+            self._reporter = Reporter(self.store, bulletin, self.epoch)
+        self._report(at_once=True)
         listener.setblocking(False)
         self.loop.add_reader(listener.fileno(), self._accept)
         self.loop.call_later(_TICK, self._tick)
@@ -129,8 +141,16 @@ class Server:
             if not connection.introduced and self.store.now - connection.born > _GREETING_TIME:
                 connection.close()
         self.flush()
+        if self._ticks % _REPORT_EACH == 0:
+            self._report()
+        if self._ticks % _WATCHDOG_EACH == 0:
+            notify.send({"WATCHDOG": "1"})
         if not self.ended.done():
             self.loop.call_later(_TICK, self._tick)
+
+    def _report(self, at_once: bool = False) -> None:
+        if self._reporter is not None:
+            self._reporter.write(len(self._connections), at_once=at_once)
 
     def statistics(self) -> dict[str, object]:
         """Return what can be counted."""
@@ -142,17 +162,25 @@ class Server:
             **self.store.statistics(),
         }
 
+    def held(self) -> Iterator[tuple[Channel, Message]]:
+        """Yield what clients have in hand."""
+        for connection in self._connections:
+            yield from connection.held.values()
+        for channel, message, _ in self.store.unclaimed.values():
+            yield channel, message
+
     # The end
 
     def close(self) -> None:
         """Close all connections; the listening socket belongs to whoever gave it."""
+        self._report(at_once=True)
         self.loop.remove_reader(self._listener.fileno())
         for connection in list(self._connections):
             connection.close()
 
     def begin_handing_over(self, heir: socket.socket) -> None:
         """Let another hub take over, as soon as the clients are quiet."""
-        if self._heir is not None:
+        if self._heir is not None or _has_gone(heir):
             heir.close()
             return
         self._heir = heir
@@ -175,7 +203,7 @@ class Server:
         assert self._heir is not None
         heir, self._heir = self._heir, None
         for connection in waiting:  # frozen or not running: nothing of it is lost
-            connection.close()
+            connection.close(keep_held=True)
         self.dirty.clear()
         self.tell_time()
         try:
@@ -192,3 +220,13 @@ class Server:
                 self.ended.set_result(True)
         finally:
             heir.close()
+
+
+def _has_gone(heir: socket.socket) -> bool:
+    """Say whether another hub has given up: it may have asked when nobody was here to answer."""
+    try:
+        return not heir.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True

@@ -1,21 +1,33 @@
 """Queues and groups. Knows nothing of sockets."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from chansup.layer.hub import limits
-from chansup.layer.hub.channel import Channel, Group, Message, Process, Reader
+from chansup.layer.hub.channel import Channel, Group, Message, Process, Reader, Returned
 from chansup.layer.hub.drops import Drop, Drops
 from chansup.layer.hub.limits import Memory
+from chansup.layer.hub.observation import Observation
 from chansup.layer.hub.parking import Parking
-from chansup.layer.policies import Capacities
+from chansup.layer.policies import MAX_SECONDS, Capacities
 
 FEW = 16  # messages: a channel that holds no more is always called crowded
 LINGER = 10.0  # seconds that a process may be without a connection before it counts as gone
+CLAIMING = 30.0  # seconds that a client has to say what it holds, after a takeover
 _UNKNOWN = 60.0  # the same, of a process that never had one
 LENIENCE = 100  # times its capacity a channel may hold while its client moves, and soon after
 _IDLE = 2.0  # seconds that a channel is kept for nothing
 _IDLE_BOUND = 60.0  # the same, where it belongs to a client's connection
+
+
+class Unclaimed(NamedTuple):
+    """A message that a client of the former hub has in hand, until it says so."""
+
+    channel: Channel
+    message: Message
+    deadline: float
 
 
 class Store:
@@ -33,6 +45,9 @@ class Store:
         self.sent = 0
         self.group_sent = 0
         self.delivered = 0
+        self.redelivered = 0
+        self.observation = Observation(self)
+        self.unclaimed: dict[tuple[bytes, int], Unclaimed] = {}
         self.memberships = 0
         self._idle: dict[Channel, None] = {}
         self._absent: dict[Process, None] = {}
@@ -209,7 +224,9 @@ class Store:
         reader, id = channel.demands.popleft()
         reader.flight[id] = (channel, message)
         self.delivered += 1
-        reader.deliver(id, message, False)
+        if message.attempts:
+            self.redelivered += 1
+        reader.hand(id, message)
 
     def expire(self, channel: Channel) -> None:
         """Drop what is too old and was not delivered: what was, the client drops."""
@@ -223,24 +240,77 @@ class Store:
 
     def give_back(self, channel: Channel, messages: list[Message]) -> None:
         """Put messages, which are counted already, back to the head, the oldest first."""
-        for place, message in enumerate(messages, channel.sent):
-            channel.entries.insert(place, message)
         if channel.specific:
-            for message in messages:
+            for place, message in enumerate(messages, channel.sent):
+                channel.entries.insert(place, message)
                 self._count_waiting(channel, message, 1)
+        else:
+            channel = self.channels.get(channel.name) or self.create(channel.name)
+            for message in messages:
+                self._insert(channel.entries, message)
         self.pump(channel)
         self.consider(channel)
 
-    def put_back(self, name: bytes, body: bytes, milliseconds: int, capacities: Capacities) -> None:
+    @staticmethod
+    def _insert(entries: deque[Message], message: Message) -> None:
+        """Put a message before all that are younger; others that came back may be older."""
+        key = (message.born, message.number)
+        place = 0
+        for entry in entries:
+            if (entry.born, entry.number) >= key:
+                break
+            place += 1
+        entries.insert(place, message)
+
+    def again(self, message: Message, failed: bool) -> Message:
+        """Return a message that was held as it goes back: its expiry begins anew."""
+        first = message.deadline - message.born
+        expiry = message.expiry if isinstance(message, Returned) else first
+        found = Returned(
+            message.body, message.number, message.born, self.now + expiry,
+            message.attempts + failed, expiry,
+        )  # fmt: skip
+        self.keep(found)
+        self.release(message)
+        return found
+
+    def put_back(
+        self,
+        name: bytes,
+        body: bytes,
+        returned: tuple[int, int, float, int],
+        capacities: Capacities,
+    ) -> None:
         """Put a message back to the head that a client had taken, and did not use."""
+        number, milliseconds, born, attempts = returned
         channel = self.channels.get(name) or self.create(name)
         channel.capacity(capacities)
-        message = Message(body, 0, self.now, self.now + milliseconds / 1000)
-        if not self.memory.has(limits.MESSAGE + len(body)):
+        if not milliseconds:
+            self.drops.add(Drop.EXPIRED, channel.pattern)
+        elif not self.memory.has(limits.MESSAGE + len(body)):
             self.drops.add(Drop.MEMORY, channel.pattern)
+        else:
+            if not number:  # another hub gave it a number
+                number = self.number = self.number + 1
+            born = max(born, self.now - MAX_SECONDS) if born <= self.now else self.now
+            deadline = self.now + milliseconds / 1000
+            message = Returned(body, number, born, deadline, attempts, capacities.expiry)
+            self.keep(message)
+            self.give_back(channel, [message])
             return
-        self.keep(message)
-        self.give_back(channel, [message])
+        self.consider(channel)
+
+    # What was held while another hub took over
+
+    def hold_for(self, channel: Channel, message: Message) -> None:
+        """Keep a message, which is counted already, for the client that has it in hand."""
+        found = Unclaimed(channel, message, self.now + CLAIMING)
+        self.unclaimed[channel.name, message.number] = found
+
+    def claim(self, name: bytes, number: int) -> tuple[Channel, Message] | None:
+        """Return what a client has in hand, if it was kept for it."""
+        found = self.unclaimed.pop((name, number), None)
+        return None if found is None else (found.channel, found.message)
 
     def _count_waiting(self, channel: Channel, message: Message, change: int) -> None:
         if channel.process is not None and message.group is None:
@@ -392,6 +462,10 @@ class Store:
 
     def sweep(self) -> None:
         """Do what time brings with it."""
+        for key, unclaimed in list(self.unclaimed.items()):
+            if unclaimed.deadline <= self.now:
+                del self.unclaimed[key]
+                self.give_back(unclaimed.channel, [self.again(unclaimed.message, failed=True)])
         self.parking.sweep()
         for channel in list(self._idle):
             if (
@@ -460,6 +534,9 @@ class Store:
             if channel.specific:
                 channel.reader = None
             self.consider(channel)
+        for unclaimed in self.unclaimed.values():
+            self.release(unclaimed.message)
+        self.unclaimed.clear()
         self.parking.clear()
 
     def pending(self) -> Iterator[tuple[Channel, Message]]:
@@ -470,22 +547,14 @@ class Store:
 
     def statistics(self) -> dict[str, object]:
         """Return what can be counted."""
-        patterns: dict[str, dict[str, float]] = {}
-        for channel in set(self.channels.values()):
-            if channel.entries:
-                found = patterns.setdefault(
-                    channel.pattern, {"channels": 0, "messages": 0, "oldest": 0.0}
-                )
-                found["channels"] += 1
-                found["messages"] += len(channel.entries)
-                age = self.now - channel.entries[0].born
-                found["oldest"] = max(found["oldest"], round(age, 3))
+        patterns = self.observation.by_pattern()
         return {
             "messages_sent": self.sent,
             "group_messages_sent": self.group_sent,
             "messages_delivered": self.delivered,
-            "messages_pending": sum(int(found["messages"]) for found in patterns.values()),
-            "oldest_pending": max((found["oldest"] for found in patterns.values()), default=0.0),
+            "messages_redelivered": self.redelivered,
+            "messages_pending": sum(found.messages for found in patterns.values()),
+            "oldest_pending": max((found.oldest for found in patterns.values()), default=0.0),
             "pending": patterns,
             "dropped": self.drops.as_dict(),
             "channels": len(self.channels),

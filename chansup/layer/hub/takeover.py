@@ -9,15 +9,14 @@ import array
 import contextlib
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from chansup.layer import frames
 from chansup.layer.frames import Kind, pack
-from chansup.layer.hub.channel import Hold, Message
+from chansup.layer.hub.channel import Hold, Message, Returned
 from chansup.layer.policies import Capacities, Policy
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("!I")
 _PATIENCE = 30.0  # seconds
+_ANSWER = 5.0  # seconds; the other one gives its clients 2 to be quiet
 _MAX_RECORD = 1024 * 1024 * 1024
 _DONE = b"+"
 
@@ -35,9 +35,11 @@ class SavedMessage(msgspec.Struct, array_like=True, tag="message"):
 
     number: int
     body: bytes
-    age: float
-    left: float
+    born: float  # CLOCK_MONOTONIC: it is the same machine
+    deadline: float
     group: bytes | None
+    attempts: int = 0
+    expiry: float = 0.0  # of a message that was in somebody's hands; 0: of any other
 
 
 class SavedChannel(msgspec.Struct, array_like=True, tag="channel"):
@@ -50,6 +52,14 @@ class SavedChannel(msgspec.Struct, array_like=True, tag="channel"):
     held: list[int] | None
     unjoined: list[bytes]
     aliases: list[bytes]
+    pattern: str = "*"
+
+
+class SavedHold(msgspec.Struct, array_like=True, tag="hold"):
+    """A message that a client has in hand."""
+
+    channel: bytes
+    message: int
 
 
 class SavedGroup(msgspec.Struct, array_like=True, tag="group"):
@@ -69,9 +79,11 @@ class SavedCounts(msgspec.Struct, array_like=True, tag="counts"):
     group_sent: int
     delivered: int
     drops: list[tuple[str, str, int]]
+    redelivered: int = 0
+    observed: list[bytes] = []
 
 
-Record = SavedMessage | SavedChannel | SavedGroup | SavedCounts
+Record = SavedMessage | SavedChannel | SavedHold | SavedGroup | SavedCounts
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
@@ -92,20 +104,23 @@ def take_snapshot(server: "Server") -> Iterator[Record]:
     store = server.store
     drops = [(*key, count) for key, count in store.drops.counts.items()]
     yield SavedCounts(
-        server.epoch, store.number, store.sent, store.group_sent, store.delivered, drops
-    )
+        server.epoch, store.number, store.sent, store.group_sent, store.delivered, drops,
+        store.redelivered, list(store.observation.names),
+    )  # fmt: skip
     numbers: dict[Message, int] = {}
 
-    def numbered(messages: "deque[Message]") -> Iterator[SavedMessage]:
+    def numbered(messages: Iterable[Message]) -> Iterator[SavedMessage]:
         for message in messages:
             if message not in numbers:
                 numbers[message] = len(numbers)
                 yield SavedMessage(
                     message.number,
                     message.body,
-                    store.now - message.born,
-                    message.deadline - store.now,
+                    message.born,
+                    message.deadline,
                     message.group.name if message.group is not None else None,
+                    message.attempts,
+                    message.expiry if isinstance(message, Returned) else 0.0,
                 )
 
     for channel in dict.fromkeys(store.channels.values()):
@@ -122,7 +137,11 @@ def take_snapshot(server: "Server") -> Iterator[Record]:
             [numbers[message] for message in hold.entries] if hold is not None else None,
             [group.name for group in hold.unjoined] if hold is not None else [],
             channel.aliases,
+            channel.pattern,
         )
+    for held, message in server.held():
+        yield from numbered([message])
+        yield SavedHold(held.name, numbers[message])
     for group in store.groups.values():
         members = [(one.name, store.now - began) for one, began in group.members.items()]
         yield SavedGroup(group.name, group.expiry, members)
@@ -139,17 +158,23 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
         if isinstance(record, SavedCounts):
             store.number, store.sent = record.number, record.sent
             store.group_sent, store.delivered = record.group_sent, record.delivered
+            store.redelivered = record.redelivered
+            store.observation.observe(record.observed)
             for reason, pattern, count in record.drops:
                 store.drops.counts[reason, pattern] = count
         elif isinstance(record, SavedMessage):
-            message = Message(
-                record.body, record.number, store.now - record.age, store.now + record.left
-            )
+            message = Message(record.body, record.number, record.born, record.deadline)
+            if record.expiry:
+                message = Returned(
+                    record.body, record.number, record.born, record.deadline, record.attempts,
+                    record.expiry,
+                )  # fmt: skip
             messages.append(message)
             if record.group is not None:
                 of_groups.append((message, record.group))
         elif isinstance(record, SavedChannel):
             channel = store.create(record.name)
+            channel.pattern = record.pattern
             for number in record.entries:
                 store.keep(messages[number])
                 channel.entries.append(messages[number])
@@ -168,6 +193,10 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
                 store.parking.holding[channel] = None
             if record.kept is not None:
                 store.parking.keep_for(channel, record.kept)
+        elif isinstance(record, SavedHold):
+            channel = store.channels.get(record.channel) or store.create(record.channel)
+            store.keep(messages[record.message])
+            store.hold_for(channel, messages[record.message])
         else:
             _restore_group(store, record, capacities)
     for hold, names in unjoined:
@@ -228,10 +257,11 @@ def take(path: str) -> Received:
     """Ask the hub that listens there for everything. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(_PATIENCE)
+        sock.settimeout(_ANSWER)
         sock.connect(path)
         sock.sendall(pack(Kind.TAKE_OVER))
         data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
+        sock.settimeout(_PATIENCE)
         descriptors = array.array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -245,6 +275,9 @@ def take(path: str) -> Received:
                 if length > _MAX_RECORD:
                     raise ConnectionError("the hub there sent something else")
                 records.append(_decoder.decode(_read(stream, length)))
+    except msgspec.DecodeError as error:
+        sock.close()
+        raise ConnectionError(f"the hub there is of another version ({error})") from None
     except BaseException:
         sock.close()
         raise
