@@ -18,7 +18,7 @@ import msgspec
 from chansup import __version__
 from chansup.errors import ChansupError, ExitCode
 from chansup.supervisor.peer import Credentials, credentials
-from chansup.supervisor.status import Event, LogLine, Status
+from chansup.supervisor.status import Consumption, Event, LogLine, Status
 
 ANSWER_TIMEOUT = 10.0  # seconds for what the supervisor answers from memory
 BEGIN_TIMEOUT = 60.0  # seconds until a command's first event
@@ -126,6 +126,12 @@ class Client:
         body = self._get("/status")
         with _understood():
             return msgspec.json.decode(body, type=Status)
+
+    def consumption(self) -> Consumption:
+        """Return what channel workers and the hub counted so far."""
+        body = self._get("/consumption")
+        with _understood():
+            return msgspec.json.decode(body, type=Consumption)
 
     def reload(self, wait: bool = True) -> Iterator[Event]:
         """Roll a new generation out; without `wait` only the first event comes."""

@@ -16,7 +16,7 @@ import click
 
 from chansup.config.errors import describe
 from chansup.supervisor.reasons import failures
-from chansup.supervisor.status import Event, LogLine, PoolStatus, SlotStatus, Status
+from chansup.supervisor.status import Event, LogLine, PoolStatus, SlotStatus, Status, busiest
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -94,7 +94,7 @@ def show_report(config: Path, report: "Report") -> None:
 
 def show_status(status: Status) -> None:
     """Print the status once."""
-    console = _console()
+    console = open_console()
     if console.is_terminal:
         console.print(_status_view(status, console))
         return
@@ -108,13 +108,14 @@ def watch_status(statuses: Iterable[Status]) -> None:
     """Show each status in the place of the one before, until the user interrupts."""
     from rich.live import Live
 
-    console = _console()
+    console = open_console()
     with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
         for status in statuses:
             live.update(_status_view(status, console), refresh=True)
 
 
-def _console() -> "Console":
+def open_console() -> "Console":
+    """Return where to print to: as wide as the terminal, or as anything in a pipe."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else PIPE_WIDTH
@@ -169,10 +170,28 @@ def _headline(status: Status, now: float) -> "list[Text]":
         if pool.queue is not None:
             style = "yellow" if pool.queue.waiting else "dim"
             lines.append(Text(f"queue   {clean(pool.name)}: {pool.queue.in_words()}", style))
+        lines.extend(_channels(pool))
+        if pool.layer is not None:
+            style = "yellow" if pool.layer.dropped else "dim"
+            lines.append(Text(f"hub     {pool.layer.in_words()}", style))
     if status.log_lines_dropped:
         lines.append(Text(f"{status.log_lines_dropped} log lines dropped", "yellow"))
     lines.append(Text(""))
     return lines
+
+
+def _channels(pool: PoolStatus) -> "Iterable[Text]":
+    from rich.text import Text
+
+    shown, left_out = busiest(pool.channels)
+    for channel in shown:
+        name = clean(channel.name)
+        if channel.name != pool.name:
+            name += f" ({clean(pool.name)})"
+        style = "yellow" if channel.waiting or channel.failed else "dim"
+        yield Text(f"channel {name}: {channel.in_words()}", style)
+    if left_out:
+        yield Text(f"        and {left_out} more of {clean(pool.name)}", "dim")
 
 
 def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> "Table":
@@ -288,7 +307,7 @@ class ProgressDisplay:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                console=_console(),
+                console=open_console(),
                 transient=True,
             )
             self._task = self._progress.add_task("", total=None)

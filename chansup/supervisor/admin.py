@@ -128,6 +128,8 @@ def pool_health(pool: PoolStatus) -> dict[str, object]:
         "desired": pool.desired,
         "ready": pool.ready,
         "slots": [slot_health(slot) for slot in pool.slots],
+        "channels": pool.channels,
+        "layer": pool.layer,
     }
 
 

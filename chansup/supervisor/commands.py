@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
-from chansup.supervisor.status import Event, LogLine, Measurement, Status
+from chansup.supervisor.status import Consumption, Event, LogLine, Measurement, Status
 
 
 class Commands(Protocol):
@@ -26,6 +26,12 @@ class Commands(Protocol):
         """Return the row of the relay board of each pool of app workers, summed; never blocks.
 
         Pool "" is that of requests without a route. Nothing outside relay mode.
+        """
+
+    def consumption(self) -> Consumption:
+        """Return what channel workers and the hub counted; never blocks.
+
+        The document is the caller's own.
         """
 
     def reload(self) -> AsyncIterator[Event]:

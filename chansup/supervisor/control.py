@@ -3,6 +3,7 @@
 ========================================  =====================================================
 ``GET /version``                          version and pid
 ``GET /status``                           a `Status`
+``GET /consumption``                      a `Consumption`
 ``GET /logs?target=&lines=&follow=1``     a `LogLine` per line
 ``POST /reload``                          an `Event` per line, the last of type "result"
 ``POST /restart?target=``                 the same
@@ -100,6 +101,8 @@ class Control:
         try:
             if route == ("GET", "/status"):
                 await respond(send, 200, msgspec.json.encode(self._commands.status()))
+            elif route == ("GET", "/consumption"):
+                await respond(send, 200, msgspec.json.encode(self._commands.consumption()))
             elif route == ("GET", "/version"):
                 version = {"version": __version__, "pid": os.getpid()}
                 await respond(send, 200, msgspec.json.encode(version))

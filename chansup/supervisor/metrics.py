@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from chansup.protocol import scoreboard
+from chansup.supervisor.channel_metrics import channel_families
 from chansup.supervisor.commands import Commands
+from chansup.supervisor.layer_metrics import layer_families
 from chansup.supervisor.reasons import RESTART_REASONS
 from chansup.supervisor.relay_metrics import relay_families
 from chansup.supervisor.states import State
-from chansup.supervisor.status import Measurement, Status
+from chansup.supervisor.status import Consumption, Measurement, Status
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -51,6 +53,7 @@ class Snapshot(NamedTuple):
     measurements: list[Measurement]
     rollouts: dict[str, tuple[int, float]]
     relayed: dict[str, list[float]]
+    consumption: Consumption
     loop_lag: float
 
 
@@ -129,6 +132,7 @@ class Metrics:
                 commands.measurements(),
                 commands.rollouts(),
                 commands.relayed(),
+                commands.consumption(),
                 self._lag.take(),
             )
             page = loop.run_in_executor(self._thread, self._render, snapshot, openmetrics)
@@ -166,6 +170,8 @@ class Metrics:
         yield from process_families(snapshot.measurements, readings, cpu)
         yield from request_families(counting(snapshot.measurements))
         yield from relay_families(snapshot.relayed)
+        yield from layer_families(snapshot.consumption.hub)
+        yield from channel_families(snapshot.consumption.pools)
 
 
 def read_process(pid: int | None) -> Reading | None:

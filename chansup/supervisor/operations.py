@@ -16,7 +16,7 @@ from chansup.supervisor.progress import Progress
 from chansup.supervisor.shutdown import Shutdown
 from chansup.supervisor.site import Site
 from chansup.supervisor.slot import Slot
-from chansup.supervisor.status import Event, LogLine, Measurement, Status
+from chansup.supervisor.status import Consumption, Event, LogLine, Measurement, Status
 from chansup.supervisor.systemd import ServiceNotifier
 
 
@@ -55,6 +55,10 @@ class Operations:
     def relayed(self) -> dict[str, list[float]]:
         """Return what relays counted, by pool."""
         return report.relayed(self.site)
+
+    def consumption(self) -> Consumption:
+        """Return what channel workers and the hub counted."""
+        return report.consumption(self.site)
 
     async def reload(self) -> AsyncIterator[Event]:
         """Roll a new generation out."""

@@ -14,12 +14,15 @@ from string import Template
 
 from chansup.supervisor.reasons import failures
 from chansup.supervisor.status import (
+    ChannelStatus,
     DrainingStatus,
     PoolStatus,
     RolloutStatus,
     SlotStatus,
     Status,
     TaskStatus,
+    busiest,
+    time_in_words,
 )
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -139,6 +142,7 @@ def _pool(pool: PoolStatus, now: float) -> str:
     return (
         f"<section><h2>{escape(pool.name)}{kind} "
         f'<span class="badge {tone}">{pool.ready}/{pool.desired} ready</span></h2>{_queue(pool)}'
+        f"{_channels(pool)}"
         '<table class="slots"><thead><tr><th>slot<th>state<th class="n">up<th class="n">in flight'
         '<th class="n">WebSockets<th class="n">failures<th class="n">lag'
         '<th class="n">gen<th class="n">pid<th>last exit</thead>'
@@ -147,7 +151,33 @@ def _pool(pool: PoolStatus, now: float) -> str:
 
 
 def _queue(pool: PoolStatus) -> str:
-    return f"<p>{escape(pool.queue.in_words())}</p>" if pool.queue is not None else ""
+    queue = pool.queue or pool.layer
+    return f"<p>{escape(queue.in_words())}</p>" if queue is not None else ""
+
+
+def _channels(pool: PoolStatus) -> str:
+    if not pool.channels:
+        return ""
+    shown, left_out = busiest(pool.channels)
+    rows = "".join(map(_channel, shown))
+    more = f"<p>and {left_out} more</p>" if left_out else ""
+    return (
+        '<table class="channels"><thead><tr><th>channel<th class="n">waiting<th class="n">oldest'
+        '<th class="n">in hand<th class="n">done, last minute<th class="n">failed'
+        f'<th class="n">95 % waited at most</thead><tbody>{rows}</tbody></table>{more}'
+    )
+
+
+def _channel(channel: ChannelStatus) -> str:
+    cells = {
+        "waiting": "–" if channel.waiting is None else _number(channel.waiting),
+        "oldest": time_in_words(channel.oldest) if channel.waiting and channel.oldest else "",
+        "in hand": _number(channel.in_flight),
+        "done": _number(channel.handled),
+        "failed": _number(channel.failed),
+        "95 %": "–" if channel.at_most is None else time_in_words(channel.at_most),
+    }
+    return f"<tr><th>{escape(channel.name)}{_cells(cells)}</tr>"
 
 
 def _slot(slot: SlotStatus, now: float) -> str:
@@ -197,12 +227,16 @@ def _row(
     name: str, state: str, cells: dict[str, str], last_exit: str | None, kind: str = ""
 ) -> str:
     """Return one row; `state` is HTML already, everything else is escaped here."""
-    columns = "".join(
+    columns = _cells(cells)
+    last = f'<td data-name="last exit">{escape(last_exit or "")}'
+    return f'<tr class="{kind}"><th>{escape(name)}<td>{state}{columns}{last}</tr>'
+
+
+def _cells(cells: dict[str, str]) -> str:
+    return "".join(
         f'<td class="n{" zero" if value == "0" else ""}" data-name="{column}">{escape(value)}'
         for column, value in cells.items()
     )
-    last = f'<td data-name="last exit">{escape(last_exit or "")}'
-    return f'<tr class="{kind}"><th>{escape(name)}<td>{state}{columns}{last}</tr>'
 
 
 def _badge(text: str, more: str = "") -> str:

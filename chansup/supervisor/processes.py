@@ -13,10 +13,12 @@ from chansup.config import channels, relay, schema
 from chansup.protocol import launch
 from chansup.protocol.notify import SOCKET_VARIABLE
 from chansup.supervisor import guard
+from chansup.supervisor.consumption import ConsumptionCounts
 from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.guard import Guard
+from chansup.supervisor.hub_counts import HubCounts
 from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
 from chansup.supervisor.notify import NotifySocket
 from chansup.supervisor.process import Process
@@ -38,6 +40,8 @@ class Processes:
         self._sockets = sockets
         self._by_pid: dict[int, Process] = {}
         self.relay_counts = RelayCounts()  # of all interface processes that ever were
+        self.consumption_counts = ConsumptionCounts()  # of all channel workers that ever were
+        self.hub_counts = HubCounts()
 
     def alive(self) -> Iterable[Process]:
         """Return the processes that run now."""
@@ -105,6 +109,8 @@ class Processes:
             self._guard.forget(process.pid)
             if process.relay_board is not None:
                 self.relay_counts.keep(process.relay_board)
+            self.consumption_counts.keep(process)
+            self.hub_counts.keep(process)
             equipment.release()
             reader.close()  # its last words first, then what follows from its end
             on_exit(process)

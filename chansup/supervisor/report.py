@@ -13,7 +13,10 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.states import State
 from chansup.supervisor.status import (
+    ChannelStatus,
+    Consumption,
     DrainingStatus,
+    LayerStatus,
     Measurement,
     PoolStatus,
     QueueStatus,
@@ -55,6 +58,9 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
     state: Literal["starting", "running", "stopping"] = "running" if available else "starting"
     interface = "interface" in site.pools
     queues = {name: site.queue_waits.status(name, row) for name, row in relayed(site).items()}
+    consumed = consumption(site)
+    channels = site.recent_consumption.channels(consumed)
+    layer = site.recent_consumption.layer(consumed)
     return Status(
         version=__version__,
         pid=os.getpid(),
@@ -69,7 +75,16 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
         steering=("steered" if site.addresses.steered else "shared") if interface else "",
         admin=admin,
         rollout=site.rollout.status() if site.rollout else None,
-        pools=[_pool(site, pool, queues.get(pool.name)) for pool in site.pools.values()],
+        pools=[
+            _pool(
+                pool,
+                site.desired_in(pool.specification),
+                queues.get(pool.name),
+                channels.get(pool.name, []),
+                layer,
+            )
+            for pool in site.pools.values()
+        ],
         tasks=[site.task(name).status for name in _present_tasks(site)],
         log_lines_dropped=dropped,
     )
@@ -109,15 +124,30 @@ def relayed(site: Site) -> dict[str, list[float]]:
     return {name: counts.row(number, boards) for name, number in rows.items()}
 
 
-def _pool(site: Site, pool: Pool, queue: QueueStatus | None) -> PoolStatus:
+def consumption(site: Site) -> Consumption:
+    """Return what channel workers and the hub counted."""
+    living = list(site.processes.alive())
+    hub = site.processes.hub_counts.look(living)
+    return site.processes.consumption_counts.look(site.pools.values(), living, hub)
+
+
+def _pool(
+    pool: Pool,
+    desired: int,
+    queue: QueueStatus | None,
+    channels: list[ChannelStatus],
+    layer: LayerStatus | None,
+) -> PoolStatus:
     return PoolStatus(
         name=pool.name,
         kind=pool.kind,
         command=pool.specification.label,
-        desired=pool.desired if pool.started else site.desired_in(pool.specification),
+        desired=pool.desired if pool.started else desired,
         ready=pool.ready,
         slots=[_slot(slot) for slot in pool.slots],
         queue=queue if pool.specification.serves else None,
+        channels=channels,
+        layer=layer if pool.kind == "hub" else None,
     )
 
 

@@ -18,6 +18,7 @@ from chansup.supervisor.pool import Pool
 from chansup.supervisor.process import Process
 from chansup.supervisor.processes import Processes
 from chansup.supervisor.queue_waits import QueueWaits
+from chansup.supervisor.recent_consumption import RecentConsumption
 from chansup.supervisor.rollout import Rollout
 from chansup.supervisor.roster import RosterKeeper
 from chansup.supervisor.slot import Slot
@@ -57,6 +58,7 @@ class Site:
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self.roster = RosterKeeper(self)
         self.queue_waits = QueueWaits()
+        self.recent_consumption = RecentConsumption()
         self._environ = environ
         self._on_fatal = on_fatal
         self._last_number = generation.number

@@ -8,6 +8,11 @@ from typing import Literal
 
 import msgspec
 
+from chansup.protocol.channel_report import ChannelCounts
+from chansup.protocol.hub_report import HubReport
+
+MOST_CHANNELS = 10  # of a pool that people are shown
+
 
 class DrainingStatus(msgspec.Struct, frozen=True):
     """A process that was replaced and finishes what it holds."""
@@ -58,16 +63,96 @@ class QueueStatus(msgspec.Struct, frozen=True):
         return f"{words}; of {self.waited} in the last minute, 95 % waited {limit}"
 
 
+class ChannelStatus(msgspec.Struct, frozen=True):
+    """A channel and the pool of channel workers that consumes it."""
+
+    name: str
+    waiting: int | None  # now; None: the layer does not tell, or nobody has looked
+    oldest: float | None  # seconds that the first of them waits already
+    in_flight: int  # now
+    handled: int  # in the last minute, those that failed included
+    failed: int  # in the last minute: the consumer raised
+    at_most: float | None  # seconds that 95 % of those of the last minute waited; None: unknown
+
+    def in_words(self) -> str:
+        """Return it for people."""
+        words = []
+        if self.waiting is not None:
+            words.append(f"{self.waiting} waiting")
+            if self.waiting and self.oldest is not None:
+                words[-1] += f", the oldest for {time_in_words(self.oldest)}"
+        words.append(f"{self.in_flight} in hand")
+        if self.handled:
+            recent = f"{self.handled} done in the last minute"
+            if self.failed:
+                recent += f", {self.failed} of them failed"
+            if self.at_most is not None:
+                recent += f", 95 % waited at most {time_in_words(self.at_most)}"
+            words.append(recent)
+        return "; ".join(words)
+
+
+def busiest(channels: list[ChannelStatus]) -> tuple[list[ChannelStatus], int]:
+    """Return the channels of a pool that are worth a line, and how many others there are."""
+    if len(channels) <= MOST_CHANNELS:
+        return channels, 0
+    by_trouble = sorted(
+        channels, key=lambda one: (one.waiting or 0, one.failed, one.handled), reverse=True
+    )
+    shown = {one.name for one in by_trouble[:MOST_CHANNELS]}
+    return [one for one in channels if one.name in shown], len(channels) - MOST_CHANNELS
+
+
+class LayerStatus(msgspec.Struct, frozen=True):
+    """What the hub holds."""
+
+    messages: int  # that wait
+    oldest: float  # seconds that the first of them waits already
+    memory: int  # bytes
+    memory_limit: int
+    dropped: int  # messages in the last minute that channels had no room for, or that expired
+
+    def in_words(self) -> str:
+        """Return it for people."""
+        words = f"{self.messages} messages waiting"
+        if self.messages:
+            words += f", the oldest for {time_in_words(self.oldest)}"
+        words += f"; {_size(self.memory)} of {_size(self.memory_limit)} used"
+        if self.dropped:
+            words += f"; {self.dropped} refused or expired in the last minute"
+        return words
+
+
+def time_in_words(seconds: float) -> str:
+    """Return a duration in one unit, with two or three digits."""
+    if seconds < 1:
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def _size(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"
+
+
 class PoolStatus(msgspec.Struct, frozen=True):
     """One pool."""
 
     name: str
-    kind: Literal["interface", "workers", "programs"]
+    kind: Literal["interface", "workers", "programs", "hub"]
     command: str  # "uvicorn mysite.asgi:application", or the command line as configured
     desired: int
     ready: int
     slots: list[SlotStatus]
     queue: QueueStatus | None = None  # of app workers
+    channels: list[ChannelStatus] = []  # of channel workers
+    layer: LayerStatus | None = None  # of the hub
 
 
 class TaskStatus(msgspec.Struct, frozen=True):
@@ -151,3 +236,22 @@ class Measurement(msgspec.Struct, frozen=True):
     restarts: dict[str, int]
     last_exit_code: int | None
     cells: list[float]  # protocol.scoreboard: counters summed over all processes the slot ever had
+
+
+class ConsumerPool(msgspec.Struct):
+    """One pool of channel workers. Of its channels: counters since the supervisor started."""
+
+    name: str
+    layer: str  # alias in CHANNEL_LAYERS
+    concurrency: int  # messages at a time, of each process
+    ready: int  # processes
+    desired: int
+    channels: dict[str, ChannelCounts] = {}
+
+
+class Consumption(msgspec.Struct):
+    """All pools of channel workers at one moment, and the hub if there is one."""
+
+    taken: float  # CLOCK_MONOTONIC, in seconds
+    pools: list[ConsumerPool] = []
+    hub: HubReport | None = None  # counters since the supervisor started

@@ -150,6 +150,8 @@ class Supervisor:
         now = asyncio.get_running_loop().time()
         if self.site.queue_waits.is_due(now):
             self.site.queue_waits.sample(report.relayed(self.site), now)
+        if self.site.recent_consumption.is_due(now):
+            self.site.recent_consumption.sample(report.consumption(self.site), now)
         if not self._told_ready and not report.reasons_not_ready(self.site):
             self._told_ready = True
             self._service.ready(report.summary(self.site))

@@ -18,6 +18,7 @@ import msgspec
 from chansup.protocol import scoreboard
 from chansup.supervisor.errors import UnknownTarget
 from chansup.supervisor.status import (
+    Consumption,
     DrainingStatus,
     Event,
     LogLine,
@@ -119,6 +120,7 @@ class FakeCommands:
         self.measured: list[Measurement] = []
         self.ended: dict[str, tuple[int, float]] = {}
         self.relay_rows: dict[str, list[float]] = {}
+        self.consumed = Consumption(0.0)
         self.called: list[tuple[object, ...]] = []
         self.events: list[Event] = deploy()
         self.lines = [
@@ -142,6 +144,9 @@ class FakeCommands:
 
     def relayed(self) -> dict[str, list[float]]:
         return self.relay_rows
+
+    def consumption(self) -> Consumption:
+        return self.consumed
 
     def reload(self) -> AsyncIterator[Event]:
         return self._stream("reload")

@@ -12,10 +12,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from chansup.protocol import relay_board, scoreboard
-from chansup.supervisor import metrics
+from chansup.supervisor import layer_metrics, metrics
 from chansup.supervisor.metrics import CpuClock, Metrics, Reading
 from chansup.supervisor.status import Measurement
 
+from . import consumed
 from .fake import FakeCommands, cells
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
@@ -92,6 +93,7 @@ def fake():
     no_route = [0.0] * relay_board.CELLS
     no_route[relay_board.REJECTED + relay_board.REJECTIONS.index("no_route")] = 8
     one.relay_rows = {"": no_route, "web": relay_row()}
+    one.consumed = consumed.busy()
     one.ended = {"succeeded": (3, 12.5), "failed": (1, 2.0)}
     return one
 
@@ -173,6 +175,61 @@ def test_what_relays_count(fake, accept, parse):
 def test_there_is_nothing_about_relays_outside_relay_mode(fake):
     fake.relay_rows = {}
     assert "chansup_relay" not in page(fake)
+
+
+@pytest.mark.parametrize(("accept", "parse"), [("", parse_plain), (OPENMETRICS, parse_openmetrics)])
+def test_what_the_hub_counts(fake, accept, parse):
+    found = samples(page(fake, accept), parse)
+    for name, expected in {
+        "messages_sent_total": 100, "group_messages_sent_total": 20,
+        "messages_delivered_total": 150, "messages_redelivered_total": 5, "connections": 6,
+        "channels": 40, "groups": 5, "memberships": 38, "parked_channels": 2,
+        "memory_bytes": 1_500_000, "memory_limit_bytes": 268_435_456,
+    }.items():  # fmt: skip
+        assert value(found, f"chansup_layer_{name}") == expected
+    dropped = "chansup_layer_messages_dropped_total"
+    assert value(found, dropped, pattern="*", reason="full") == 7
+    assert value(found, dropped, pattern="thumb*", reason="full") == 2
+    assert value(found, dropped, pattern="*", reason="moved") == 1
+    assert value(found, dropped, pattern="web*", reason="expired") == 0
+    reasons = {dict(labels)["reason"] for name, labels in found if name == dropped}
+    assert reasons == set(layer_metrics.REASONS)
+    assert value(found, "chansup_layer_queue_messages", pattern="*") == 15
+    assert value(found, "chansup_layer_queue_oldest_seconds", pattern="web*") == 0.5
+
+
+@pytest.mark.parametrize(("accept", "parse"), [("", parse_plain), (OPENMETRICS, parse_openmetrics)])
+def test_what_channel_workers_count(fake, accept, parse):
+    found = samples(page(fake, accept), parse)
+    one = {"pool": "media", "channel": "resize"}
+    for result, expected in {
+        "handled": 90, "failed": 4, "returned": 2, "lost": 1, "dead": 3,
+    }.items():  # fmt: skip
+        name = "chansup_channel_messages_total"
+        assert value(found, name, **one, result=result) == expected
+        assert value(found, name, pool="media", channel="idle", result=result) == 0
+    assert value(found, "chansup_channel_redelivered_total", **one) == 5
+    assert value(found, "chansup_channel_listener_failures_total", **one) == 6
+    assert value(found, "chansup_channel_depth", **one) == 12
+    assert value(found, "chansup_channel_oldest_seconds", **one) == 3.4
+    assert value(found, "chansup_channel_in_flight", **one) == 2
+    wait, handling = "chansup_channel_wait_seconds", "chansup_channel_handling_seconds"
+    assert value(found, f"{wait}_bucket", **one, le="0.0025") == 0
+    assert value(found, f"{wait}_bucket", **one, le="0.005") == 50
+    assert value(found, f"{wait}_bucket", **one, le="5.0") == 50
+    assert value(found, f"{wait}_bucket", **one, le="10.0") == 94
+    assert value(found, f"{wait}_sum", **one) == pytest.approx(50 * 0.004 + 44 * 7)
+    assert value(found, f"{handling}_bucket", **one, le="1800.0") == 90
+    assert value(found, f"{handling}_bucket", **one, le="+Inf") == 94
+    assert value(found, f"{handling}_count", **one) == 94
+    # What the layer does not tell, or nobody has looked at, has no rows.
+    idle = {key for key in found if ("channel", "idle") in key[1]}
+    assert not [name for name, _ in idle if "wait" in name or "depth" in name or "oldest" in name]
+
+
+def test_there_is_nothing_about_channels_where_there_are_none(fake):
+    fake.consumed = consumed.consumption(1.0)
+    assert not re.search("chansup_(channel|layer)_", page(fake))
 
 
 def test_rows_do_not_depend_on_which_processes_came_and_went(fake):

@@ -9,8 +9,10 @@ from typing import Any
 from chansup.config import load
 from chansup.protocol import roster
 from chansup.protocol.roster import Roster
+from chansup.supervisor.consumption import ConsumptionCounts
 from chansup.supervisor.courier import Courier
 from chansup.supervisor.generation import Generation, PoolSpecification, build
+from chansup.supervisor.hub_counts import HubCounts
 from chansup.supervisor.process import Exit, Process
 from chansup.supervisor.relay_counts import RelayCounts
 from chansup.supervisor.site import Site
@@ -95,6 +97,8 @@ class PretendProcesses:
     def __init__(self) -> None:
         self.born: list[PretendProcess] = []
         self.relay_counts = RelayCounts()
+        self.consumption_counts = ConsumptionCounts()
+        self.hub_counts = HubCounts()
         self.boots: Callable[[PretendProcess], bool | None] = lambda process: True
 
     def alive(self) -> list[PretendProcess]:

@@ -1,0 +1,1 @@
+"""`chansup latency`: what messages wait and take, measured live, and whether workers keep up."""

@@ -1,0 +1,53 @@
+"""Looking twice, some seconds apart."""
+
+import time
+from collections.abc import Callable
+
+from chansup.client import Client
+from chansup.errors import ChansupError, ExitCode
+from chansup.latency.comparison import Latency, compare
+from chansup.supervisor.status import Consumption
+
+STEP = 0.1  # seconds between two signs of progress
+LEAST = 0.5  # seconds: what is interrupted sooner has nothing to show
+
+
+class NothingToMeasure(ChansupError):
+    """There are no channel workers, or none of that channel."""
+
+    exit_code = ExitCode.USAGE
+
+
+def measure(
+    client: Client,
+    seconds: float,
+    channel: str | None = None,
+    progress: Callable[[float], None] = lambda passed: None,
+) -> Latency:
+    """Return what happened in the next `seconds`; in fewer, if the user interrupts.
+
+    Raises NothingToMeasure, or KeyboardInterrupt when it has hardly begun.
+    """
+    before = client.consumption()
+    _check(before, channel)
+    begun = time.monotonic()
+    try:
+        while (passed := time.monotonic() - begun) < seconds:
+            progress(passed)
+            time.sleep(min(STEP, seconds - passed))
+    except KeyboardInterrupt:
+        if time.monotonic() - begun < LEAST:
+            raise
+    return compare(before, client.consumption(), channel)
+
+
+def _check(consumption: Consumption, channel: str | None) -> None:
+    if not consumption.pools:
+        raise NothingToMeasure(
+            "there are no channel workers in this site: add a table [workers.NAME] with"
+            ' channels = ["…"] to its config'
+        )
+    known = sorted({name for pool in consumption.pools for name in pool.channels})
+    if channel is not None and channel not in known:
+        there_are = f"there are {', '.join(known)}" if known else "none is known yet"
+        raise NothingToMeasure(f"no channel worker consumes {channel!r}; {there_are}")

@@ -1,0 +1,124 @@
+"""What was measured, for people."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from chansup.display import clean, open_console
+from chansup.latency.comparison import ChannelLatency, Latency, Times
+from chansup.supervisor.status import time_in_words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.text import Text
+
+NOTHING = "–"
+_STYLES = {
+    "keeps_up": "green", "falls_behind": "bold red", "not_consumed": "bold red",
+    "idle": "dim", "unclear": "yellow",
+}  # fmt: skip
+_LABEL = 10  # columns
+# The last ones are left out on a narrow terminal.
+_COLUMNS = (
+    ("p50", 8), ("p90", 8), ("p99", 8), ("max", 8), ("done", 8), ("failed", 8), ("in hand", 8),
+    ("waiting", 8), ("oldest", 6),
+)  # fmt: skip
+
+
+def show(latency: Latency) -> None:
+    """Print everything."""
+    target = open_console()
+    lines = list(_lines(latency, target.width))
+    if target.is_terminal:
+        for line in lines:
+            target.print(line)
+        return
+    for line in lines:
+        click.echo(line.plain.rstrip())
+
+
+def _lines(latency: Latency, width: int) -> "list[Text]":
+    from rich.text import Text
+
+    room = (width - _LABEL) // 8
+    shown = len(_COLUMNS) if width >= _LABEL + sum(size for _, size in _COLUMNS) else room
+    titles = "".join(title.rjust(size) for title, size in _COLUMNS[:shown])
+    lines = [Text(" " * _LABEL + titles, "dim")]
+    for row in latency.channels:
+        lines.append(_heading(row))
+        for label, cells in _cells(row):
+            text = "".join(
+                cell.rjust(size) for cell, (_, size) in zip(cells[:shown], _COLUMNS, strict=False)
+            )
+            lines.append(Text(f"  {label}".ljust(_LABEL) + text))
+    lines.append(Text(f"measured for {latency.seconds:.3g} s", "dim"))
+    lines += [Text(f"note: {clean(note)}", "dim") for note in latency.notes]
+    return lines
+
+
+def _heading(row: ChannelLatency) -> "Text":
+    from rich.text import Text
+
+    name = clean(row.channel or NOTHING)
+    of_pool = f" ({clean(row.pool)})" if row.pool != row.channel else ""
+    return Text.assemble((name, "bold"), of_pool, "  ", (clean(row.words), _STYLES[row.verdict]))
+
+
+def _cells(row: ChannelLatency) -> list[tuple[str, list[str]]]:
+    change = "" if not row.depth_change else f"{row.depth_change:+d}"
+    waiting = NOTHING if row.depth is None else str(row.depth)
+    oldest = time_in_words(row.oldest) if row.depth and row.oldest is not None else ""
+    in_hand = f"{row.in_flight} of {row.capacity}"
+    per_second = f"{row.per_second:.1f}/s" if row.per_second < 1000 else f"{row.per_second:.0f}/s"
+    first = [str(row.messages), str(row.failed or ""), in_hand, waiting, oldest]
+    second = [per_second, "", "", change, ""]
+    return [
+        ("wait", [*_times(row.wait), *first]),
+        ("takes", [*_times(row.handling), *second]),
+    ]
+
+
+def _times(times: Times | None) -> list[str]:
+    if times is None:
+        return [NOTHING] * 4
+    return [time_in_words(value) for value in (times.p50, times.p90, times.p99, times.max)]
+
+
+class Countdown:
+    """A bar on a terminal while it measures; nothing in a pipe."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TimeRemainingColumn(),
+                console=open_console(),
+                transient=True,
+            )
+            description = "measuring (Ctrl-C shows what there is)"
+            self._task = self._progress.add_task(description, total=self._seconds)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, passed: float) -> None:
+        """Show how many seconds have passed."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=passed)

@@ -1,0 +1,365 @@
+"""What channel workers and the hub say in their bulletins, added up over all that ever were."""
+
+import itertools
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chansup.config import channels, schema
+from chansup.layer.hub.drops import Drop
+from chansup.layer.policies import DEFAULT
+from chansup.protocol import channel_report, hub_report
+from chansup.protocol.channel_report import ChannelCounts, ChannelReport
+from chansup.protocol.histogram import Histogram
+from chansup.protocol.hub_report import HubReport, Queue
+from chansup.supervisor import layer_metrics
+from chansup.supervisor.bulletins import (
+    MAX_CHANNELS,
+    MAX_PATTERNS,
+    OTHERS,
+    may_consume,
+    read_channels,
+    read_hub,
+)
+from chansup.supervisor.consumption import ConsumptionCounts
+from chansup.supervisor.hub_counts import HubCounts
+from chansup.supervisor.recent_consumption import RecentConsumption
+from chansup.supervisor.status import Consumption
+
+pids = itertools.count(1)
+
+
+class Paper:
+    """A bulletin without memory."""
+
+    def __init__(self, document: bytes | None = None) -> None:
+        self.document = document
+
+    def read(self) -> bytes | None:
+        return self.document
+
+
+class Child:
+    """A process, as far as its counts go."""
+
+    def __init__(self, name: str, kind: str, settings: schema.Pool) -> None:
+        self.pid = next(pids)
+        is_consumed = isinstance(settings, schema.Workers) and channels.are_consumed(settings)
+        self.specification = SimpleNamespace(
+            name=name, kind=kind, settings=settings, consumes=is_consumed
+        )
+        self.bulletin = Paper()
+
+    def says(self, report: ChannelReport | HubReport) -> Any:
+        module = channel_report if isinstance(report, ChannelReport) else hub_report
+        self.bulletin.document = module.encode(report)  # type: ignore[arg-type]
+        return self
+
+
+IMAGES = schema.Workers(channels=["images", "mails"], concurrency=3)
+
+
+def worker(settings: schema.Workers = IMAGES, name: str = "media") -> Any:
+    return Child(name, "workers", settings)
+
+
+def pool(settings: schema.Workers = IMAGES, name: str = "media", ready: int = 2) -> Any:
+    specification = worker(settings, name).specification
+    return SimpleNamespace(name=name, specification=specification, ready=ready, desired=2)
+
+
+def hub() -> Any:
+    return Child("hub", "hub", schema.Pool())
+
+
+def times(*seconds: float) -> Histogram:
+    histogram = Histogram()
+    for one in seconds:
+        histogram.add(one)
+    return histogram
+
+
+def images(**counts: Any) -> ChannelReport:
+    return ChannelReport(3, {"images": ChannelCounts(**counts)})
+
+
+def look(
+    counts: ConsumptionCounts, *living: Any, report: HubReport | None = None
+) -> dict[str, ChannelCounts]:
+    return counts.look([pool()], living, report).pools[0].channels
+
+
+def test_processes_are_added_up() -> None:
+    counts = ConsumptionCounts()
+    first = worker().says(images(handled=5, wait=times(0.1), handling=times(1, 2), in_flight=1))
+    second = worker().says(images(handled=7, failed=2, wait=times(0.2, 9), in_flight=2))
+    found = counts.look([pool()], [first, second], None)
+    one = found.pools[0]
+    assert (one.name, one.concurrency, one.ready, one.desired) == ("media", 3, 2, 2)
+    assert list(one.channels) == ["images", "mails"]  # the latter at zero
+    sums = one.channels["images"]
+    assert (sums.handled, sums.failed, sums.in_flight) == (12, 2, 3)
+    assert sums.wait is not None
+    assert (sums.wait.count, sums.handling.total) == (3, 3.0)
+    assert one.channels["mails"] == ChannelCounts()
+
+
+def test_counters_of_the_gone_stay_and_their_gauges_go() -> None:
+    counts = ConsumptionCounts()
+    first = worker().says(images(handled=5, wait=times(0.1), in_flight=1, depth=4, looked=1.0))
+    second = worker().says(images(handled=7, in_flight=2))
+    counts.keep(first)
+    found = look(counts, second)["images"]
+    assert (found.handled, found.in_flight, found.depth) == (12, 2, None)
+    assert found.lost == 1  # what the first one was killed with
+    counts.keep(second)
+    found = look(counts)["images"]
+    assert (found.handled, found.in_flight, found.lost) == (12, 0, 3)
+    assert look(counts)["images"] == found  # looking changes nothing
+
+
+def test_with_redeliver_nothing_in_hand_is_lost() -> None:
+    settings = schema.Workers(channels=["images"], redeliver=True)
+    counts = ConsumptionCounts()
+    counts.keep(worker(settings).says(images(in_flight=2, handled=1)))
+    found = counts.look([pool(settings)], [], None).pools[0].channels["images"]
+    assert (found.handled, found.lost) == (1, 0)
+
+
+def test_the_newest_look_counts() -> None:
+    counts = ConsumptionCounts()
+    older = worker().says(images(depth=9, oldest=3.0, looked=10.0))
+    newer = worker().says(images(depth=4, oldest=1.0, looked=11.0))
+    for order in ((older, newer), (newer, older)):
+        found = look(counts, *order)["images"]
+        assert (found.depth, found.oldest) == (4, 1.0)
+
+
+def test_the_hub_knows_better_and_when_no_worker_lives_too() -> None:
+    counts = ConsumptionCounts()
+    one = worker().says(images(depth=4, oldest=1.0, looked=11.0))
+    report = HubReport(observed={"images": Queue(1, 6, 2.5), "stranger": Queue(1, 1, 1.0)})
+    for living in ([one], []):
+        found = look(counts, *living, report=report)
+        assert (found["images"].depth, found["images"].oldest) == (6, 2.5)
+        assert set(found) == {"images", "mails"}
+    elsewhere = schema.Workers(channels=["images"], layer="other")
+    seen = counts.look([pool(elsewhere)], [], report).pools[0].channels["images"]
+    assert seen.depth is None
+
+
+def test_only_pools_of_channel_workers_that_are_there_now_are_told_of() -> None:
+    counts = ConsumptionCounts()
+    counts.keep(worker(name="gone").says(images(handled=3)))
+    web = pool(schema.Workers(serves=["http"]), "web")
+    command = pool(schema.Workers(command="sleep 1"), "sleep")
+    assert [one.name for one in counts.look([web, command, pool()], [], None).pools] == ["media"]
+    # A channel that the pool does not name any more has no row.
+    now = schema.Workers(channels=["mails"])
+    counts.keep(worker().says(images(handled=3)))
+    assert list(counts.look([pool(now)], [], None).pools[0].channels) == ["mails"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "channel", "may"),
+    [
+        ({"channels": ["a"]}, "a", True),
+        ({"channels": ["a"]}, "b", False),
+        ({"only_channels": ["a*"]}, "ab", True),
+        ({"only_channels": ["a*"]}, "b", False),
+        ({"only_channels": ["a*"], "exclude_channels": ["ab"]}, "ab", False),
+        ({"exclude_channels": ["ab"]}, "b", True),
+        ({"exclude_channels": ["ab"]}, "specific.1!x", False),
+        ({"exclude_channels": ["ab"]}, "a\nb", False),
+        ({"exclude_channels": ["ab"]}, "x" * 101, False),
+    ],
+)
+def test_channels_are_those_of_the_pool(settings: Any, channel: str, may: bool) -> None:
+    table = schema.Workers(**settings)
+    assert may_consume(table, channel) is may
+    report = ChannelReport(1, {channel: ChannelCounts(handled=1)})
+    found = read_channels(Paper(channel_report.encode(report)), table)
+    assert found is not None
+    assert (channel in found.channels) is may
+
+
+def test_the_number_of_channels_is_bounded() -> None:
+    settings = schema.Workers(only_channels=["*"])
+    counts = ConsumptionCounts()
+    for prefix in ("a", "b"):
+        channels = {f"{prefix}{n}": ChannelCounts(handled=1) for n in range(2 * MAX_CHANNELS)}
+        counts.keep(worker(settings).says(ChannelReport(1, channels)))
+    living = worker(settings).says(ChannelReport(1, {"c": ChannelCounts(handled=1)}))
+    assert len(counts.look([pool(settings)], [living], None).pools[0].channels) == MAX_CHANNELS
+
+
+BROKEN = [
+    b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000,
+    b'{"channels": {"images": {"handled": -1}}}',
+    b'{"channels": {"images": {"handled": 1.5}}}',
+    b'{"channels": {"images": {"handled": 99999999999999999999}}}',
+    b'{"channels": {"images": {"oldest": -1}}}',
+    b'{"channels": {"images": {"oldest": 1e999}}}',
+    b'{"channels": {"images": {"handling": {"counts": {"99999": 1}}}}}',
+    b'{"channels": {"images": {"handling": {"counts": {"1": -1}}}}}',
+    b'{"channels": {"images": {"wait": {"total": -1}}}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", BROKEN, ids=lambda one: one[:50].decode("latin-1"))
+def test_what_is_broken_counts_as_what_was_said_before(document: bytes) -> None:
+    counts = ConsumptionCounts()
+    one = worker()
+    one.bulletin.document = document
+    assert look(counts, one)["images"] == ChannelCounts()
+    one.says(images(handled=5))
+    assert look(counts, one)["images"].handled == 5
+    one.bulletin.document = document
+    assert look(counts, one)["images"].handled == 5
+    counts.keep(one)
+    assert look(counts)["images"].handled == 5
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from([*ChannelCounts.__struct_fields__, *HubReport.__struct_fields__,
+                         "counts", "total", "images", "1", "messages"]), inner, max_size=5),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_document_is_an_exception(document: bytes) -> None:
+    counts, hubs = ConsumptionCounts(), HubCounts()
+    one, other = worker(schema.Workers(exclude_channels=["none"])), hub()
+    one.bulletin.document = other.bulletin.document = document
+    report = hubs.look([other])
+    look(counts, one, report=report)
+    counts.keep(one)
+    hubs.keep(other)
+
+
+# The hub
+
+
+def test_a_crash_of_the_hub_lets_no_counter_fall() -> None:
+    counts = HubCounts()
+    assert counts.look([]) is None
+    first = hub().says(HubReport(messages_sent=10, epoch="a", connections=4, memory=7,
+                                 dropped={"full": {"*": 3}}))  # fmt: skip
+    assert counts.look([first]).messages_sent == 10  # type: ignore[union-attr]
+    first.says(HubReport(messages_sent=12, epoch="a", connections=4, dropped={"full": {"*": 4}}))
+    counts.keep(first)
+    between = counts.look([])
+    assert between is not None
+    assert (between.messages_sent, between.connections, between.memory) == (12, 0, 0)
+    second = hub().says(HubReport(messages_sent=1, epoch="b", connections=2,
+                                  dropped={"full": {"*": 1}, "expired": {"a*": 2}}))  # fmt: skip
+    after = counts.look([second])
+    assert after is not None
+    assert (after.messages_sent, after.connections) == (13, 2)
+    assert after.dropped == {"full": {"*": 5}, "expired": {"a*": 2}}
+
+
+def test_a_planned_replacement_goes_on_counting() -> None:
+    counts = HubCounts()
+    old = hub().says(HubReport(messages_sent=10, epoch="a", connections=4))
+    new = hub()
+    assert counts.look([old, new]).messages_sent == 10  # type: ignore[union-attr]
+    new.says(HubReport(messages_sent=11, epoch="a", connections=5))
+    for living in ([old, new], [new]):
+        seen = counts.look(living)
+        assert seen is not None
+        assert (seen.messages_sent, seen.connections) == (11, 5)
+    counts.keep(old)
+    assert counts.look([new]).messages_sent == 11  # type: ignore[union-attr]
+
+
+def test_many_crashes_are_remembered_in_sum() -> None:
+    counts = HubCounts()
+    for number in range(50):
+        one = hub().says(HubReport(messages_sent=2, epoch=f"{number}", dropped={"full": {"a": 1}}))
+        counts.look([one])
+        counts.keep(one)
+    seen = counts.look([])
+    assert seen is not None
+    assert (seen.messages_sent, seen.dropped) == (100, {"full": {"a": 50}})
+    assert len(counts._epochs) < 20
+
+
+def test_the_number_of_patterns_is_bounded() -> None:
+    many = {f"p{n:04}": 1 for n in range(500)}
+    report = HubReport(dropped={"full": many}, pending={name: Queue(1, 2, 3.0) for name in many})
+    seen = read_hub(Paper(hub_report.encode(report)))
+    assert seen is not None
+    assert len(seen.dropped["full"]) == len(seen.pending) == MAX_PATTERNS + 1
+    assert sum(seen.dropped["full"].values()) == 500
+    assert seen.pending[OTHERS].messages == 2 * (500 - MAX_PATTERNS)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"{", b'{"connections": -1}', b'{"pending": {"*": {"oldest": -2}}}',
+     b'{"dropped": {"full": {"*": -1}}}', json.dumps({"epoch": "x" * 1000}).encode()],
+)  # fmt: skip
+def test_a_broken_report_of_the_hub_counts_as_none(document: bytes) -> None:
+    assert read_hub(Paper(document)) is None
+
+
+def test_reasons_and_the_default_pattern_are_those_of_the_hub() -> None:
+    assert set(layer_metrics.REASONS) == {
+        value for name, value in vars(Drop).items() if name.isupper()
+    }
+    assert layer_metrics.DEFAULT_PATTERN == DEFAULT
+
+
+# The last minute
+
+
+def at(**counts: Any) -> Consumption:
+    totals = ConsumptionCounts()
+    return totals.look([pool()], [worker().says(images(**counts))], None)
+
+
+def test_only_the_last_minute_counts() -> None:
+    recent = RecentConsumption()
+    assert recent.is_due(0.0)
+    recent.sample(at(), 0.0)
+    assert not recent.is_due(4.9)
+    assert recent.is_due(5.0)
+    slow = at(handled=8, failed=2, wait=times(*[20.0] * 10), in_flight=1, depth=3, oldest=4.2)
+    status = recent.channels(slow)["media"][0]
+    assert (status.handled, status.failed, status.in_flight, status.waiting) == (10, 2, 1, 3)
+    assert status.in_words() == (
+        "3 waiting, the oldest for 4.2 s; 1 in hand; 10 done in the last minute, 2 of them failed,"
+        " 95 % waited at most 20 s"
+    )
+    recent.sample(slow, 30.0)
+    recent.sample(slow, 61.0)
+    status = recent.channels(slow)["media"][0]
+    assert (status.handled, status.failed, status.at_most) == (0, 0, None)
+    assert status.in_words() == "3 waiting, the oldest for 4.2 s; 1 in hand"
+    assert recent.channels(at())["media"][0].in_words() == "0 in hand"
+
+
+def test_the_last_minute_of_the_hub() -> None:
+    recent = RecentConsumption()
+    assert recent.layer(Consumption(0.0)) is None
+    before = HubReport(dropped={"full": {"*": 3}, "gone": {"*": 5}})
+    recent.sample(Consumption(0.0, [], before), 0.0)
+    now = HubReport(
+        dropped={"full": {"*": 4}, "gone": {"*": 50}, "expired": {"a": 1}},
+        pending={"*": Queue(2, 7, 0.25), "a": Queue(1, 3, 2.0)},
+        memory=3_000_000, memory_limit=256 * 2**20,
+    )  # fmt: skip
+    status = recent.layer(Consumption(60.0, [], now))
+    assert status is not None
+    assert status.in_words() == (
+        "10 messages waiting, the oldest for 2.0 s; 2.86 MiB of 256 MiB used; 2 refused or"
+        " expired in the last minute"
+    )
