@@ -6,7 +6,8 @@ from chansup.config.keys import Key
 from chansup.config.schema import Config, Interface, Program, Task, Workers
 
 GROUPS = ("workers", "programs", "tasks")  # names that stand for every pool of their table
-RESERVED = ("interface", *GROUPS, "hub", "supervisor")
+HUB = "hub"  # the pool of the hub of chansup's own channel layer
+RESERVED = ("interface", *GROUPS, HUB, "supervisor")
 
 
 class Entry(msgspec.Struct, frozen=True):

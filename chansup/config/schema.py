@@ -149,6 +149,19 @@ class ChannelLayer(Table, frozen=True, kw_only=True):
     user: str | None = None  # of the hub; needs a supervisor that runs as root
 
 
+class LocalOptions(Table, frozen=True, kw_only=True):
+    """``[channel_layer.options]`` of chansup's own layer."""
+
+    capacity: Annotated[int, Meta(ge=1)] = 100  # messages that may wait in a channel
+    channel_capacity: dict[str, Annotated[int, Meta(ge=1)]] = {}  # the same, by globs of names
+    expiry: PositiveSeconds = 60.0  # that a message waits at most
+    group_expiry: PositiveSeconds = 86400.0  # of a membership that nobody renews
+    serializer: str | None = None  # "package.module.Class"
+    serializer_format: str = "msgpack"
+    symmetric_encryption_keys: list[str] = []
+    timeout: PositiveSeconds = 5.0  # that a request waits while no hub answers
+
+
 class Rollout(Table, frozen=True, kw_only=True):
     """``[rollout]``: how code is replaced and how everything stops."""
 

@@ -9,10 +9,12 @@ import math
 from functools import cache
 
 import msgspec.inspect as types
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from chansup.config.interpolation import Interpolated, Unresolved
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
-from chansup.config.schema import Config, Table
+from chansup.config.schema import Config, LocalOptions, Table
 
 _BAD = object()  # stands for a value that is left out, because it was wrong
 _MAX_INTEGER = 2**63 - 1
@@ -52,7 +54,20 @@ def build(document: dict[str, object], findings: list[Finding]) -> Config:
     """
     config = _table(_type_of(Config), document, (), findings)
     assert isinstance(config, Config)
-    return config
+    return _with_options(config, document, findings)
+
+
+def _with_options(config: Config, document: dict[str, object], findings: list[Finding]) -> Config:
+    """Look at the options of chansup's own channel layer, which are known."""
+    layer = config.channel_layer
+    table = document.get("channel_layer")
+    options = table.get("options") if isinstance(table, dict) else None
+    if layer.backend != "local" or not isinstance(options, dict):
+        return config
+    key = ("channel_layer", "options")
+    checked = _table(_type_of(LocalOptions), options, key, findings)
+    known = {name: value for name, value in to_builtins(checked).items() if name in options}
+    return replace(config, channel_layer=replace(layer, options=known))
 
 
 def fields(table: type[Table]) -> dict[str, types.Field]:
@@ -353,6 +368,8 @@ def _unknown(name: str, known: list[str], table: Key) -> str:
         hints.append(f"{quoted(name)} belongs in {' or '.join(homes)}")
     elif name in _homes() and table:
         hints.append(f"{quoted(name)} is a table of its own: [{name}]")
+    if not hints and table == ("channel_layer",):
+        hints.append("the layer's own options belong in [channel_layer.options]")
     if not hints and table == ("interface",):
         hints.append("the server's own options belong in [interface.options]")
     if not hints:

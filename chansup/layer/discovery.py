@@ -6,7 +6,6 @@ cron job, look into the config file: CHANSUP_CONFIG, else chansup.toml in the wo
 above. The hub listens in the runtime directory of that file's supervisor.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -16,23 +15,17 @@ from typing import Any
 import msgspec
 import tomli
 
+from chansup.config import runtime_places
 from chansup.config.interpolation import interpolate
 from chansup.config.text import UnreadableFileError, read
 from chansup.layer.errors import LayerConfigError, NoHub
+from chansup.protocol import channel_layer
+from chansup.protocol.channel_layer import SOCKET, VARIABLE
+from chansup.protocol.channel_layer import Place as Place
 
-VARIABLE = "CHANSUP_CHANNEL_LAYER"
 CONFIG_VARIABLE = "CHANSUP_CONFIG"
 CONFIG_FILE = "chansup.toml"
-SOCKET = "hub.sock"
 TABLE = "channel_layer"
-
-
-class Place(msgspec.Struct, forbid_unknown_fields=True):
-    """What CHANSUP_CHANNEL_LAYER holds."""
-
-    backend: str | list[Any] = "local"
-    address: str | None = None  # of the hub's socket
-    options: dict[str, Any] = {}
 
 
 def find(environ: Mapping[str, str] = os.environ) -> Place:
@@ -40,7 +33,7 @@ def find(environ: Mapping[str, str] = os.environ) -> Place:
     text = environ.get(VARIABLE)
     if text:
         try:
-            return msgspec.json.decode(text, type=Place)
+            return channel_layer.decode(text)
         except msgspec.MsgspecError as error:
             raise LayerConfigError(
                 f"{VARIABLE}: {error}. Expected something like "
@@ -51,10 +44,12 @@ def find(environ: Mapping[str, str] = os.environ) -> Place:
     table = _filled_in(document.get(TABLE, {}), environ, config)
     if not isinstance(table, dict):
         raise LayerConfigError(f"{config}: [{TABLE}] is no table")
-    options = dict(table)
-    backend = options.pop("backend", "local")
+    backend = table.get("backend", "local")
     if not isinstance(backend, str | list):
         raise LayerConfigError(f"{config}: [{TABLE}] backend is neither a string nor a list")
+    options = table.get("options", {})
+    if not isinstance(options, dict):
+        raise LayerConfigError(f"{config}: [{TABLE}] options is no table")
     address = None
     if backend == "local":
         supervisor = _filled_in(document.get("supervisor", {}), environ, config)
@@ -113,47 +108,16 @@ def _filled_in(value: Any, environ: Mapping[str, str], config: Path) -> Any:
 
 
 def _hub(config: Path, configured: str | None, environ: Mapping[str, str]) -> str:
-    paths = [directory / SOCKET for directory in runtime_directories(config, configured, environ)]
+    directories = runtime_places.directories(config, configured, environ)
+    if not configured:  # whoever asks: a supervisor of root has let its users pass
+        directories.append(runtime_places.of_root(config))
+    paths = [directory / SOCKET for directory in directories]
     found = next((path for path in paths if _is_socket(path)), None)
     if found is None:
         raise NoHub(
             f"no channel layer hub runs for {config}. Start the site with `chansup -c {config} run`"
         )
     return str(found)
-
-
-def runtime_directories(
-    config: Path, configured: str | None, environ: Mapping[str, str]
-) -> list[Path]:
-    """Return where the supervisor of a config file may have its sockets, the usual place first.
-
-    The supervisor has the same rules: a test holds the two together.
-    """
-    real = Path(os.path.realpath(config))
-    if configured:
-        return [Path(os.path.abspath(real.parent / configured))]
-    name = hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
-    user = os.geteuid()
-    fallback = Path(f"/tmp/chansup-{user}/{name}")  # noqa: S108 - the peer's user id is checked
-    if user == 0:
-        return [Path("/run/chansup") / name, fallback]
-    session = environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(session)] if _is_usable(session) else []
-    usual = Path(f"/run/user/{user}")
-    return [*(place / "chansup" / name for place in places), fallback, usual / "chansup" / name]
-
-
-def _is_usable(directory: str) -> bool:
-    try:
-        status = os.stat(directory)
-    except OSError:
-        return False
-    return (
-        os.path.isabs(directory)
-        and stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and os.access(directory, os.W_OK | os.X_OK)
-    )
 
 
 def _is_socket(path: Path) -> bool:

@@ -10,14 +10,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from chansup.config import channels, commands, order, relay, schema
+from chansup.config import channels, commands, hub, order, relay, schema, size
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
+from chansup.config.pools import HUB
+from chansup.protocol.channel_layer import Place
 from chansup.supervisor import installed
 from chansup.supervisor.spawn import Command, most_descriptors
 
-Kind = Literal["interface", "workers", "programs"]
-KINDS: tuple[Kind, ...] = ("programs", "workers", "interface")  # the order of start and of rollouts
+Kind = Literal["interface", "workers", "programs", "hub"]
+# The order of start and of rollouts
+KINDS: tuple[Kind, ...] = ("hub", "programs", "workers", "interface")
 
 # What a service manager told the supervisor is not meant for its children.
 NOT_INHERITED = frozenset(
@@ -57,7 +60,9 @@ class PoolSpecification:
     binds: tuple[str, ...] = ()
     launcher: bool = False  # runs chansup.launch: has a scoreboard, beats, dumps stacks
     relays: bool = False  # an interface in relay mode: it runs none of the app's code
-    identity: tuple[object, ...] = ()  # of what relays: everything else that its processes go by
+    identity: tuple[object, ...] = ()  # of chansup's own: everything else that processes go by
+    runs_as: int | None = None  # user id of the hub
+    users: frozenset[int] = frozenset()  # who may connect to it, itself included
 
     @cached_property
     def count(self) -> int:
@@ -77,7 +82,12 @@ class PoolSpecification:
     @property
     def reports(self) -> bool:
         """Whether its processes write a bulletin."""
-        return self.consumes
+        return self.consumes or self.takes_over
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether a successor gets what its predecessor holds, which ends by itself then."""
+        return self.kind == "hub"
 
     @property
     def stays(self) -> bool:
@@ -89,7 +99,8 @@ class PoolSpecification:
 
         For a program: the tables of both say the same, but for the number of processes. Where the
         app lies and what its environment is do not count: a program that is kept belongs to no
-        release. For what relays: the same code of chansup and of the server, told the same.
+        release. For what relays, and the hub: the same code of chansup and of the server, told the
+        same.
         """
         if self.relays != other.relays:
             return False
@@ -115,6 +126,20 @@ class Generation:
     loaded: Loaded = field(repr=False)
     pools: dict[str, PoolSpecification] = field(repr=False)
     tasks: dict[str, TaskSpecification] = field(repr=False)
+    hub: PoolSpecification | None = field(repr=False, default=None)  # in `pools` once it is needed
+
+    def with_hub(self) -> None:
+        """Have the hub among the pools from now on: somebody needs it."""
+        if self.hub is not None and HUB not in self.pools:
+            others = dict(self.pools)
+            self.pools.clear()
+            self.pools.update({HUB: self.hub, **others})
+
+    def layer(self, address: str) -> Place:
+        """Return where its channel layer is, if the hub's socket is at `address`."""
+        table = self.config.channel_layer
+        local = self.hub is not None
+        return Place(table.backend, address if local else None, table.options)
 
     @property
     def config(self) -> schema.Config:
@@ -150,12 +175,16 @@ def build(number: int, loaded: Loaded, environ: Mapping[str, str]) -> Generation
         pools["interface"] = builder.interface(config.interface)
     tasks = {name: builder.task(name, task) for name, task in config.tasks.items()}
     in_order = order.start_order(config)
-    return Generation(
+    generation = Generation(
         number,
         loaded,
         {name: pools[name] for name in _by_kind(in_order, pools)},
         {name: tasks[name] for name in in_order if name in tasks},
+        builder.hub() if hub.is_local(config) else None,
     )
+    if hub.starts_at_once(config, loaded.document):
+        generation.with_hub()
+    return generation
 
 
 def _by_kind(in_order: list[str], pools: dict[str, PoolSpecification]) -> list[str]:
@@ -317,6 +346,34 @@ class _Builder:
         )
         return replace(specification, relays=True, identity=identity)
 
+    def hub(self) -> PoolSpecification:
+        """Return the hub of chansup's own channel layer: nothing in it is of the app."""
+        table = self.config.channel_layer
+        owner = hub.owner(self.config)
+        own = hub.user_ids(owner)
+        others = sorted(hub.users(self.config) - own - {0})
+        words = [sys.executable, "-m", "chansup.layer.hub", "--descriptor", "3"]
+        words += ["--memory", str(size.parse(table.memory))]
+        words += ["--connections", str(table.connections)]
+        words += [word for user in others for word in ("--user", str(user))]
+        settings = schema.Pool(user=owner.user, group=owner.group)
+        command = replace(
+            self._command(settings, words, HUB),
+            environment=self.inherited,
+            directory="/",  # every user can be there
+            limits={"nofile": most_descriptors()},
+        )
+        specification = self._pool(
+            HUB, "hub", settings, command, label="channel layer", ready="notify", on_reload="keep"
+        )
+        identity = (installed.fingerprint(), tuple(words), specification.liveness_timeout)
+        return replace(
+            specification,
+            identity=identity,
+            runs_as=min(own, default=None),
+            users=frozenset((*own, *others)),
+        )
+
     def task(self, name: str, task: schema.Task) -> TaskSpecification:
         label = self._written("tasks", name)
         program = self._pool(
@@ -361,7 +418,7 @@ class _Builder:
             label=label,
             command=command,
             settings=settings,
-            after=frozenset(self.needs[name]),
+            after=frozenset(self.needs.get(name, ())),
             ready=ready,
             start_timeout=settings.start_timeout or rollout.start_timeout,
             stop_timeout=settings.stop_timeout or rollout.stop_timeout,

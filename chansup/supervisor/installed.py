@@ -1,4 +1,4 @@
-"""The code that an interface process of relay mode would run if it started now."""
+"""The code that a process of chansup's own would run if it started now."""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import chansup
 
 
-def fingerprint(server: str) -> tuple[object, ...]:
+def fingerprint(server: str | None = None) -> tuple[object, ...]:
     """Return what changes when chansup, or the distribution of `server`, was installed anew."""
     directory = _package()
     files = []
@@ -21,7 +21,7 @@ def fingerprint(server: str) -> tuple[object, ...]:
                 with suppress(OSError):  # it is being replaced just now
                     status = os.stat(path)
                     files.append((path, status.st_size, status.st_mtime_ns))
-    return (*sorted(files), _version(server))
+    return (*sorted(files), _version(server) if server is not None else None)
 
 
 def _package() -> str:

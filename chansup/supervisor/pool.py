@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """The slots of one ``[interface]``, ``[workers.NAME]`` or ``[programs.NAME]``."""
+    """The slots of one ``[interface]``, ``[workers.NAME]`` or ``[programs.NAME]``, or the hub."""
 
     def __init__(self, site: "Site", specification: PoolSpecification) -> None:
         self.site = site
@@ -66,6 +66,9 @@ class Pool:
 
     def inheritance(self, slot: Slot, specification: PoolSpecification) -> list[Inheritance]:
         """Return the listening sockets for a process of `slot`."""
+        if self.kind == "hub":
+            hub = self.site.hub
+            return [Inheritance(hub.fileno(), hub.address, steered=False)]
         return [
             Inheritance(sock.fileno(), str(one.address), one.steered)
             for bind in specification.binds

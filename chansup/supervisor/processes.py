@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from chansup.config import channels, relay, schema
-from chansup.protocol import launch
+from chansup.protocol import channel_layer, launch
 from chansup.protocol.notify import SOCKET_VARIABLE
 from chansup.supervisor import guard
 from chansup.supervisor.consumption import ConsumptionCounts
@@ -31,13 +31,21 @@ class Processes:
     """Every process that runs, by pid."""
 
     def __init__(
-        self, log: LogWriter, run: str, guard: Guard, notify: NotifySocket, sockets: WorkerSockets
+        self,
+        log: LogWriter,
+        run: str,
+        guard: Guard,
+        notify: NotifySocket,
+        sockets: WorkerSockets,
+        hub: str,
     ) -> None:
+        """Make the place for them. `hub` is where the hub listens, if there is one."""
         self._log = log
         self._run = run
         self._guard = guard
         self._notify = notify
         self._sockets = sockets
+        self._hub = hub
         self._by_pid: dict[int, Process] = {}
         self.relay_counts = RelayCounts()  # of all interface processes that ever were
         self.consumption_counts = ConsumptionCounts()  # of all channel workers that ever were
@@ -90,12 +98,19 @@ class Processes:
         recent: RecentLines,
         on_exit: Callable[[Process], None],
         on_leave: Callable[[Process], None] = lambda process: None,
+        *,
+        takes_over: bool = False,
     ) -> Process:
-        """Start one process of `specification` for `slot`. Raises SpawnError."""
+        """Start one process of `specification` for `slot`. Raises SpawnError.
+
+        `takes_over`: from the hub that listens there now.
+        """
         users = self._users_of_the_interface(generation)
         with Equipment(specification, listeners, self._sockets, users) as equipment:
             command = self._command(slot, number, specification, generation, equipment, users)
             inherited = [inheritance.descriptor for inheritance in equipment.listeners]
+            if specification.kind == "hub":
+                command = self._of_the_hub(command, equipment, takes_over)
             child = spawn(command, inherited, equipment.others)
         self._guard.watch(child.pid)
         reader = LineReader(
@@ -151,11 +166,17 @@ class Processes:
             "CHANSUP_POOL": specification.name,
             "CHANSUP_SLOT": slot,
             "CHANSUP_GENERATION": str(generation.number),
+            channel_layer.VARIABLE: channel_layer.encode(generation.layer(self._hub)),
         }
         if specification.launcher:
             document = _launch(number, specification, generation, equipment, users)
             environment[launch.VARIABLE] = launch.encode(document)
         return _for_slot(specification.command, environment, slot, specification.launcher)
+
+    def _of_the_hub(self, command: Command, equipment: Equipment, takes_over: bool) -> Command:
+        report = str(equipment.place_of_other(0))
+        more = ("--socket", self._hub, "--report", report)
+        return replace(command, argv=(*command.argv, *more, *(["--takeover"] * takes_over)))
 
     def _print(self, slot: str, pid: int, lines: list[str], recent: RecentLines) -> None:
         now = time.time()

@@ -118,6 +118,7 @@ class Rollout:
             slots = self.site.desired_in(self.generation.pools["interface"])
             opened = await self.site.addresses.open(interface, self._binds(), slots)
         try:
+            self.site.open_hub(self.generation)
             for name, task in self.generation.tasks.items():
                 await self._add_what_is_missing(task.program.after)
                 self._progress(f"task {name} runs", step="task")
@@ -173,6 +174,7 @@ class Rollout:
                 if (
                     new.stays
                     and process is not None
+                    and slot.successor is None
                     and new.runs_the_same_as(process.specification)
                 ):
                     slot.adopt(self.generation)
@@ -278,6 +280,7 @@ class Rollout:
             self._progress(f"{name}: stopping, the config has it no more", step="retiring")
             await self.site.remove_pool(name)
         self.site.addresses.close_all_but(self._binds())
+        self.site.close_hub(self.generation)
 
     # Going back
 
@@ -311,9 +314,10 @@ class Rollout:
                     continue
                 process = slot.current
                 kept = former.stays and process is not None
+                own = former.relays or former.takes_over  # chansup's code, which is always there
                 if kept and process and former.runs_the_same_as(process.specification):
                     slot.adopt(self._former)
-                elif former.relays or self._former.can_start_beside(slot.generation):
+                elif own or self._former.can_start_beside(slot.generation):
                     message = f"{slot.name}: back to generation {self._former.number}"
                     self._progress(message, slot=slot, step="back")
                     with suppress(SlotRemoved):
@@ -350,6 +354,8 @@ class Rollout:
         return pool.specification.serves and relayed
 
     async def _undo_settings(self) -> None:
+        self.site.open_hub(self._former)
+        self.site.close_hub(self._former)
         await self.site.apply(self._former)
 
     def _where_that_leaves(self) -> str:

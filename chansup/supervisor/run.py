@@ -14,6 +14,7 @@ from chansup.protocol.launch import STACK_DUMP_SIGNAL
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.generation import build
 from chansup.supervisor.guard import Guard, new_run_id
+from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import LogWriter
 from chansup.supervisor.notify import NotifySocket
 from chansup.supervisor.processes import Processes
@@ -62,9 +63,11 @@ async def _supervise(
     run = new_run_id()
     notify = NotifySocket()
     guard = Guard(run)
-    sockets = WorkerSockets(runtime.path, runtime.let_pass, partial(log.say, level="warning"))
+    warn = partial(log.say, level="warning")
+    sockets = WorkerSockets(runtime.path, runtime.let_pass, warn)
     sockets.clear()
-    processes = Processes(log, run, guard, notify, sockets)
+    hub = HubSocket(runtime.path, runtime.let_pass, warn)
+    processes = Processes(log, run, guard, notify, sockets, hub.address)
     reaper = Reaper(
         known=lambda pid: processes.knows(pid) or pid == guard.pid,
         on_known=processes.reap,
@@ -81,6 +84,7 @@ async def _supervise(
         environ,
         processes,
         Addresses(loaded.path.parent, inherited),
+        hub,
         log,
         fail,
     )

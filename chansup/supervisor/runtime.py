@@ -1,25 +1,20 @@
 """The directory of the control socket, and the lock that keeps a second supervisor out.
 
-The supervisor and the CLI find it from the path of the config file alone:
-
-1. ``[supervisor] runtime_directory``, relative to the directory of the config file;
-2. for root ``/run/chansup/HASH``;
-3. for others ``$XDG_RUNTIME_DIR/chansup/HASH`` if there is one, else ``/tmp/chansup-UID/HASH``.
-
-HASH is of the real path of the config file. Who asks as root after a service that runs as another
-user needs the first: nothing else leads from one user to the other.
+The supervisor and the CLI find it from the path of the config file alone, by the rules of
+`config.runtime_places`. Who asks as root after a service that runs as another user needs
+``[supervisor] runtime_directory``: nothing else leads from one user to the other.
 """
 
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from chansup.config import runtime_places
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
 
 CONTROL_SOCKET = "control.sock"
@@ -31,7 +26,7 @@ def directory_for(
     config_path: Path, configured: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Path:
     """Return the directory that a supervisor of this config file uses. Touches nothing."""
-    return _candidates(config_path, configured, environ)[0]
+    return runtime_places.directories(config_path, configured, environ)[0]
 
 
 def control_socket_path(
@@ -42,38 +37,19 @@ def control_socket_path(
     A supervisor that was started in another environment (from cron, say, without
     ``$XDG_RUNTIME_DIR``) is found too.
     """
-    paths = [one / CONTROL_SOCKET for one in _candidates(config_path, configured, environ)]
+    places = runtime_places.directories(config_path, configured, environ)
+    paths = [one / CONTROL_SOCKET for one in places]
     return next((path for path in paths if _is_own_socket(path)), paths[0])
 
 
-def _candidates(
-    config_path: Path, configured: str | None, environ: Mapping[str, str]
-) -> list[Path]:
-    real = Path(os.path.realpath(config_path))
-    if configured:
-        return [Path(os.path.abspath(real.parent / configured))]
-    name = hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
-    uid = os.geteuid()
-    fallback = Path(f"/tmp/chansup-{uid}/{name}")  # noqa: S108 - its owner and mode are checked
-    if uid == 0:
-        return [Path("/run/chansup") / name, fallback]
-    session = environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(session)] if _is_usable(session) else []
-    usual = Path(f"/run/user/{uid}")
-    return [*(place / "chansup" / name for place in places), fallback, usual / "chansup" / name]
-
-
-def _is_usable(directory: str) -> bool:
-    try:
-        status = os.stat(directory)
-    except OSError:
-        return False
-    return (
-        os.path.isabs(directory)
-        and stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and os.access(directory, os.W_OK | os.X_OK)
-    )
+def obstacle(path: Path, user: int) -> Path | None:
+    """Return the directory above that seems closed to `user`; groups and ACLs may still let it."""
+    for directory in path.parents:
+        status = directory.stat()
+        passable = stat.S_IXUSR if status.st_uid == user else stat.S_IXGRP | stat.S_IXOTH
+        if not status.st_mode & passable:
+            return directory
+    return None
 
 
 def _is_own_socket(path: Path) -> bool:

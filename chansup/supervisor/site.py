@@ -10,9 +10,11 @@ from typing import Any
 
 from chansup.config import cores, load
 from chansup.config.errors import ConfigError
+from chansup.config.pools import HUB
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.boot import UNDEAD
 from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
+from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import Level, LogWriter, RecentLines
 from chansup.supervisor.pool import Pool
 from chansup.supervisor.process import Process
@@ -26,7 +28,8 @@ from chansup.supervisor.status import Event
 from chansup.supervisor.tasks import Task
 from chansup.supervisor.waiting import within
 
-STOP_SHARES = {"interface": 0.6, "workers": 0.85, "programs": 1.0}  # of the time, cumulated
+# Of the time, cumulated; the last kind that there is gets all that is left
+STOP_SHARES = {"interface": 0.6, "workers": 0.85, "programs": 0.95, "hub": 1.0}
 HURRY_BEFORE = 2.0  # seconds before the end of its share, a launcher is asked to hurry
 
 
@@ -39,12 +42,14 @@ class Site:
         environ: Mapping[str, str],
         processes: Processes,
         addresses: Addresses,
+        hub: HubSocket,
         log: LogWriter,
         on_fatal: Callable[[str], None],
     ) -> None:
         self.generation = generation  # the newest one that was rolled out whole
         self.processes = processes
         self.addresses = addresses
+        self.hub = hub  # the socket, not the pool
         self.log = log
         self.pools: dict[str, Pool] = {}
         self.tasks: dict[str, Task] = {}
@@ -60,6 +65,7 @@ class Site:
         self.queue_waits = QueueWaits()
         self.recent_consumption = RecentConsumption()
         self._environ = environ
+        self._hub_is_needed = False
         self._on_fatal = on_fatal
         self._last_number = generation.number
         self._scaled: dict[str, tuple[int, int]] = {}  # pool: (number in the file, wanted number)
@@ -89,7 +95,12 @@ class Site:
         return RecentLines(self.generation.config.log.keep_lines)
 
     def spawn(
-        self, slot: Slot, specification: PoolSpecification, generation: Generation
+        self,
+        slot: Slot,
+        specification: PoolSpecification,
+        generation: Generation,
+        *,
+        takes_over: bool = False,
     ) -> Process:
         """Start a process for `slot`. Raises SpawnError."""
         process = self.processes.spawn(
@@ -101,6 +112,7 @@ class Site:
             slot.recent,
             slot.process_ended,
             slot.process_leaves,
+            takes_over=takes_over,
         )
         if self.stopping:
             process.announce_end()
@@ -155,11 +167,38 @@ class Site:
     # Starting
 
     async def open_addresses(self) -> None:
-        """Listen. Raises AddressError."""
+        """Listen. Raises AddressError, RuntimeDirectoryError."""
         interface = self.generation.config.interface
         if interface is not None:
             pool = self.generation.pools["interface"]
             await self.addresses.open(interface, pool.binds, self.desired_in(pool))
+        self.open_hub(self.generation)
+
+    def open_hub(self, generation: Generation) -> None:
+        """Listen for the clients of the hub, if the generation has one.
+
+        If it need not run yet, the first client brings it. Raises RuntimeDirectoryError.
+        """
+        if generation.hub is not None:
+            self.hub.open(generation.hub.users)
+            if HUB not in generation.pools:
+                self.hub.watch(self._bring_hub)
+
+    def _bring_hub(self) -> None:
+        self._hub_is_needed = True
+        rollout = self.rollout
+        rolled_out = [rollout.generation] if rollout is not None and rollout.advances else []
+        having = [one for one in (*rolled_out, self.generation) if one.hub is not None]
+        for generation in having:
+            generation.with_hub()
+        if having and HUB not in self.pools:
+            self.say("the first client of the channel layer is there: starting the hub")
+            self.add_pool(having[0].pools[HUB], having[0])
+
+    def close_hub(self, generation: Generation) -> None:
+        """Listen no more if the generation has no hub."""
+        if generation.hub is None:
+            self.hub.close()
 
     def start(self) -> None:
         """Start what is not started, each task and pool as soon as what it waits for is there."""
@@ -223,6 +262,8 @@ class Site:
             raise
         self._last_number += 1
         generation = build(self._last_number, loaded, self._environ)
+        if self._hub_is_needed:
+            generation.with_hub()
         return self._roll(generation, tell)
 
     def _roll(self, generation: Generation, tell: Callable[[Event], None]) -> "asyncio.Task[None]":
@@ -271,7 +312,7 @@ class Site:
             process.announce_end()
 
     async def stop(self, deadline: float, hurried: asyncio.Event) -> None:
-        """Stop interface, workers, and programs, in this order, by `deadline` (loop time).
+        """Stop interface, workers, programs, and the hub, in this order, by `deadline` (loop time).
 
         `hurried` takes the patience away.
         """
@@ -282,10 +323,12 @@ class Site:
         ending = asyncio.gather(*(task.stop() for task in running))
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        order = [self.pools[name] for name in self.generation.pools if name in self.pools]
-        order += [pool for pool in [*self.pools.values(), *self.removing] if pool not in order]
         for kind, share in STOP_SHARES.items():
+            order = [self.pools[name] for name in self.generation.pools if name in self.pools]
+            order += [pool for pool in [*self.pools.values(), *self.removing] if pool not in order]
             stage = [pool for pool in reversed(order) if pool.kind == kind]
+            if kind == "hub":
+                self.hub.ignore()  # nobody is left who could need it
             until = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
             if kind == "programs":  # tasks first: they may need a program
                 await self._end_tasks(ending, running, until, hurried)

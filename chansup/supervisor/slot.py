@@ -11,7 +11,7 @@ from chansup.protocol import scoreboard
 from chansup.supervisor import boot
 from chansup.supervisor.backoff import HEALTHY_AFTER, Backoff
 from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
-from chansup.supervisor.generation import Generation
+from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.logs import Level
 from chansup.supervisor.process import Exit, Process
 from chansup.supervisor.states import Happening, State, after
@@ -119,6 +119,9 @@ class Slot:
                 await asyncio.shield(self._filling)
             elif self.current is not None:
                 await self.current.settled.wait()
+            elif self.changing.locked():
+                async with self.changing:
+                    pass
             else:
                 raise BootFailed(f"{self.name}: did not become ready", self.complaint)
 
@@ -166,9 +169,10 @@ class Slot:
         if await boot.wait(process, self._say) and self.current is process:
             self.pool.changed()
 
-    def _spawn(self, generation: Generation) -> Process:
+    def _spawn(self, generation: Generation, *, beside: bool = False) -> Process:
         specification = generation.pools[self.pool.name]
-        return self.pool.site.spawn(self, specification, generation)
+        takes_over = specification.takes_over and beside
+        return self.pool.site.spawn(self, specification, generation, takes_over=takes_over)
 
     def process_leaves(self, process: Process) -> None:
         """Take the news that `process` stopped accepting of its own accord: fill its place now."""
@@ -201,15 +205,31 @@ class Slot:
             process.scoreboard = None
         if process is self.successor:
             self.successor = None
+            if process.specification.takes_over and self.current is None and self.wanted:
+                self._crashed(process)  # with all that its predecessor had given it
         elif process in self.draining:
             self.draining.discard(process)
             self._say(f"gone, {process.exit}", process)
         elif process is self.current:
             self.current = None
-            self.last_exit = process.exit
-            if self.wanted:
-                self._crashed(process)
+            if self.wanted and self._is_succeeded(process):
+                self._say(f"gone, {process.exit}", process)
+            else:
+                self.last_exit = process.exit
+                if self.wanted:
+                    self._crashed(process)
         self.pool.changed()
+
+    def _is_succeeded(self, process: Process) -> bool:
+        """Whether another one takes over, or dies now, and what follows is decided by its end."""
+        if not process.specification.takes_over or self.successor is None:
+            return False
+        ended_well = process.exit is not None and process.exit.code == 0
+        if not ended_well and not self.successor.ready.is_set():
+            # Perhaps it got everything, perhaps nothing, and two at a time must not be.
+            self._say("ended while it was replaced, beginning anew", process, "warning")
+            self.successor.kill()
+        return True
 
     def _crashed(self, process: Process) -> None:
         reason = _reason(process)
@@ -263,7 +283,7 @@ class Slot:
             return
         self.dismiss()
         try:
-            process = self._spawn(generation)
+            process = self._spawn(generation, beside=self.current is not None)
         except SpawnError as error:
             raise BootFailed(f"{self.name}: {error}", [str(error)]) from None
         self.successor = process
@@ -279,8 +299,9 @@ class Slot:
             )
 
     def dismiss(self) -> None:
-        """End the successor; the current process stays."""
-        if (process := self.successor) is not None:
+        """End the successor; the current process stays, if the successor is not all there is."""
+        process = self.successor
+        if process is not None and not process.specification.takes_over:
             self.successor = None
             self._begin_to_retire(process)
 
@@ -311,15 +332,39 @@ class Slot:
 
         Raises BootFailed or SlotRemoved.
         """
+        work = self._replace(generation, reason, retiring)
+        if not self.pool.specification.takes_over:
+            await work
+            return
+        # Never broken off in the middle: the predecessor may have given all it had, and be gone.
+        task = self._background(work)
+        task.add_done_callback(_heard)
+        await asyncio.wait([task])
+        task.result()
+
+    async def _replace(
+        self, generation: Generation | None, reason: str, retiring: Callable[[Process], None]
+    ) -> None:
         async with self.changing:
             # Only now: whoever had the slot until now may have changed what it runs.
             generation = generation or self.generation or self.pool.site.generation
-            how = generation.pools[self.pool.name].on_reload
-            if how == "overlap":
+            new = generation.pools[self.pool.name]
+            if new.on_reload == "overlap" or self._can_take_over(new):
                 await self.prepare(generation)
                 await self.promote(reason, retiring)
             else:
                 await self._exchange(generation, reason, retiring)
+
+    def _can_take_over(self, new: PoolSpecification) -> bool:
+        """Whether there is a hub that gives what it has to the one that `new` describes."""
+        process = self.current
+        return (
+            new.takes_over
+            and process is not None
+            and process.state in (State.STARTING, State.READY)
+            and not process.hung
+            and (new.runs_as in process.specification.users or new.runs_as == 0)
+        )
 
     async def _exchange(
         self, generation: Generation, reason: str, retiring: Callable[[Process], None]
@@ -442,6 +487,12 @@ class Slot:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _heard(task: "asyncio.Task[None]") -> None:
+    """Take a result that perhaps nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _reason(process: Process) -> str:

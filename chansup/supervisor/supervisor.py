@@ -190,6 +190,7 @@ class Supervisor:
             await self._control.stop()
         self._service.stop_watchdog()
         self.site.addresses.close_all_but(())
+        self.site.hub.close()
         await self._sweep()
         await self._guard.stop()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chansup.supervisor.errors import SpawnError
+from chansup.supervisor.runtime import obstacle
 
 BACKLOG = 2048  # every interface process connects, and all at once after a worker's start
 _NAME = re.compile(r"w\d+\.sock\Z")
@@ -76,13 +77,11 @@ class WorkerSockets:
         return WorkerSocket(listener, path)
 
     def _look_for_obstacles(self, user: int) -> None:
-        """Say so, once, if `user` cannot get to the directory; groups and ACLs may still let it."""
-        for path in self._directory.parents:
-            status = path.stat()
-            passable = stat.S_IXUSR if status.st_uid == user else stat.S_IXGRP | stat.S_IXOTH
-            if not status.st_mode & passable and not self._warned:
-                self._warned = True
-                self._warn(
-                    f"{path} is closed to user {user}, as whom the interface runs: it cannot reach"
-                    " the app workers. Set [supervisor] runtime_directory to one that it can get to"
-                )
+        """Say so, once, if `user` cannot get to the directory."""
+        closed = obstacle(self._directory, user)
+        if closed is not None and not self._warned:
+            self._warned = True
+            self._warn(
+                f"{closed} is closed to user {user}, as whom the interface runs: it cannot reach"
+                " the app workers. Set [supervisor] runtime_directory to one that it can get to"
+            )

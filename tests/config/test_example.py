@@ -19,6 +19,7 @@ TABLES: dict[str, type[schema.Table]] = {
     "workers.thumbnails": schema.Workers,
     "programs.redis": schema.Program,
     "tasks.migrate": schema.Task,
+    "channel_layer": schema.ChannelLayer,
     "rollout": schema.Rollout,
     "admin": schema.Admin,
     "log": schema.Log,

@@ -13,7 +13,6 @@ from chansup.layer import ChannelLayer, LocalChannelLayer, NoHub, discovery
 from chansup.layer.choice import make
 from chansup.layer.discovery import Place
 from chansup.layer.errors import LayerConfigError
-from chansup.supervisor import runtime
 from tests.layer.hubs import Hub
 
 
@@ -55,7 +54,9 @@ def test_outside_of_chansup_the_hub_is_found_through_the_config(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared_hub: Hub
 ) -> None:
     config = tmp_path / "chansup.toml"
-    config.write_text('[supervisor]\nruntime_directory = "run"\n[channel_layer]\ncapacity = 4\n')
+    config.write_text(
+        '[supervisor]\nruntime_directory = "run"\n[channel_layer.options]\ncapacity = 4\n'
+    )
     with pytest.raises(NoHub, match=r"chansup -c .*chansup\.toml run"):
         ChannelLayer()
     (tmp_path / "run").mkdir()
@@ -74,17 +75,6 @@ def test_outside_of_chansup_the_hub_is_found_through_the_config(
     monkeypatch.chdir("/")
     monkeypatch.setenv(discovery.CONFIG_VARIABLE, str(config))
     assert LocalChannelLayer().capacity == 100
-
-
-@pytest.mark.parametrize("configured", [None, "run", "/somewhere/else"])
-@pytest.mark.parametrize("session", ["", "/nowhere", "here"])
-def test_the_supervisor_has_the_same_runtime_directories(
-    tmp_path: Path, configured: str | None, session: str
-) -> None:
-    environ = {"XDG_RUNTIME_DIR": str(tmp_path) if session == "here" else session}
-    config = tmp_path / "chansup.toml"
-    found = discovery.runtime_directories(config, configured, environ)
-    assert found == runtime._candidates(config, configured, environ)
 
 
 def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,8 @@ class PretendProcesses:
         recent: object,
         on_exit: Callable[[Process], None],
         on_leave: Callable[[Process], None] = lambda process: None,
+        *,
+        takes_over: bool = False,
     ) -> PretendProcess:
         process = PretendProcess(
             len(self.born) + 1, slot, specification, generation, on_exit, on_leave
@@ -144,6 +146,13 @@ class Nothing:
         return []
 
 
+class NoSocket(Nothing):
+    """Stands in for the socket of the hub."""
+
+    def open(self, *arguments: object) -> None:  # type: ignore[override]
+        pass
+
+
 class Pretended:
     """A site of a config file, with its processes."""
 
@@ -155,7 +164,8 @@ class Pretended:
         anything: Any = Nothing()
         processes: Any = self.processes
         generation = build(1, load.load(path, {}), {})
-        self.site = Site(generation, {}, processes, anything, anything, self.events.append)  # type: ignore[arg-type]
+        told: Any = self.events.append
+        self.site = Site(generation, {}, processes, anything, NoSocket(), anything, told)  # type: ignore[arg-type]
 
     def write(self, config: str) -> None:
         """Write the config file anew."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from chansup.config import runtime_places
 from chansup.errors import ExitCode
-from chansup.supervisor import runtime
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
 from chansup.supervisor.runtime import RuntimeDirectory, control_socket_path, directory_for
 
@@ -75,7 +75,7 @@ def test_the_directory_of_the_session_is_used(tmp_path, monkeypatch):
 
 def test_a_supervisor_from_another_environment_is_found(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "there"
-    monkeypatch.setattr(runtime, "_candidates", lambda *_: [here, there])
+    monkeypatch.setattr(runtime_places, "directories", lambda *_: [here, there])
     assert control_socket_path(Path("x")) == here / "control.sock"  # none runs
     directory = RuntimeDirectory(there)
     directory.open()

@@ -6,6 +6,7 @@ does with real ones is in tests/system.
 
 import asyncio
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,32 @@ stop_timeout = 0.05
 start_timeout = 5
 on_reload = "{how}"
 """
+HUB = """
+[programs.one]
+command = "anything"
+
+[channel_layer]
+
+[rollout]
+stop_timeout = 0.05
+settle = 0.01
+drain_spread = 0.01
+keep_alive = 0.01
+"""
 
 
 class StandIn(Process):
     """A process without a child: it ends when it is told to."""
 
     def __init__(
-        self, slot: Slot, specification: PoolSpecification, generation: Generation
+        self,
+        slot: Slot,
+        specification: PoolSpecification,
+        generation: Generation,
+        takes_over: bool,
     ) -> None:
+        self.serving = False
+        self.takes_over = takes_over
         self.slot = slot.name
         self.specification = specification
         self.generation = generation
@@ -52,6 +71,19 @@ class StandIn(Process):
         self.gone, self.settled = asyncio.Event(), asyncio.Event()
         self.owner = slot
         self._on_leave = slot.process_leaves
+
+    def became_ready(self) -> bool:
+        """A hub that takes over is ready when its predecessor has given it everything."""
+        if self.takes_over and self.state is State.STARTING:
+            for process in self.predecessors():
+                process.serving = False
+                asyncio.get_running_loop().call_soon(process.end, 0)
+        self.serving = self.serving or self.exit is None
+        return super().became_ready()
+
+    def predecessors(self) -> "list[StandIn]":
+        everybody = self.owner.pool.site.alive()  # type: ignore[attr-defined]
+        return [process for process in everybody if process.serving]
 
     def signal(self, number: int) -> None:
         if number == signal.SIGTERM:
@@ -92,9 +124,14 @@ class Site:
         self.born: list[StandIn] = []
 
     def spawn(
-        self, slot: Slot, specification: PoolSpecification, generation: Generation
+        self,
+        slot: Slot,
+        specification: PoolSpecification,
+        generation: Generation,
+        *,
+        takes_over: bool = False,
     ) -> StandIn:
-        self.born.append(StandIn(slot, specification, generation))
+        self.born.append(StandIn(slot, specification, generation, takes_over))
         return self.born[-1]
 
     def recent_lines(self) -> RecentLines:
@@ -110,25 +147,33 @@ class Site:
         return [process for process in self.born if process.exit is None]
 
 
-STEPS = ("ready", "crash", "exit", "leave", "turn", "pause", "replace", "cancel", "restart")
+STEPS = (
+    *("ready", "crash", "exit", "leave", "turn", "pause", "replace", "cancel", "restart"),
+    *("give", "fail"),  # of a hub: the old one has given all it had; the new one ends
+)
 
 
-@pytest.mark.parametrize("how", ["overlap", "restart"])
+@pytest.mark.parametrize("how", ["overlap", "restart", "takeover"])
 @settings(deadline=None, max_examples=150)
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=14), stops=st.booleans())
 def test_any_history(
     tmp_path_factory: pytest.TempPathFactory, how: str, steps: list[str], stops: bool
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"{how}.toml"
-    path.write_text(CONFIG.format(how=how))
+    path.write_text(HUB if how == "takeover" else CONFIG.format(how=how))
     asyncio.run(live(path, how, steps, stops))
 
 
-async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
+@cache
+def generations_of(path: Path) -> list[Generation]:
     loaded = load.load(path, {})
-    generations = [build(number, loaded, {}) for number in range(1, 20)]
+    return [build(number, loaded, {}) for number in range(1, 20)]
+
+
+async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
+    generations = generations_of(path)
     site: Any = Site(generations[0])
-    pool = Pool(site, generations[0].pools["one"])
+    pool = Pool(site, generations[0].pools["hub" if how == "takeover" else "one"])
     slot = Slot(pool, 0)
     pool.slots.append(slot)
     slot._backoff = Backoff(base=0.001, cap=0.002)
@@ -146,6 +191,12 @@ async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
             current.end(0)
         elif step == "leave" and current is not None:
             current.stopped_accepting()
+        elif step == "give" and isinstance(slot.successor, StandIn):
+            for process in slot.successor.predecessors() if slot.successor.takes_over else []:
+                process.serving = False
+                process.end(0)
+        elif step == "fail" and isinstance(slot.successor, StandIn):
+            slot.successor.end(1)
         elif step == "replace":
             newest += 1
             commands.append(asyncio.create_task(slot.replace(generations[newest], "reload")))
@@ -187,6 +238,8 @@ def check(slot: Slot, site: Site, how: str) -> None:
         "a process that no table knows, or a dead one in a table"
     )
     assert slot.state in State
+    if how == "takeover":
+        assert sum(process.serving for process in site.alive()) <= 1, "two hubs on one socket"
     if how == "restart":
         working = [process for process in site.alive() if process.draining_since is None]
         assert len(working) <= 1, "two of a program that must not run twice"

@@ -7,6 +7,7 @@ from chansup.config.keys import Finding
 from chansup.config.rules import (
     addresses,
     application,
+    channel_layer,
     channels,
     interface,
     names,
@@ -38,6 +39,9 @@ _ERRORS: tuple[Rule, ...] = (
     processes.attributes,
     processes.environments,
     timing.rule,
+    channel_layer.backend,
+    channel_layer.of_the_hub,
+    channel_layer.with_consumers,
 )
 _WARNINGS: tuple[Rule, ...] = (
     application.unused,

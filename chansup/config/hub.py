@@ -1,0 +1,58 @@
+"""The hub of chansup's own channel layer, as a config describes it."""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from chansup.config import accounts, channels
+from chansup.config.pools import entries
+from chansup.config.schema import Config, Pool, Task
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """As whom the hub runs; None: as whoever runs the supervisor."""
+
+    user: str | None = None
+    group: str | None = None
+
+
+def is_local(config: Config) -> bool:
+    """Whether the site's channel layer is chansup's own."""
+    return config.channel_layer.backend == "local"
+
+
+def starts_at_once(config: Config, document: Mapping[str, object]) -> bool:
+    """Whether the file says that there is to be a hub, and it need not wait for a first client."""
+    return is_local(config) and ("channel_layer" in document or bool(channels.workers(config)))
+
+
+def owner(config: Config) -> Owner:
+    """Return as whom the hub runs: as the table says, else as all pools do if they agree."""
+    if config.channel_layer.user is not None:
+        return Owner(config.channel_layer.user)
+    owners = {
+        Owner(entry.table.user, entry.table.group)
+        for entry in entries(config)
+        if isinstance(entry.table, Pool)
+    }
+    return owners.pop() if len(owners) == 1 else Owner()
+
+
+def users(config: Config) -> frozenset[int]:
+    """Return the user ids of all processes of the site; those that do not exist are left out."""
+    found = {os.geteuid()}
+    for entry in entries(config):
+        table: Pool | Task | object = entry.table
+        if isinstance(table, Pool | Task):
+            found |= user_ids(Owner(table.user, table.group))
+    return frozenset(found)
+
+
+def user_ids(one: Owner) -> set[int]:
+    """Return the user id of an owner, or nothing if there is no such user."""
+    try:
+        account = accounts.find(one.user, one.group)
+    except ValueError:  # the rules, or its own start, say so
+        return set()
+    return {os.geteuid() if account is None else account.user}
