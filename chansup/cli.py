@@ -330,15 +330,17 @@ def latency(channel: str | None, seconds: float, as_json: bool) -> int:
 @click.option("--stdout", is_flag=True, help="Print the file instead of writing it.")
 def init(force: bool, stdout: bool) -> int:
     """Write a config file for the project in its directory, this one unless -c says otherwise."""
-    from chansup.project import discover, render, write
+    from chansup.project import discover, notes, render, write
 
     config = _config()
     project = discover(config.parent)
     if stdout:
         click.echo(render(project), nl=False)
-        return ExitCode.OK
-    write(project, config, force)
-    click.echo(f"Wrote {config}. Look it over, then: chansup check && chansup run")
+    else:
+        write(project, config, force)
+        click.echo(f"Wrote {config}. Look it over, then: chansup check && chansup run")
+    for note in notes(project):
+        click.echo(note, err=True)
     return ExitCode.OK
 
 

@@ -5,6 +5,7 @@ Nothing here imports or runs the project: everything is read from its sources.
 
 from chansup.project.discover import discover
 from chansup.project.errors import FileExistsAlreadyError, NothingFoundError
+from chansup.project.notes import notes
 from chansup.project.project import Project
 from chansup.project.render import render
 from chansup.project.write import write
@@ -14,6 +15,7 @@ __all__ = [
     "NothingFoundError",
     "Project",
     "discover",
+    "notes",
     "render",
     "write",
 ]

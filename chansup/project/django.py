@@ -69,6 +69,8 @@ def channel_layer(root: Path, settings: str | None) -> ChannelLayer | None:
     text = "\n".join(sources.text(path) for path in settings_files(root, settings))
     if "CHANNEL_LAYERS" not in text:
         return None
+    if "chansup.layer" in text:
+        return "chansup"
     if "channels_redis" in text:
         return "redis"
     return "memory" if "InMemoryChannelLayer" in text else "other"

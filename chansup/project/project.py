@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-ChannelLayer = Literal["redis", "memory", "other"]
+ChannelLayer = Literal["chansup", "redis", "memory", "other"]
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -27,9 +27,14 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     has_websockets: bool = False  # only looked for where there is an asgi
     serves_static: bool = False  # the app itself serves its static files
     channels: list[str] = []  # that consumers are routed to by name
-    channel_layer: ChannelLayer | None = None  # None: the project has none
+    channel_layer: ChannelLayer | None = None  # that the settings name; None: they name none
     has_env_file: bool = False
     python: str | None = None  # of a virtual environment, relative to `app_directory`
     python_has_chansup: bool = False
     programs: list[Program] = []  # of a Procfile, without web and release
     release: str | list[str] | None = None  # the Procfile's release command
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether this is a project of Django Channels."""
+        return self.is_django and bool(self.has_websockets or self.channels or self.channel_layer)

@@ -17,11 +17,17 @@ _MIGRATE = """\
 # command = "python manage.py migrate --noinput"
 # before = ["interface", "workers"]"""
 _REDIS = """\
-# The project's channel layer is Redis. chansup can run that as well:
+# The settings' channel layer is Redis. chansup can run that as well:
 # [programs.redis]
 # command = ["redis-server", "--port", "6379", "--save", ""]
 # ready = "tcp:6379"
-""".strip()
+# One machine needs no Redis: docs/channel-layer.md."""
+_CHANNEL_LAYER = """\
+# Groups and channels between these processes: chansup's own, one machine needs nothing else.
+# For many machines: backend = "redis://HOST:6379/0"
+[channel_layer]
+backend = "local\""""
+_OTHER_LAYERS = ("redis", "other")  # that go on to work as they are, without that table
 _ONE_PROCESS = [
     "# Groups of an in-memory channel layer end at the process, so there is one.",
     "processes = 1",
@@ -44,6 +50,7 @@ def render(project: Project) -> str:
         *_app_workers(project, names),
         *_tasks(project, names),
         *_workers(project, names),
+        *_channel_layer(project),
         *_programs(project, names),
     ]
     return "\n\n".join(sections) + "\n"
@@ -132,6 +139,12 @@ def _workers(project: Project, names: _Names) -> list[str]:
         f"[workers.{names.take(channel)}]\nchannels = {json.dumps([channel])}"
         for channel in channels
     ]
+
+
+def _channel_layer(project: Project) -> list[str]:
+    if not project.has_channels or project.channel_layer in _OTHER_LAYERS:
+        return []
+    return [_CHANNEL_LAYER]
 
 
 def _programs(project: Project, names: _Names) -> list[str]:

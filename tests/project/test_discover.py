@@ -104,7 +104,8 @@ def test_split_settings_and_a_project_one_level_down(files):
         ("", None),
         ("CHANNEL_LAYERS = {'BACKEND': 'channels_redis.core.RedisChannelLayer'}", "redis"),
         ("CHANNEL_LAYERS = {'BACKEND': 'channels.layers.InMemoryChannelLayer'}", "memory"),
-        ("CHANNEL_LAYERS = {'BACKEND': 'chansup.layer.ChannelLayer'}", "other"),
+        ("CHANNEL_LAYERS = {'BACKEND': 'chansup.layer.ChannelLayer'}", "chansup"),
+        ("CHANNEL_LAYERS = {'BACKEND': 'mysite.layer.Mine'}", "other"),
     ],
 )
 def test_the_channel_layer(files, text, layer):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from chansup.config.load import load
 from chansup.config.relay import is_relay
 from chansup.errors import ChansupError
-from chansup.project import FileExistsAlreadyError, Project, discover, render, write
+from chansup.project import FileExistsAlreadyError, Project, discover, notes, render, write
 from chansup.project.project import Program
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
@@ -133,6 +133,52 @@ def test_many_channels_share_a_pool(tmp_path):
     assert loaded(tmp_path, project).workers["background"].channels == channels
 
 
+CHANSUP = '    CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}'
+
+
+@pytest.mark.parametrize(
+    ("layer", "has_table", "says"),
+    [
+        ("chansup", True, None),
+        ("memory", True, "which ends at the process"),
+        (None, True, "mysite.settings has no CHANNEL_LAYERS"),
+        ("redis", False, "names channels_redis, and goes on to work"),
+        ("other", False, "names another layer, and goes on to work"),
+    ],
+)
+def test_a_project_with_channels(tmp_path, layer, has_table, says):
+    project = Project(
+        directory=tmp_path,
+        asgi="a:b",
+        is_django=True,
+        settings="mysite.settings",
+        channel_layer=layer,
+        channels=["thumbnails"],
+    )
+    config = loaded(tmp_path, project)
+    assert config.workers["thumbnails"].channels == ["thumbnails"]
+    assert config.channel_layer.backend == "local"
+    assert ("\n[channel_layer]\n" in render(project)) == has_table
+    said = "".join(notes(project))
+    if says is None:
+        assert said == ""
+    else:
+        assert says in said
+        assert said.endswith(CHANSUP)
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        Project(directory=Path("/"), asgi="a:b", has_websockets=True),  # Starlette
+        Project(directory=Path("/"), asgi="a:b", is_django=True),
+    ],
+)
+def test_a_project_without_channels(project):
+    assert "channel_layer" not in render(project)
+    assert notes(project) == []
+
+
 @pytest.mark.parametrize("name", ["hub", "interface", "workers", "1", "-", "ÄÖ", "a" * 90])
 def test_names_are_made_valid(tmp_path, name):
     project = Project(directory=tmp_path, asgi="a:b", programs=[Program(name, "x")] * 2)
@@ -182,4 +228,8 @@ def test_the_chat_example(tmp_path):
     project = discover(EXAMPLES / "chat")
     assert project.is_django
     assert project.asgi is not None
-    assert is_relay(loaded(tmp_path, project))
+    config = loaded(tmp_path, project)
+    assert is_relay(config)
+    assert config.workers["thumbnails"].channels == ["thumbnails"]
+    assert "[channel_layer]" in render(project)
+    assert notes(project) == []

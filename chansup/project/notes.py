@@ -1,0 +1,26 @@
+"""What whoever runs `chansup init` should know beside the file: nothing else is edited."""
+
+from chansup.project.project import Project
+
+_LINE = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}'
+
+
+def notes(project: Project) -> list[str]:
+    """Return what has to be said about a project, mostly nothing."""
+    if not project.has_channels or project.channel_layer == "chansup":
+        return []
+    settings = project.settings or "the settings"
+    if project.channel_layer is None:
+        text = f"{settings} has no CHANNEL_LAYERS. For groups and channels write there:"
+    elif project.channel_layer == "memory":
+        text = (
+            f"CHANNEL_LAYERS in {settings} is the in-memory layer, which ends at the process. For "
+            "more than one process, and for channel workers, write there:"
+        )
+    else:
+        what = "channels_redis" if project.channel_layer == "redis" else "another layer"
+        text = (
+            f"CHANNEL_LAYERS in {settings} names {what}, and goes on to work. For chansup's own "
+            "layer, which needs no server, or to choose one in chansup.toml, write there:"
+        )
+    return [f"Note: {text}\n    {_LINE}"]
