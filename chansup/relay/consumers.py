@@ -16,8 +16,7 @@ Without relay mode there is no handover: `handover["count"]` is 0 and checkpoint
 from collections.abc import Awaitable, Generator
 from typing import Any
 
-EXTENSION = "chansup.handover"
-CHECKPOINT = "chansup.handover.checkpoint"
+from chansup.relay.extension import CHECKPOINT, EXTENSION
 
 
 class HandoverMixin:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from chansup.errors import ChansupError
+from chansup.relay.extension import EXTENSION
 from chansup.relay.frames import MAX_PAYLOAD, PROTOCOL, FrameError
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +21,8 @@ SPECIFICATION = "2.4"  # of ASGI HTTP and WebSocket: send() raises OSError when 
 MAX_SCOPE = 256 * 1024  # bytes
 MAX_OPENING = MAX_SCOPE + 2 * MAX_PAYLOAD  # with a checkpoint, and what else a handover says
 MAX_EVENT = 256 * 1024
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
 
 # Extensions that the relay carries, and what an app sends when it uses them.
 EXTENSIONS = {
@@ -258,7 +261,7 @@ def websocket_scope(
         "query_string": fields.query_string,
         "headers": fields.headers,
         "subprotocols": fields.subprotocols,
-        "extensions": {**(fields.extensions or {}), "chansup.handover": handover},
+        "extensions": {**(fields.extensions or {}), EXTENSION: handover},
     }
     if fields.raw_path is not None:
         scope["raw_path"] = fields.raw_path

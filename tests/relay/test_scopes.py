@@ -255,6 +255,21 @@ def test_garbage_raises_one_kind_of_error(
                 pass
 
 
+def test_text_that_is_not_utf_8_is_an_error_like_any_other() -> None:
+    http = SAMPLES[1].replace("/é".encode(), b"/\xff\xfe")
+    head = b"\x93" + scopes.encode("text")[:1] + b"\xff\xfe\xff\xfe\x90\xc2"
+    event = b"\x81\xa2\xff\xfe\x01"
+    accept = b"\x92\xa2\xff\xfe\x90"
+    for decode, payload in (
+        (scopes.decode_http, http),
+        (scopes.decode_head, head),
+        (scopes.decode_event, event),
+        (scopes.decode_accept, accept),
+    ):
+        with pytest.raises(msgspec.DecodeError):
+            decode(payload)
+
+
 @pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("depth", [1000, 16_000])
 def test_what_is_nested_too_deeply_is_an_error_like_any_other(decode: Any, depth: int) -> None:

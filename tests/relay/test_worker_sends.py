@@ -13,6 +13,7 @@ import pytest
 
 from chansup.relay import scopes
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
+from chansup.relay.extension import CHECKPOINT
 from chansup.relay.frames import END, FAILED, FINISHED, MORE, TEXT, Kind, pack, split
 from chansup.relay.waiters import Turns, Waiters
 from tests.relay.both_sides import App, Receive, Scope, Send, app_worker, relayed, until
@@ -31,7 +32,6 @@ async def doing(what: Awaitable[None]) -> None:
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
 LARGE = bytes(range(256)) * 2000  # 512,000 bytes: many frames, and more than a window
-CHECKPOINT = "chansup.handover.checkpoint"
 
 
 class Slow(WebSocket):

@@ -9,10 +9,10 @@ from typing import Any
 
 from chansup.relay import scopes
 from chansup.relay.appworker.errors import UnexpectedEvent
+from chansup.relay.extension import CHECKPOINT
 
 Message = MutableMapping[str, Any]
 
-CHECKPOINT = "chansup.handover.checkpoint"
 MAX_CHECKPOINT = 16 * 1024  # bytes
 MAX_REASON = 123  # bytes of a reason for closing: RFC 6455, sections 5.5 and 5.5.1
 NORMAL = 1000  # close code

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Message = MutableMapping[str, Any]
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
 _START, _BODY, _TRAILERS = (
     "http.response.start",
     "http.response.body",

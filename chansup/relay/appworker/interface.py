@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chansup.relay import scopes
-from chansup.relay.appworker.exchange import SAFE_METHODS, Exchange
+from chansup.relay.appworker.exchange import Exchange
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
 from chansup.relay.frames import FAILED, MORE, Frame, FrameError, Kind, pack
@@ -110,13 +110,13 @@ class Interface:
             return
         try:
             fields = scopes.decode_http(scope)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             self._refuse(place, error)
             return
         exchange = Exchange(self, place, flags, fields, self.worker.state)
         self._streams[place] = exchange
         self.books.count_arrival()
-        if fields.method in SAFE_METHODS:
+        if fields.method in scopes.SAFE_METHODS:
             self._start(exchange)
             return
         # Before the app is called, so that nobody else tries it again.
@@ -139,7 +139,7 @@ class Interface:
             return
         try:
             resumption, fields = scopes.decode_websocket(opening)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             self._refuse(place, error)
             return
         websocket = WebSocket(self, place, number, resumption, fields, self.worker.state)

@@ -14,9 +14,9 @@ from chansup.protocol.connection import connection as current_connection
 from chansup.relay import scopes
 from chansup.relay.appworker import events
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
-from chansup.relay.appworker.events import CHECKPOINT
 from chansup.relay.appworker.sender import Sender
 from chansup.relay.credits import MESSAGE_COST
+from chansup.relay.extension import CHECKPOINT
 from chansup.relay.frames import (
     AGAIN,
     ASKS,

@@ -220,7 +220,7 @@ class Relay:
                 pool.drains(worker)
         for address, worker in list(pool.workers.items()):
             if address not in present:
-                pool.is_gone(worker)
+                pool.dismiss(worker)
 
     def connection_lost(self) -> None:
         """Connect again to workers that are still on the roster, unless it says otherwise soon."""

@@ -195,11 +195,6 @@ class Pool:
         """Whether there is a worker at all."""
         return bool(self.choices)
 
-    @property
-    def has_free(self) -> bool:
-        """Whether a request would not have to wait."""
-        return not self._queue and any(worker.has_permit for worker in self.choices)
-
     def change(self, settings: roster.Pool) -> None:
         """Take over what the roster says of the pool."""
         if settings != self.settings:
@@ -221,8 +216,8 @@ class Pool:
                 self._directory.connection_lost()
         self._choose()
 
-    def is_gone(self, worker: Worker) -> None:
-        """Take notice that the supervisor knows of a worker no more."""
+    def dismiss(self, worker: Worker) -> None:
+        """Let go of a worker that the supervisor does not list any more."""
         if worker.usable:
             self.drains(worker)  # its connection ends with it
         else:

@@ -36,7 +36,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1
 _COMPLETE = frozenset({State.ANSWERED, State.OVER})
 
 
@@ -113,8 +112,8 @@ class Request:
                     return
                 if not await self._may_try_again():
                     return
-                if self._deaths >= SUSPICIOUS:
-                    await self._turn_of_suspect()
+                if self._deaths >= SUSPICIOUS and not await self._turn_of_suspect():
+                    return
                 self._pool.counts.add(board.RETRIES)
         finally:
             if self._watch is not None or self._deaths or self._state not in _COMPLETE:
@@ -138,9 +137,7 @@ class Request:
             try:
                 return await pool.worker(self.arrived, self, again=self._attempts > 0)
             except Rejected as rejected:
-                host = next(
-                    (value for name, value in self._scope["headers"] if name == b"host"), None
-                )
+                host = host_of(self._scope["headers"])
                 place = pool.place_of("http", host, self._scope["path"])
                 if rejected.reason != "no_route" or place is None or place[0] is pool:
                     raise
@@ -249,13 +246,13 @@ class Request:
     def _head(self, payload: bytes) -> scopes.Head:
         try:
             return scopes.decode_head(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             raise BrokenResponse(f"the app's status or headers: {error}") from None
 
     async def _pass_event_on(self, payload: bytes) -> bool:
         try:
             event = scopes.decode_event(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             raise BrokenResponse(f"an event of the app: {error}") from None
         kind = event.get("type")
         if not isinstance(kind, str):
@@ -278,7 +275,7 @@ class Request:
     async def _may_try_again(self) -> bool:
         """After its worker died: say whether another one may have it. If not, answer."""
         counts = self._pool.counts
-        safe = self._scope["method"] in SAFE_METHODS
+        safe = self._scope["method"] in scopes.SAFE_METHODS
         if self._started:
             counts.add(board.FAILED)
             raise BrokenResponse("the worker died before the response was complete")
@@ -303,10 +300,21 @@ class Request:
         await answer(self._scope, self._send, 502, "the process that worked on it died")
         return False
 
-    async def _turn_of_suspect(self) -> None:
-        turn = self._pool.loop.create_future()
-        self._pool.quarantine.enter(self, lambda: wake(turn))
-        await turn
+    async def _turn_of_suspect(self) -> bool:
+        """Wait until no other suspect is tried. Say whether to try it; if not, answer."""
+        pool = self._pool
+        turn = self._waiter = pool.loop.create_future()  # it ends, too, when the client leaves
+        pool.quarantine.enter(self, lambda: wake(turn))
+        self.watch()
+        try:
+            async with asyncio.timeout(pool.settings.queue_timeout):
+                if not self.client_gone:
+                    await turn
+        except TimeoutError:
+            pool.counts.rejected("late")
+            await answer(self._scope, self._send, 503, EXPLANATIONS["late"], retry_after=1)
+            return False
+        return not self.client_gone
 
     def _end(self) -> None:
         if self._deaths:

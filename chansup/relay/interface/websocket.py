@@ -16,10 +16,11 @@ import msgspec
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
 from chansup.relay import scopes
-from chansup.relay.frames import AGAIN, END, FAILED, FINISHED, MAX_PAYLOAD, TEXT, FrameError, Kind
+from chansup.relay.frames import AGAIN, END, FAILED, FINISHED, FrameError, Kind
 from chansup.relay.interface.answers import EXPLANATIONS, answer
 from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.books import Books
+from chansup.relay.interface.client import ABNORMAL, Client
 from chansup.relay.interface.phases import (
     COURSE,
     HAS_WORKER,
@@ -33,7 +34,6 @@ from chansup.relay.interface.pool import Pool, Rejected
 from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
 from chansup.relay.interface.request import host_of
 from chansup.relay.interface.worker import Worker
-from chansup.relay.waiters import Waiter, wake
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,7 +41,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 # RFC 6455, section 7.4, and IANA's registry
-NORMAL, NO_STATUS, ABNORMAL, POLICY, TOO_BIG = 1000, 1005, 1006, 1008, 1009
+NORMAL, POLICY, TOO_BIG = 1000, 1008, 1009
 INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER = 1011, 1012, 1013
 
 _DENIALS: dict[str, tuple[int, str, int | None]] = {  # status, text, Retry-After
@@ -58,11 +58,10 @@ class WebSocket:
     """A WebSocket, from its handshake to its end."""
 
     __slots__ = (
-        "_attachment", "_books", "_client_left_with", "_code", "_count", "_deaths", "_denial",
-        "_held", "_id", "_moving_from", "_number", "_out", "_pending", "_permit_of", "_phase",
-        "_pool", "_read_task", "_receive", "_redeliver", "_room", "_scope", "_scope_bytes", "_send",
-        "_subprotocol", "_waiter", "accepted", "checkpoint", "is_transparent", "is_writing",
-        "paused_at", "reason", "turn",
+        "_books", "_client", "_client_left_with", "_code", "_count", "_deaths", "_denial", "_held",
+        "_id", "_moving_from", "_number", "_pending", "_permit_of", "_phase", "_pool", "_receive",
+        "_redeliver", "_scope", "_scope_bytes", "_send", "_subprotocol", "accepted", "attachment",
+        "checkpoint", "is_transparent", "paused_at", "reason", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -83,14 +82,13 @@ class WebSocket:
         self._scope_bytes = b""
         self._receive = receive
         self._send = send
+        self._client = Client(self, receive, send, pool.loop)
         self._phase = Phase.SEEKING
-        self._attachment: Attachment | None = None
+        self.attachment: Attachment | None = None  # where it is
         self._permit_of: Worker | None = None
         self._number = 0  # messages of the client so far
         self._pending: tuple[int, bytes] | None = None  # flags and payload of the newest of these
         self._held = False  # it waits for the end of a handover
-        self._out: list[tuple[Attachment | None, Message, int]] = []  # for the client; sizes
-        self.is_writing = False  # to the client, which may be slow
         self._denial: tuple[int, str, int | None] | None = None  # how to answer the handshake
         self._subprotocol: str | None = None
         self.accepted = False
@@ -101,9 +99,6 @@ class WebSocket:
         self._deaths = 0  # of workers in a row that had something of it in hand
         self._client_left_with: tuple[int, bytes] | None = None
         self._moving_from: Worker | None = None
-        self._read_task: asyncio.Task[None] | None = None
-        self._waiter: Waiter = None  # of what goes to the client
-        self._room: Waiter = None  # for the next message of the client
         self.turn: asyncio.Future[Worker] | None = None
         self.paused_at = 0.0  # monotonic
         self.reason = "deploy"  # of the handover under way
@@ -136,8 +131,7 @@ class WebSocket:
         if len(self._scope_bytes) > scopes.MAX_SCOPE:
             await self._answer(431, "the header fields are too large")
             return
-        pool = self._pool
-        self._read_task = pool.loop.create_task(self._read())
+        self._client.begin_to_read()
         try:
             try:
                 worker = await self._find_worker(arrived)
@@ -147,7 +141,9 @@ class WebSocket:
                 return
             self._permit_of = worker
             self.attach(worker)
-            await self._write()
+            await self._client.write()
+            if self._denial is not None:
+                await self._answer(*self._denial)
         finally:
             self._finish()
 
@@ -193,9 +189,19 @@ class WebSocket:
         """Whether so many workers died with it that it is tried alone."""
         return self._deaths >= SUSPICIOUS
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, for the client and for the workers."""
+        return self._phase is Phase.OVER
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something waits for the client, which may be slow."""
+        return self._client.is_writing
+
     def works_at(self, attachment: Attachment) -> bool:
         """Whether it is open, and `attachment` is where."""
-        return self._phase is Phase.OPEN and self._attachment is attachment
+        return self._phase is Phase.OPEN and self.attachment is attachment
 
     def host_and_path(self) -> tuple[bytes | None, str]:
         """Return what its route was found by."""
@@ -211,7 +217,7 @@ class WebSocket:
         resumption = scopes.Resumption(self._id, self._count, reason, self.checkpoint)
         before = self._number - (self._pending is not None)
         opening = scopes.opening(resumption, self._scope_bytes)
-        self._attachment = Attachment(self, worker, before, opening)
+        self.attachment = Attachment(self, worker, before, opening)
 
     def begin_to_move(self, worker: Worker) -> bool:
         """Say whether it is to leave `worker`, and was not told so before."""
@@ -222,7 +228,7 @@ class WebSocket:
 
     def leave(self, worker: Worker) -> None:
         """Ask the app at `worker` to let it go."""
-        attachment = self._attachment
+        attachment = self.attachment
         if self._phase is not Phase.OPEN or attachment is None or attachment.worker is not worker:
             return
         if not self._pool.may_leave(worker):
@@ -256,7 +262,7 @@ class WebSocket:
 
     def worker_lost(self, attachment: Attachment) -> None:
         """Take notice that the worker is gone."""
-        if self._attachment is not attachment or self._phase not in HAS_WORKER:
+        if self.attachment is not attachment or self._phase not in HAS_WORKER:
             return
         self._detach()
         if self._phase is Phase.CONNECTING or self._phase is Phase.REJOINING:
@@ -325,7 +331,7 @@ class WebSocket:
             self._pool.quarantine.leave(self)
 
     def _detach(self) -> None:
-        self._attachment = None
+        self.attachment = None
         self._release_permit()
 
     def _release_permit(self) -> None:
@@ -345,7 +351,7 @@ class WebSocket:
             self._subprotocol = subprotocol
             self.accepted = True
             self._books.accepted()
-            self._to_client(
+            self._client.put(
                 {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
             )
         elif self._phase is not Phase.REJOINING:
@@ -376,7 +382,7 @@ class WebSocket:
     def app_sends(self, attachment: Attachment, event: Message, size: int) -> None:
         """Pass a message on. `size` bytes of it were not reported as consumed yet."""
         if self._phase is Phase.OPEN or self._phase is Phase.LEAVING:
-            self._to_client(event, size, attachment)
+            self._client.put(event, size, attachment)
 
     def app_sends_too_much(self, attachment: Attachment) -> None:
         """Close it: such a message is not kept in memory."""
@@ -410,7 +416,7 @@ class WebSocket:
                 head = scopes.decode_head(payload)
             except msgspec.DecodeError as error:
                 raise FrameError(f"no denial: {error}") from None
-            self._to_client(
+            self._client.put(
                 {
                     "type": "websocket.http.response.start",
                     "status": head.status,
@@ -424,13 +430,13 @@ class WebSocket:
             "body": payload,
             "more_body": not is_last,
         }
-        self._to_client(body, len(payload), attachment)
+        self._client.put(body, len(payload), attachment)
         if is_last:
             self._move_on(Happening.ENDED)
 
     def app_returned(self, attachment: Attachment, flags: int, given: int) -> None:
         """Take notice that the app has returned; `given` is the last message that it had."""
-        if self._attachment is not attachment:
+        if self.attachment is not attachment:
             return
         self._detach()
         failed = bool(flags & FAILED)
@@ -454,44 +460,28 @@ class WebSocket:
 
     # What the client sends
 
-    async def _read(self) -> None:
-        """Take the client's messages, one at a time."""
-        try:
-            await self._read_on()
-        except Exception as error:
-            _log.error("WebSocket %s: the server broke: %r", self.host_and_path()[1], error)
-            self._client_left(ABNORMAL, b"")
+    @property
+    def has_pending(self) -> bool:
+        """Whether its newest message is not dealt with yet: the next one has to wait."""
+        return self._pending is not None
 
-    async def _read_on(self) -> None:
-        receive = self._receive
-        while True:
-            message = await receive()
-            if message["type"] != "websocket.receive":
-                reason = (message.get("reason") or "").encode()[:MAX_PAYLOAD]
-                self._client_left(message.get("code") or NO_STATUS, reason)
-                return
-            while self._pending is not None:
-                self._room = self._pool.loop.create_future()
-                await self._room
-            text = message.get("text")
-            if text is not None:
-                self._pending = TEXT, text.encode()
-            else:
-                self._pending = 0, message["bytes"]
-            self._number += 1
-            if self._phase is Phase.OPEN:
-                self._transmit()
-            else:
-                self._hold(True)
+    def client_says(self, flags: int, payload: bytes) -> None:
+        """Take its next message."""
+        self._pending = flags, payload
+        self._number += 1
+        if self._phase is Phase.OPEN:
+            self._transmit()
+        else:
+            self._hold(True)
 
     def _transmit(self) -> None:
         """Send the client's newest message to the worker."""
         assert self._pending is not None
-        assert self._attachment is not None
+        assert self.attachment is not None
         if self._held:
             self._hold(False)
         flags, payload = self._pending
-        if self._attachment.send(flags, self._number, payload):
+        if self.attachment.send(flags, self._number, payload):
             self.sent()
 
     def sent(self) -> None:
@@ -504,14 +494,14 @@ class WebSocket:
         self._pending = None
         if self._held:
             self._hold(False)
-        wake(self._room)
+        self._client.make_room()
 
     def _hold(self, held: bool) -> None:
         if held != self._held:
             self._held = held
             self._pool.counts.add(board.HELD, 1 if held else -1)
 
-    def _client_left(self, code: int, reason: bytes) -> None:
+    def client_left(self, code: int, reason: bytes) -> None:
         """Take notice that the client is gone."""
         self._client_left_with = code, reason
         self._code = self._code or code
@@ -521,60 +511,14 @@ class WebSocket:
             return  # another worker shall have its last message
         if self._phase is Phase.LEAVING:
             return  # the app says goodbye already
-        if self._attachment is not None and self._attachment.is_sending:
+        if self.attachment is not None and self.attachment.is_sending:
             return  # the end of its last message first
         self._tell_disconnect(code, reason)
         self._end("left")
 
     def _tell_disconnect(self, code: int, reason: bytes) -> None:
-        if self._attachment is not None:
-            self._attachment.disconnect(code, reason)
-
-    # What goes to the client
-
-    def _to_client(
-        self, message: Message, size: int = 0, attachment: Attachment | None = None
-    ) -> None:
-        self._out.append((attachment, message, size))
-        self.is_writing = True
-        wake(self._waiter)
-
-    async def _write(self) -> None:
-        """Pass on what the workers send, until it is over."""
-        while True:
-            while self._out:
-                out, self._out = self._out, []
-                for attachment, message, size in out:
-                    if message["type"] == "websocket.close":
-                        await self._stop_reading()
-                    try:
-                        await self._send(message)
-                    except OSError:
-                        continue  # the client is gone: it will be read from it
-                    except Exception as error:  # the server has closed it, or refuses the event
-                        if not self.accepted:
-                            raise
-                        path = self.host_and_path()[1]
-                        _log.warning("WebSocket %s: the server refused: %s", path, error)
-                        self._client_left(ABNORMAL, b"")
-                        continue
-                    if attachment is not None and attachment is self._attachment:
-                        attachment.consumed(size)
-            self.is_writing = False
-            if self._attachment is not None:
-                self._attachment.catch_up()
-            if self._phase is Phase.OVER:
-                if self._denial is not None:
-                    await self._answer(*self._denial)
-                return
-            self._waiter = self._pool.loop.create_future()
-            await self._waiter
-
-    async def _stop_reading(self) -> None:
-        """Let go of the connection: some servers cannot close it while somebody receives."""
-        if self._read_task is not None and not self._read_task.done():
-            self._read_task.cancel()
-            await asyncio.sleep(0)
+        if self.attachment is not None:
+            self.attachment.disconnect(code, reason)
 
     async def _answer(self, status: int, text: str, retry_after: int | None = None) -> None:
         assert self._scope is not None
@@ -598,15 +542,14 @@ class WebSocket:
         self._move_on(Happening.ENDED)
         if code is not None and self._client_left_with is None:
             if was_open or result == "left":
-                self._to_client({"type": "websocket.close", "code": code, "reason": reason})
+                self._client.put({"type": "websocket.close", "code": code, "reason": reason})
             else:
                 self._denial = _DENIALS[result]
-        wake(self._waiter)
+        self._client.wake()
 
     def _finish(self) -> None:
         """Leave nothing behind, however it ended."""
-        if self._read_task is not None:
-            self._read_task.cancel()
+        self._client.end_reading()
         if self._phase is not Phase.OVER:
             if self._client_left_with is None:
                 self._tell_disconnect(ABNORMAL, b"")

@@ -1,0 +1,4 @@
+"""The extension of ASGI by which an app learns of a handover, and keeps what it needs after one."""
+
+EXTENSION = "chansup.handover"  # in scope["extensions"]
+CHECKPOINT = "chansup.handover.checkpoint"  # the event by which an app stores one
