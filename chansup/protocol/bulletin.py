@@ -16,7 +16,7 @@ _HALF = 512 * 1024  # bytes, of address space: memory is used as far as it is wr
 SIZE = 4096 + 2 * _HALF
 _FRAME = struct.Struct("=II")  # size, CRC-32
 MAX_DOCUMENT = _HALF - _FRAME.size
-_TRIES = 3
+_TRIES = 10
 
 
 def create() -> int:
@@ -53,8 +53,8 @@ class Bulletin:
             if size <= MAX_DOCUMENT:
                 begin = place + _FRAME.size
                 document = self._memory[begin : begin + size]
-                if zlib.crc32(document) == checksum:
-                    return document
+                if zlib.crc32(document) == checksum and self._head[0] == edition:
+                    return document  # else it may be a later one, and the next an earlier one
         return None
 
     def close(self) -> None:
