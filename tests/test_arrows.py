@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "worker": {"worker", "layer", "config", "protocol", "errors"},
     "relay": {"relay", "config", "protocol", "errors"},
     "layer": {"layer", "config", "protocol", "errors"},
+    "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
     "bench": {"bench", "errors"},
     "errors": {"errors"},
 }

@@ -1,5 +1,6 @@
 """What was measured, for people."""
 
+import itertools
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,11 +20,11 @@ _STYLES = {
     "keeps_up": "green", "falls_behind": "bold red", "not_consumed": "bold red",
     "idle": "dim", "unclear": "yellow",
 }  # fmt: skip
-_LABEL = 10  # columns
+_LABEL = 8  # columns
 # The last ones are left out on a narrow terminal.
 _COLUMNS = (
-    ("p50", 8), ("p90", 8), ("p99", 8), ("max", 8), ("done", 8), ("failed", 8), ("in hand", 8),
-    ("waiting", 8), ("oldest", 6),
+    ("p50", 8), ("p90", 8), ("p99", 8), ("max", 8), ("done", 8), ("failed", 7), ("in hand", 9),
+    ("waiting", 8), ("oldest", 8),
 )  # fmt: skip
 
 
@@ -42,8 +43,8 @@ def show(latency: Latency) -> None:
 def _lines(latency: Latency, width: int) -> "list[Text]":
     from rich.text import Text
 
-    room = (width - _LABEL) // 8
-    shown = len(_COLUMNS) if width >= _LABEL + sum(size for _, size in _COLUMNS) else room
+    ends = itertools.accumulate((size for _, size in _COLUMNS), initial=_LABEL)
+    shown = sum(end <= width for end in ends) - 1
     titles = "".join(title.rjust(size) for title, size in _COLUMNS[:shown])
     lines = [Text(" " * _LABEL + titles, "dim")]
     for row in latency.channels:
@@ -70,7 +71,7 @@ def _cells(row: ChannelLatency) -> list[tuple[str, list[str]]]:
     change = "" if not row.depth_change else f"{row.depth_change:+d}"
     waiting = NOTHING if row.depth is None else str(row.depth)
     oldest = time_in_words(row.oldest) if row.depth and row.oldest is not None else ""
-    in_hand = f"{row.in_flight} of {row.capacity}"
+    in_hand = f"{row.in_flight}/{row.capacity}"
     per_second = f"{row.per_second:.1f}/s" if row.per_second < 1000 else f"{row.per_second:.0f}/s"
     first = [str(row.messages), str(row.failed or ""), in_hand, waiting, oldest]
     second = [per_second, "", "", change, ""]

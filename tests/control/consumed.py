@@ -2,10 +2,19 @@
 
 from typing import Any
 
+import msgspec
+
 from chansup.protocol.channel_report import ChannelCounts
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport, Queue
-from chansup.supervisor.status import ConsumerPool, Consumption
+from chansup.supervisor.status import (
+    ChannelStatus,
+    ConsumerPool,
+    Consumption,
+    LayerStatus,
+    PoolStatus,
+    Status,
+)
 
 
 def times(*seconds: float) -> Histogram:
@@ -55,3 +64,37 @@ def busy() -> Consumption:
     )  # fmt: skip
     media = pool("media", 2, concurrency=2, resize=resize, idle=ChannelCounts())
     return consumption(100.0, media, hub=hub)
+
+
+def before() -> Consumption:
+    """Return the first of two looks, ten seconds apart."""
+    resize = counts(1000, 0.05, 0.02)
+    media = pool("media", 2, resize=resize, mails=counts(5, 0.1, 0.001))
+    slow = pool("reports", 2, reports=counts(50, 0.222, 3.0, depth=20, oldest=5.0))
+    return consumption(100.0, media, slow)
+
+
+def after(behind: bool = False) -> Consumption:
+    """Return the second one: all is well unless the workers fall behind."""
+    resize = counts(1093, 0.05, 0.02, failed=2, in_flight=1)
+    media = pool("media", 2, resize=resize, mails=counts(5, 0.1, 0.001))
+    depth = 50 if behind else 20
+    reports = counts(140, 0.222, 3.0, depth=depth, oldest=5.4, in_flight=2)
+    return consumption(110.0, media, pool("reports", 2, reports=reports))
+
+
+def shown(status: Status) -> Status:
+    """Return a status with channels and a hub in it."""
+    channels = [
+        ChannelStatus("resize", 12, 3.4, 2, 240, 3, 0.012),
+        ChannelStatus("mails", None, None, 0, 0, 0, None),
+    ]
+    layer = LayerStatus(13, 3.4, 1_500_000, 268_435_456, 2)
+    interface, thumbnails, redis = status.pools
+    pools = [
+        PoolStatus("hub", "hub", "channel layer", 1, 1, [], layer=layer),
+        interface,
+        msgspec.structs.replace(thumbnails, queue=None, channels=channels),
+        redis,
+    ]
+    return msgspec.structs.replace(status, pools=pools)

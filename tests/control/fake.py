@@ -31,6 +31,8 @@ from chansup.supervisor.status import (
     TaskStatus,
 )
 
+from . import consumed
+
 TRACEBACK = [
     "Traceback (most recent call last):",
     '  File "/srv/site/current/site/asgi.py", line 3, in <module>',
@@ -121,6 +123,7 @@ class FakeCommands:
         self.ended: dict[str, tuple[int, float]] = {}
         self.relay_rows: dict[str, list[float]] = {}
         self.consumed = Consumption(0.0)
+        self.to_come: list[Consumption] = []  # given out before it
         self.called: list[tuple[object, ...]] = []
         self.events: list[Event] = deploy()
         self.lines = [
@@ -146,7 +149,7 @@ class FakeCommands:
         return self.relay_rows
 
     def consumption(self) -> Consumption:
-        return self.consumed
+        return self.to_come.pop(0) if self.to_come else self.consumed
 
     def reload(self) -> AsyncIterator[Event]:
         return self._stream("reload")
@@ -229,6 +232,11 @@ async def serve(control_path: Path, scenario: Iterable[str]) -> None:
     scenario = list(scenario)
     if "broken" in scenario:
         fake.events = broken_deploy()
+    if "measured" in scenario:
+        fake.to_come, fake.consumed = [consumed.before()], consumed.after()
+        fake.current = consumed.shown(fake.current)
+    if "behind" in scenario:
+        fake.to_come, fake.consumed = [consumed.before()], consumed.after(behind=True)
     if "held" in scenario:
         fake.gate.clear()
     if "flood" in scenario:

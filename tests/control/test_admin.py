@@ -16,6 +16,7 @@ from chansup.supervisor.endpoint import Endpoint
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.http import admin_server
 
+from . import consumed
 from .fake import FakeCommands
 from .serving import serving, tcp_listener
 
@@ -136,6 +137,22 @@ def test_the_page_shows_everything_and_escapes_it(client):
     assert "<b>" not in page
     assert "loading" not in page  # what a process says of itself is for the CLI alone
     assert "\x1b" not in page
+
+
+def test_channels_and_the_hub_are_told_of(client, fake):
+    fake.current = consumed.shown(fake.current)
+    pools = {pool["name"]: pool for pool in client.get("/healthz").json()["pools"]}
+    assert pools["hub"]["layer"]["messages"] == 13
+    assert [one["name"] for one in pools["thumbnails"]["channels"]] == ["resize", "mails"]
+    page = client.get("/").text
+    for shown in ("13 messages waiting, the oldest for 3.4 s; 1.43 MiB of 256 MiB used",
+                  "<th>resize", ">12 ms", ">240", ">3.4 s"):  # fmt: skip
+        assert shown in page
+    names = {"resize": "<b>x</b>", "mails": "mails"}
+    pool = fake.current.pools[2]
+    channels = [replaced(one, name=names[one.name]) for one in pool.channels]
+    fake.current = replaced(fake.current, pools=[replaced(pool, channels=channels)])
+    assert "<b>" not in client.get("/").text
 
 
 def test_the_page_needs_nothing_from_elsewhere(client):

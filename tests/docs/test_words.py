@@ -203,7 +203,7 @@ def test_the_table_of_servers() -> None:
 
 
 TABLES: dict[str, type[schema.Table]] = {"app": schema.App, "interface": schema.Interface, "rollout": schema.Rollout,
-          "admin": schema.Admin, "log": schema.Log, "supervisor": schema.Supervisor}  # fmt: skip
+          "channel_layer": schema.ChannelLayer, "admin": schema.Admin, "log": schema.Log, "supervisor": schema.Supervisor}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

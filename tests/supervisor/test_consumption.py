@@ -56,7 +56,7 @@ class Child:
 
     def says(self, report: ChannelReport | HubReport) -> Any:
         module = channel_report if isinstance(report, ChannelReport) else hub_report
-        self.bulletin.document = module.encode(report)  # type: ignore[arg-type]
+        self.bulletin.document = module.encode(report)
         return self
 
 
