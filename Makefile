@@ -29,7 +29,6 @@ help:
 
 demo:
 	@scripts/venv $(VENV) demo "$(PYTHON)"
-	@scripts/need redis-server redis-server || { echo 'The chat needs Redis. Then, once more: make demo' >&2; exit 1; }
 	@echo 'chat: http://127.0.0.1:$(PORT)/   in a few seconds; Ctrl-C stops it'
 	@echo 'status page: http://127.0.0.1:$(ADMIN_PORT)/'
 	@echo 'in another terminal: cd examples/chat; ../../$(BIN)/chansup status   (reload, logs -f, …)'
@@ -87,4 +86,3 @@ clean:
 	rm -rf $(VENV) .venvs build dist chansup.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 	rm -rf examples/chat/data
-	find examples/chat/run -type f -not -name .gitkeep -delete

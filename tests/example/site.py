@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,13 +18,16 @@ import httpx
 import psutil
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chat"
+LOCAL, REDIS = "chansup.toml", "chansup.redis.toml"  # its two configs
 # What would make the site another one than the example is for a newcomer.
 SITE_VARIABLES = {
+    "CHANSUP_CHANNEL_LAYER",
+    "CHANSUP_CONFIG",
     "CHAT_DATA_DIR",
     "CHAT_HOSTS",
     "DEBUG",
     "DJANGO_SETTINGS_MODULE",
-    "REDIS_URL",
+    "REDIS_PORT",
     "SECRET_KEY",
 }
 # The interpreter that runs the tests is the one that runs the site, whatever is first on PATH.
@@ -96,6 +100,12 @@ class Site:
             assert time.monotonic() < deadline, f"the site does not answer:\n{self.output()}"
             time.sleep(0.05)
 
+    def pids(self, pool: str) -> list[int]:
+        """Return the processes that fill the slots of a pool."""
+        status = self.chansup("status")
+        lines = re.findall(rf"^ +{pool}\.\d+ +ready +(\d+)", status.stdout, re.MULTILINE)
+        return [int(pid) for pid in lines]
+
     def processes(self, name: str) -> list[psutil.Process]:
         """Return the site's processes of this name."""
         return [
@@ -123,10 +133,13 @@ class Site:
 
 
 @contextmanager
-def running_site(directory: Path) -> Iterator[Site]:
+def running_site(directory: Path, config: str = LOCAL) -> Iterator[Site]:
     """Run a copy of the example in this directory; it must end well."""
-    admin = {"ADMIN_PORT": str(free_port())}
-    site = Site(copy_example(directory / "chat"), free_port(), admin)
+    copy = copy_example(directory / "chat")
+    variables = {"ADMIN_PORT": str(free_port())}
+    if config != LOCAL:
+        variables |= {"CHANSUP_CONFIG": str(copy / config), "REDIS_PORT": str(free_port())}
+    site = Site(copy, free_port(), variables)
     try:
         site.wait_until_up()
         yield site

@@ -9,7 +9,7 @@ import pytest
 
 from chansup.config.load import load
 
-from .site import EXAMPLE, copy_example, environment
+from .site import EXAMPLE, LOCAL, REDIS, copy_example, environment
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -62,11 +62,31 @@ def test_a_public_host_needs_a_secret_key(directory: Path) -> None:
         assert ("SECRET_KEY must be too" in result.stderr) == bool(code)
 
 
-def test_the_config_file_is_valid(directory: Path) -> None:
-    loaded = load(directory / "chansup.toml", {"PATH": os.environ["PATH"], "PORT": "8123"})
+@pytest.mark.parametrize(
+    ("name", "backend"), [(LOCAL, "local"), (REDIS, "redis://127.0.0.1:6380/0")]
+)
+def test_the_config_files_are_valid(directory: Path, name: str, backend: str) -> None:
+    loaded = load(directory / name, {"PATH": os.environ["PATH"], "PORT": "8123"})
     assert loaded.config.interface is not None
     assert loaded.config.interface.bind == ["127.0.0.1:8123"]
+    assert loaded.config.channel_layer.backend == backend
     assert loaded.warnings == []
+
+
+def test_it_needs_neither_redis_nor_its_client(directory: Path) -> None:
+    """Without chansup.redis.toml, that is."""
+    blocked = "import sys; sys.modules.update({'redis': None, 'channels_redis': None}); "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{blocked}import chat.asgi, rooms.layer"],
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "redis" not in (directory / "requirements.txt").read_text()
 
 
 def test_pages_need_nothing_from_other_hosts() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
 from tests.browser import Browser, open_browser, require_browser
+from tests.servers import redis
 
-from .site import Site, running_site
+from .site import LOCAL, REDIS, Site, running_site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -24,12 +25,19 @@ LOADED_THUMBNAIL = (
 )
 
 
+both = pytest.mark.parametrize("site", [LOCAL, REDIS], ids=["hub", "redis"], indirect=True)
+on_redis = pytest.mark.parametrize("site", [REDIS], ids=["redis"], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     require_browser()
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
-    with running_site(tmp_path_factory.mktemp("site")) as site:
+    config = getattr(request, "param", LOCAL)
+    if config == REDIS:
+        redis.require()
+    with running_site(tmp_path_factory.mktemp("site"), config) as site:
         yield site
 
 
@@ -81,6 +89,7 @@ def test_pages_and_static_files_load(site: Site, browser: Browser) -> None:
         assert "immutable" in response.headers["Cache-Control"], path
 
 
+@both
 def test_a_message_reaches_the_other_tab_as_it_was_written(site: Site, browser: Browser) -> None:
     one, other = enter(browser, site, "lobby"), enter(browser, site, "lobby")
     elsewhere = enter(browser, site, "deploys")
@@ -96,6 +105,7 @@ def test_a_message_reaches_the_other_tab_as_it_was_written(site: Site, browser: 
     assert text in texts(browser)  # it was kept
 
 
+@both
 def test_a_picture_becomes_a_thumbnail_in_every_tab(
     site: Site, browser: Browser, tmp_path: Path
 ) -> None:
@@ -117,6 +127,22 @@ def test_a_picture_becomes_a_thumbnail_in_every_tab(
     browser.wait_js("document.getElementById('notice').textContent.includes('not a JPEG')")
 
 
+def test_rooms_go_on_when_the_hub_was_killed(site: Site, browser: Browser) -> None:
+    one, other = enter(browser, site, "lobby"), enter(browser, site, "lobby")
+    (hub,) = site.pids("hub")
+    psutil.Process(hub).kill()
+    browser.wait(lambda: site.pids("hub") not in ([], [hub]), "waiting for another hub")
+    for tab, text in ((one, "one is still here"), (other, "the other is, too")):
+        browser.switch(tab)
+        say(browser, text)
+    for tab in (one, other):
+        browser.switch(tab)
+        wait_for_text(browser, "one is still here")
+        wait_for_text(browser, "the other is, too")
+        assert browser.js("chat.connects") == 1
+
+
+@on_redis
 def test_the_room_comes_back_when_redis_was_killed(site: Site, browser: Browser) -> None:
     enter(browser, site, "lobby")
     before = browser.js("chat.connects")

@@ -6,8 +6,6 @@ runs, and tells of every one that was made, opened and closed.
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,8 +53,6 @@ FLAGS = ("--disable-background-timer-throttling", "--disable-renderer-background
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require_browser()
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
     with running_site(tmp_path_factory.mktemp("site")) as site:
         yield site
 
@@ -136,21 +132,12 @@ class Room:
         assert self.browser.console() == []
 
 
-def pids(site: Site, pool: str) -> list[int]:
-    """Return the processes that fill the slots of a pool."""
-    status = site.chansup("status")
-    return [
-        int(pid)
-        for pid in re.findall(rf"^ +{pool}\.\d+ +ready +(\d+)", status.stdout, re.MULTILINE)
-    ]
-
-
 def test_rooms_stay_connected_while_a_deploy_replaces_their_code(
     site: Site, browser: Browser
 ) -> None:
     room = Room(browser, site, "deploys", tabs=2)
-    interface, workers = pids(site, "interface"), pids(site, "web")
-    assert (len(interface), len(workers)) == (1, 2)
+    interface, workers, hub = site.pids("interface"), site.pids("web"), site.pids("hub")
+    assert (len(interface), len(workers), len(hub)) == (1, 2, 1)
 
     (site.directory / "chat" / "__init__.py").write_text('VERSION = "2"\n')
     style = site.directory / "rooms" / "static" / "rooms" / "chat.css"
@@ -167,8 +154,8 @@ def test_rooms_stay_connected_while_a_deploy_replaces_their_code(
     home = httpx.get(f"{site.url}/").text
     assert "kept up by chansup" in home
     assert "made by code version 2" in home
-    assert pids(site, "interface") == interface
-    assert not set(pids(site, "web")) & set(workers)
+    assert (site.pids("interface"), site.pids("hub")) == (interface, hub)
+    assert not set(site.pids("web")) & set(workers)
 
 
 def test_rooms_stay_connected_while_workers_are_killed(site: Site, browser: Browser) -> None:
@@ -176,7 +163,7 @@ def test_rooms_stay_connected_while_workers_are_killed(site: Site, browser: Brow
     for _ in range(2):
         moves = room.js("chat.moves")
         served_by = room.js("chat.pid")
-        browser.wait(lambda: len(pids(site, "web")) == 2, "waiting for two workers")
+        browser.wait(lambda: len(site.pids("web")) == 2, "waiting for two workers")
         psutil.Process(served_by[0]).kill()
         for before, pid, _ in zip(moves, served_by, room._each(), strict=True):
             if pid == served_by[0]:
@@ -186,3 +173,15 @@ def test_rooms_stay_connected_while_workers_are_killed(site: Site, browser: Brow
     # What a worker had in hand is lost with it. The page sends that again: after later messages.
     room.assert_everything_arrived_once(in_order=False)
     assert "killed by SIGKILL" in site.output()
+
+
+def test_nothing_is_lost_when_the_hub_is_replaced(site: Site, browser: Browser) -> None:
+    room = Room(browser, site, "pictures", tabs=2)
+    (hub,) = site.pids("hub")
+    result = site.chansup("restart", "hub")
+    assert result.returncode == 0, result.stdout + result.stderr
+    room.let_talk(5)
+    room.assert_nothing_reconnected()
+    room.assert_everything_arrived_once(in_order=True)
+    assert site.pids("hub") != [hub]
+    assert f"hub.0[{hub}]: gone, exit code 0" in site.output()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import certify
+
 PATIENCE = 30.0
 FORGETFUL = ("--save", "", "--appendonly", "no")
 
@@ -98,10 +100,10 @@ def on_port(directory: Path, *options: str) -> Iterator[tuple[Redis, str]]:
 def with_tls(directory: Path) -> Iterator[tuple[Redis, str]]:
     """Run a server that speaks TLS alone; give a URL that names whom to trust."""
     directory.mkdir(exist_ok=True)
-    certificate, key = make_certificate(directory)
+    certify(directory)
     port = free_port()
     where = ("--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1")
-    tls = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no")
+    tls = ("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-auth-clients", "no")
     redis = Redis(directory, *where, *tls, *FORGETFUL, port=port)
     try:
         redis.start()
@@ -110,7 +112,7 @@ def with_tls(directory: Path) -> Iterator[tuple[Redis, str]]:
             pytest.skip("redis-server is built without TLS")
         raise
     try:
-        yield redis, f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"
+        yield redis, f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={directory}/cert.pem"
     finally:
         redis.kill()
 
@@ -135,21 +137,6 @@ def _running(redis: Redis) -> Iterator[Redis]:
         yield redis
     finally:
         redis.kill()
-
-
-def make_certificate(directory: Path) -> tuple[str, str]:
-    """Write a certificate for localhost, signed by itself; return it and its key."""
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    made = subprocess.run(
-        [*command.split(), *subject, "-keyout", str(key), "-out", str(certificate)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    return str(certificate), str(key)
 
 
 def free_port() -> int:

@@ -3,14 +3,12 @@
 CHAT_HOSTS      public host names, with commas between them
 SECRET_KEY      needed as soon as CHAT_HOSTS is set
 CHAT_DATA_DIR   the database, the pictures and the collected static files
-REDIS_URL       the channel layer, for example redis://127.0.0.1:6379/0
 DEBUG           1 for Django's error pages
 """
 
 import os
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -91,20 +89,8 @@ SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 SESSION_COOKIE_HTTPONLY = True
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 
-REDIS_URL = os.environ.get("REDIS_URL") or "unix://" + quote(str(BASE_DIR / "run" / "redis.sock"))
-CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {
-            # Waiting for the next message may take for ever, so an answer from Redis may too. With
-            # the 5 seconds that redis-py 8 allows, every WebSocket breaks after 5 quiet seconds
-            # (django/channels_redis#422); and with any other limit, a consumer on Python 3.11 may
-            # overlook that it was cancelled, and never end.
-            "hosts": [{"address": REDIS_URL, "socket_timeout": None}],
-            "prefix": "chat",
-        },
-    }
-}
+# Follows [channel_layer] in the file that chansup runs: its own hub, or Redis.
+CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"

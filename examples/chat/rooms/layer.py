@@ -3,16 +3,21 @@
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
-from redis.exceptions import RedisError
+from chansup.layer import HubError
 
 from .models import Message
 
-# What the channel layer raises while it cannot be reached.
-LAYER_ERRORS = (RedisError,)
+try:
+    from redis.exceptions import RedisError
+except ImportError:  # only the site of chansup.redis.toml needs it
+    RedisError = HubError
+
+# What the channel layer raises while it cannot be reached: chansup's, and channels_redis.
+LAYER_ERRORS = (HubError, RedisError)
 
 # To browsers: https://www.iana.org/assignments/websocket/ calls 1013 "Try Again Later".
 TRY_AGAIN_LATER = 1013
-LAYER_IS_AWAY = "Live messages are away for the moment: Redis cannot be reached."
+LAYER_IS_AWAY = "Live messages are away for the moment: the channel layer cannot be reached."
 
 
 def show(message: Message) -> None:

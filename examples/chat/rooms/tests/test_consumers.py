@@ -9,9 +9,9 @@ from unittest.mock import patch
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers, get_channel_layer
 from channels.testing import ApplicationCommunicator, WebsocketCommunicator
+from chansup.layer import HubUnavailable
 from django.test import Client, TransactionTestCase, override_settings
 from PIL import Image
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 import chat
 from chat.asgi import application
@@ -134,12 +134,12 @@ class RoomTests(RoomTestCase):
         with (
             patch(
                 "channels.layers.InMemoryChannelLayer.group_add",
-                side_effect=RedisConnectionError("gone"),
+                side_effect=HubUnavailable("gone"),
             ),
             self.assertLogs("rooms", "WARNING"),
         ):
             socket = await self.enter()
-            self.assertIn("Redis", (await socket.receive_json_from())["text"])
+            self.assertIn("channel layer", (await socket.receive_json_from())["text"])
             self.assertEqual((await socket.receive_output())["code"], 1013)
 
     async def test_a_channel_layer_that_goes_away_later(self):
@@ -148,12 +148,12 @@ class RoomTests(RoomTestCase):
         with (
             patch(
                 "channels.layers.InMemoryChannelLayer.group_send",
-                side_effect=RedisConnectionError("gone"),
+                side_effect=HubUnavailable("gone"),
             ),
             self.assertLogs("rooms", "WARNING"),
         ):
             await socket.send_json_to({"key": uuid.uuid4().hex, "text": "kept"})
-            self.assertIn("Redis", (await socket.receive_json_from())["text"])
+            self.assertIn("channel layer", (await socket.receive_json_from())["text"])
             self.assertEqual((await socket.receive_output())["code"], 1013)
         self.assertEqual((await Message.objects.aget()).text, "kept")
 

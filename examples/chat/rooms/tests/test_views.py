@@ -2,9 +2,9 @@ import shutil
 import tempfile
 from unittest.mock import patch
 
+from chansup.layer import HubUnavailable
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client, TestCase, override_settings
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rooms.models import Message, Picture, Room
 
@@ -118,10 +118,10 @@ class PictureTests(TestCase):
         self.assert_refused(picture(size=(101, 100)), "too many pixels")
 
     def test_a_picture_sent_while_the_channel_layer_is_away_is_kept(self):
-        with patch("rooms.layer.show", side_effect=RedisConnectionError):
+        with patch("rooms.layer.show", side_effect=HubUnavailable):
             status, answer = self.send(picture())
         self.assertEqual(status, 202)
-        self.assertIn("Redis", answer["problem"])
+        self.assertIn("channel layer", answer["problem"])
         self.assertEqual(Picture.objects.get().message_id, answer["id"])
 
     def test_a_lost_file_is_a_missing_page(self):
