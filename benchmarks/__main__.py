@@ -7,6 +7,7 @@ import sys
 SCRIPTS = (
     "reload", "crash", "balance", "cost",
     "relay.reload", "relay.crash", "relay.cost", "relay.memory", "relay.flow",
+    "layer.speed", "layer.volume", "layer.groups", "layer.worker",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 LIBRARIES = (
     "chansup", "uvicorn", "uvloop", "httptools", "websockets", "granian", "hypercorn", "daphne",
-    "gunicorn", "supervisor",
+    "gunicorn", "supervisor", "django", "channels", "channels_redis", "redis", "hiredis", "msgpack",
 )  # fmt: skip
 
 
@@ -72,6 +72,11 @@ def _versions() -> dict[str, str]:
         # It prints its version and fails.
         shown = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout
         versions["wrk"] = shown.split()[1].removeprefix("debian/") if shown.split()[1:] else "?"
+    if shutil.which("redis-server"):
+        command = ["redis-server", "--version"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        found = [word for word in shown.split() if word.startswith("v=")]
+        versions["redis-server"] = found[0].removeprefix("v=") if found else "?"
     return versions
 
 

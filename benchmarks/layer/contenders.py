@@ -3,13 +3,15 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
+
+from benchmarks.process import free_port
 
 CAPACITY = 1_000_000  # of each channel: nothing is to be dropped
 
@@ -24,38 +26,53 @@ PUBSUB = (PUBSUB_UNIX, PUBSUB_TCP)
 NAMES = (HUB, *CORE, *PUBSUB, MEMORY)
 
 
-def make(name: str, address: str) -> Any:
+def make(name: str, address: str, capacity: int = CAPACITY) -> Any:
     """Return a layer."""
     if name == HUB:
         from chansup.layer import LocalChannelLayer
 
-        return LocalChannelLayer(address, capacity=CAPACITY, timeout=30)
+        return LocalChannelLayer(address, capacity=capacity, timeout=30)
     if name in CORE:
         from channels_redis.core import RedisChannelLayer
 
-        return RedisChannelLayer(hosts=[address], capacity=CAPACITY)
+        return RedisChannelLayer(hosts=[address], capacity=capacity)
     if name in PUBSUB:
         from channels_redis.pubsub import RedisPubSubChannelLayer
 
         return RedisPubSubChannelLayer(hosts=[address])
     from channels.layers import InMemoryChannelLayer
 
-    layer = InMemoryChannelLayer(capacity=CAPACITY)
+    layer = InMemoryChannelLayer(capacity=capacity)
     layer.channel_capacity = []
     return layer
 
 
+@dataclass
+class Servers:
+    """What runs: addresses and processes by the names of the layers."""
+
+    addresses: dict[str, str] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)  # of the hub or Redis
+
+    def present(self, names: list[str], notes: list[str]) -> list[str]:
+        """Return those that can be measured here, and note the others."""
+        missing = [name for name in names if name not in self.addresses]
+        if missing:
+            notes.append(f"No redis-server here, so nothing of {', '.join(missing)}.")
+        return [name for name in names if name in self.addresses]
+
+
 @contextlib.contextmanager
-def started() -> Iterator[dict[str, str]]:
-    """Start a hub and, if there is one, a Redis. Yield the addresses by the layers' names."""
+def started(*hub_options: str) -> Iterator[Servers]:
+    """Start a hub and, if there is one, a Redis."""
     with tempfile.TemporaryDirectory(prefix="layers-") as directory:
         hub = os.path.join(directory, "hub.sock")
-        addresses = {HUB: hub, MEMORY: ""}
-        commands = [[sys.executable, "-m", "chansup.layer.hub", "--socket", hub]]
+        servers = Servers({HUB: hub, MEMORY: ""})
+        commands = [[sys.executable, "-m", "chansup.layer.hub", "--socket", hub, *hub_options]]
         sockets = [hub]
         if redis := shutil.which("redis-server"):
             path = os.path.join(directory, "redis.sock")
-            port = _free_port()
+            port = free_port()
             commands.append(
                 [
                     *(redis, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path),
@@ -64,21 +81,28 @@ def started() -> Iterator[dict[str, str]]:
             )
             sockets.append(path)
             unix, tcp = f"unix://{path}", f"redis://127.0.0.1:{port}"
-            addresses |= {CORE_UNIX: unix, PUBSUB_UNIX: unix, CORE_TCP: tcp, PUBSUB_TCP: tcp}
+            servers.addresses |= {CORE_UNIX: unix, PUBSUB_UNIX: unix}
+            servers.addresses |= {CORE_TCP: tcp, PUBSUB_TCP: tcp}
         processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+        servers.pids[HUB] = processes[0].pid
+        servers.pids |= dict.fromkeys((*CORE, *PUBSUB), processes[-1].pid)
         try:
-            deadline = time.monotonic() + 10
-            while not all(map(os.path.exists, sockets)) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            time.sleep(0.2)
-            yield addresses
+            _wait_for(sockets, processes)
+            yield servers
         finally:
             for process in processes:
                 process.terminate()
-                process.wait()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _wait_for(paths: list[str], processes: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + 20
+    while not all(map(os.path.exists, paths)):
+        if time.monotonic() > deadline or any(each.poll() is not None for each in processes):
+            raise SystemExit("the hub or redis-server does not start")
+        time.sleep(0.02)
+    time.sleep(0.2)

@@ -1,61 +1,45 @@
 """What is measured of one channel layer, with other processes at the other end."""
 
 import asyncio
-import contextlib
-import json
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.layer import contenders
+from benchmarks.layer.others import closed, other
 
 TEXT = "x" * 30  # about 50 bytes with the rest
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is done."""
+    """How much is done, in one round."""
 
+    rounds: int = 3
     round_trips: int = 3000
     group_messages: int = 300
     burst: int = 300  # group messages, as fast as they go
-    messages: int = 20_000
-    seconds: float = 60.0  # that one measure may take
+    messages: int = 50_000
 
     def for_slow_ones(self) -> "Plan":
         """Return the same with fewer messages."""
-        return Plan(self.round_trips // 4, self.group_messages // 3, self.burst // 3, 2000)
+        return Plan(
+            self.rounds,
+            max(100, self.round_trips // 3),
+            max(30, self.group_messages // 3),
+            max(30, self.burst // 3),
+            max(500, self.messages // 12),
+        )
 
 
-class Other:
-    """A process at the other end."""
+@dataclass(frozen=True)
+class Rate:
+    """How many messages per second reached the receiver, and how."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def says(self) -> Any:
-        """Return what it prints next."""
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), 60)
-        return json.loads(line)
-
-
-@contextlib.asynccontextmanager
-async def other(name: str, address: str, *job: object) -> AsyncIterator[Other]:
-    """Run the other process."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.layer.member", name, address, *map(str, job)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Other(process)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    per_second: float
+    disordered: int  # that came after a later one
+    missing: int  # that had not come after a long while
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -77,7 +61,7 @@ async def round_trip(name: str, address: str, plan: Plan) -> dict[str, float]:
             await layer.receive(own)
             if number >= 50:
                 times.append(1e6 * (time.monotonic() - began))
-    await _closed(layer)
+    await closed(layer)
     return {"p50": statistics.median(times), "p99": percentile(times, 0.99)}
 
 
@@ -102,31 +86,39 @@ async def fan_out(name: str, address: str, plan: Plan) -> dict[str, float]:
             await layer.group_send("members", message)
         ended = await asyncio.gather(first.says(), second.says())
         rate = 100 * plan.burst / (max(ended) - began)
-    await _closed(layer)
+    await closed(layer)
     return {"p50": statistics.median(times), "p99": percentile(times, 0.99), "rate": rate}
 
 
-async def throughput(name: str, address: str, plan: Plan, senders: int) -> int | None:
-    """Send to one receiver in another process: messages per second, if they come in order."""
+async def throughput(name: str, address: str, plan: Plan, senders: int) -> Rate:
+    """Send to one receiver in another process, from one task or several."""
     layer = contenders.make(name, address)
     async with other(name, address, "sink", plan.messages) as sink:
         target = await sink.says()
         await asyncio.sleep(0.2)
-        numbers = iter(range(plan.messages))
-
-        async def send() -> None:
-            for number in numbers:
-                await layer.send(target, {"type": "m", "number": number, "text": TEXT})
-
         began = time.monotonic()
-        await asyncio.gather(*(send() for _ in range(senders)))
+        await _send_all(layer, target, plan.messages, senders)
         ended = await sink.says()
-    await _closed(layer)
-    return None if isinstance(ended, str) else round(plan.messages / (ended - began))
+    await closed(layer)
+    received = plan.messages - ended["missing"]
+    return Rate(received / (ended["time"] - began), ended["disordered"], ended["missing"])
 
 
-async def in_memory(plan: Plan) -> dict[str, float]:
-    """Do the same with Channels' layer in memory, which knows one process."""
+async def _send_all(layer: Any, target: str, count: int, senders: int) -> None:
+    numbers = iter(range(count))
+
+    async def send() -> None:
+        for number in numbers:
+            await layer.send(target, {"type": "m", "number": number, "text": TEXT})
+
+    await asyncio.gather(*(send() for _ in range(senders)))
+
+
+# --- in one process: Channels' layer in memory knows no other
+
+
+async def own_round_trip(plan: Plan) -> dict[str, float]:
+    """Send a message to another task, and receive its answer: microseconds."""
     layer = contenders.make(contenders.MEMORY, "")
     own, target = await layer.new_channel(), await layer.new_channel()
 
@@ -143,22 +135,53 @@ async def in_memory(plan: Plan) -> dict[str, float]:
         await layer.receive(own)
         times.append(1e6 * (time.monotonic() - began))
     answering.cancel()
+    return {"p50": statistics.median(times), "p99": percentile(times, 0.99)}
+
+
+async def own_fan_out(plan: Plan) -> dict[str, float]:
+    """Send to a group of 100 tasks, until the last has it: ms, and deliveries/s."""
+    layer = contenders.make(contenders.MEMORY, "")
     names = [await layer.new_channel() for _ in range(100)]
     for name in names:
         await layer.group_add("members", name)
-    fans = []
+    times = []
     for number in range(plan.group_messages):
         receiving = [asyncio.ensure_future(layer.receive(name)) for name in names]
         await asyncio.sleep(0)
         began = time.monotonic()
         await layer.group_send("members", {"type": "m", "number": number})
         await asyncio.gather(*receiving)
-        fans.append(1e3 * (time.monotonic() - began))
-    middle = statistics.median(fans)
-    return {"round": statistics.median(times), "fan": middle, "rate": 100_000 / middle}
+        times.append(1e3 * (time.monotonic() - began))
+
+    async def member(name: str) -> None:
+        for _ in range(plan.burst):
+            await layer.receive(name)
+
+    members = [asyncio.create_task(member(name)) for name in names]
+    began = time.monotonic()
+    for number in range(plan.burst):
+        await layer.group_send("members", {"type": "m", "number": number, "text": TEXT})
+    await asyncio.gather(*members)
+    rate = 100 * plan.burst / (time.monotonic() - began)
+    return {"p50": statistics.median(times), "p99": percentile(times, 0.99), "rate": rate}
 
 
-async def _closed(layer: Any) -> None:
-    close = getattr(layer, "close", None) or getattr(layer, "close_pools", None)
-    with contextlib.suppress(Exception):
-        await close()
+async def own_throughput(plan: Plan, senders: int) -> Rate:
+    """Send to one other task, from one task or several."""
+    layer = contenders.make(contenders.MEMORY, "")
+    target = await layer.new_channel()
+    disordered = 0
+
+    async def sink() -> None:
+        nonlocal disordered
+        last = -1
+        for _ in range(plan.messages):
+            number = (await layer.receive(target))["number"]
+            disordered += number < last
+            last = max(last, number)
+
+    receiving = asyncio.create_task(sink())
+    began = time.monotonic()
+    await _send_all(layer, target, plan.messages, senders)
+    await receiving
+    return Rate(plan.messages / (time.monotonic() - began), disordered, 0)
