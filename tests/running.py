@@ -126,6 +126,11 @@ class Running:
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def send_to(self, pid: int, number: int) -> None:
+        """Send a signal to one of its processes."""
+        assert psutil.Process(pid).ppid() == self.pid
+        os.kill(pid, number)
+
     def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end; return the exit code."""
         return self.process.wait(timeout)

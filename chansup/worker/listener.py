@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Hashable
 
-from chansup.worker.permits import Permits
+from chansup.worker.permits import Permits, Turn
 from chansup.worker.sources import Delivery, Source
 from chansup.worker.tracebacks import last_line
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
+_AT_ONCE = 0.02  # seconds within which a message comes that is there
 _QUIET = 60.0  # seconds between two lines about the same trouble
 _log = logging.getLogger("chansup.worker")
 
@@ -30,6 +32,7 @@ class Listener:
         self._source = source
         self._place = place
         self._permits = permits
+        self._turn = Turn()
         self._begin = begin
         self._on_failure = on_failure
         self._taking: asyncio.Task[Delivery | None] | None = None
@@ -57,9 +60,7 @@ class Listener:
     async def run(self) -> None:
         """Receive until `stop`, whatever the layer raises."""
         while not self._stopping:
-            if not self._permits.free:
-                await self._permits.change()
-                continue
+            await self._permits.turn(self._turn)
             try:
                 delivery = await self._take()
             except Exception as error:
@@ -72,19 +73,35 @@ class Listener:
                 await self._pass_on(delivery)
 
     async def _take(self) -> Delivery | None:
+        if self._stopping:
+            self._permits.ended(self._turn, expects=False)
+            return None
+        began = time.monotonic()
+        more = False
         task = self._taking = asyncio.create_task(self._source.take(self.channel, self._place))
         try:
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=_AT_ONCE if self._turn.expects else None)
+            if not task.done():
+                self._permits.ended(self._turn, expects=False)
+                await asyncio.wait([task])
+            delivery = None if task.cancelled() else task.result()
+            if delivery is not None and delivery.waited is not None:
+                more = delivery.waited > time.monotonic() - began
+            return delivery
         finally:
             self._taking = None
-        return None if task.cancelled() else task.result()
+            # Called off before it was answered: what was known is still known.
+            self._permits.ended(
+                self._turn, expects=more or (task.cancelled() and self._turn.expects)
+            )
 
     async def _pass_on(self, delivery: Delivery) -> None:
         if self._source.returns and (self._stopping or not self._permits.free):
             delivery.give_back()
+            self._turn.expects = True
             return
-        while not self._permits.take():  # cannot go back: it is held
-            await self._permits.change()
+        while not self._permits.take(self._turn):  # cannot go back: it is held
+            await self._permits.turn(self._turn)
         self._begin(self.channel, delivery)
 
     async def _failed(self, error: Exception) -> None:

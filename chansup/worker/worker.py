@@ -69,7 +69,7 @@ class ChannelWorker:
         self._stopping = True
         for listener in self._listeners:
             listener.stop()
-        self._permits.wake()
+        self._permits.close()
         self._look_whether_empty()
 
     async def cut(self, patience: float) -> bool:

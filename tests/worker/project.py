@@ -61,7 +61,7 @@ class Work(models.Model):
 """
 
 CONSUMERS = '''
-"""What a message asks for: number, and before it is written down as done, seconds, fail, die."""
+"""What a message asks for: number, and before it is written down as done, seconds, wait_for, fail, die."""
 
 import asyncio, os, signal, threading, time
 
@@ -91,7 +91,18 @@ class Async(AsyncConsumer):
     async def work(self, message):
         write("begin", message)
         await asyncio.sleep(message.get("seconds", 0))
+        while "wait_for" in message and not os.path.exists(message["wait_for"]):
+            await asyncio.sleep(0.01)
         act(message)
+
+    count_of_messages = 0
+
+    async def count(self, message):
+        self.count_of_messages += 1
+        write(str(self.count_of_messages), message)
+
+    async def say(self, message):
+        await self.send({"type": "x"})
 
     async def meet(self, message):
         """Wait until so many others are here."""
@@ -105,6 +116,8 @@ class Sync(SyncConsumer):
     def work(self, message):
         write("begin", message)
         time.sleep(message.get("seconds", 0))
+        while "wait_for" in message and not os.path.exists(message["wait_for"]):
+            time.sleep(0.01)
         act(message)
 
     def meet(self, message):
@@ -240,3 +253,9 @@ def on_hub(directory: Path, hub: Hub) -> Project:
     """Write the project, with the layer of a hub that runs."""
     config = {"address": hub.path, "capacity": 10_000}
     return write(directory, {"BACKEND": "chansup.layer.LocalChannelLayer", "CONFIG": config})
+
+
+def on_redis(directory: Path, hosts: list[str]) -> Project:
+    """Write the project, with the layer of channels_redis."""
+    config = {"hosts": hosts, "capacity": 10_000, "expiry": 600}
+    return write(directory, {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": config})
