@@ -16,6 +16,7 @@ import socket
 from collections.abc import Mapping
 
 SOCKET_VARIABLE = "NOTIFY_SOCKET"
+WATCHDOG_VARIABLE = "WATCHDOG_USEC"  # microseconds of silence that mean "hangs"
 MAX_DATAGRAM = 4096  # bytes; longer ones are cut
 
 
@@ -38,6 +39,12 @@ def send(fields: Mapping[str, str], address: str | None = None, patience: float 
         except OSError:
             return False
     return True
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float:
+    """Return the seconds in which WATCHDOG=1 should come at least; 0 if nobody waits for it."""
+    text = environ.get(WATCHDOG_VARIABLE, "")
+    return int(text) / 3e6 if text.isascii() and text.isdigit() else 0.0
 
 
 def parse(datagram: bytes) -> dict[str, str]:

@@ -351,6 +351,8 @@ class _Builder:
         table = self.config.channel_layer
         owner = hub.owner(self.config)
         own = hub.user_ids(owner)
+        if table.user is None and not all(map(installed.is_reachable, own)):
+            owner, own = hub.Owner(), {os.geteuid()}  # as pipx has it for root, in its home
         others = sorted(hub.users(self.config) - own - {0})
         words = [sys.executable, "-m", "chansup.layer.hub", "--descriptor", "3"]
         words += ["--memory", str(size.parse(table.memory))]

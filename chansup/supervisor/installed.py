@@ -8,6 +8,7 @@ from importlib import machinery, metadata
 from pathlib import Path
 
 import chansup
+from chansup.supervisor.runtime import obstacle
 
 
 def fingerprint(server: str | None = None) -> tuple[object, ...]:
@@ -22,6 +23,17 @@ def fingerprint(server: str | None = None) -> tuple[object, ...]:
                     status = os.stat(path)
                     files.append((path, status.st_size, status.st_mtime_ns))
     return (*sorted(files), _version(server) if server is not None else None)
+
+
+def is_reachable(user: int) -> bool:
+    """Whether a user can run this interpreter and chansup in it, as far as modes tell."""
+    if user in (0, os.geteuid()):
+        return True
+    with suppress(OSError):
+        interpreter = Path(os.path.realpath(sys.executable))
+        places = (interpreter, Path(os.path.realpath(_package())) / "__init__.py")
+        return all(obstacle(place, user) is None for place in places)
+    return False
 
 
 def _package() -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from chansup.config.cores import MAX_PROCESSES
+from chansup.config.pools import HUB
 from chansup.errors import ChansupError
 from chansup.supervisor import report
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
@@ -133,6 +134,8 @@ class Operations:
     async def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
         """Change the number of slots of a pool until the next change of the config."""
         self._refuse_while_stopping("scale")
+        if pool == HUB:
+            raise ChansupError("cannot scale: a site has one hub, which its processes share")
         if pool not in self.site.pools:
             raise UnknownTarget(self._no_such(pool, list(self.site.pools)))
         if processes > MAX_PROCESSES:
@@ -199,6 +202,8 @@ class Operations:
         raise UnknownTarget(self._no_such(target, names))
 
     def _no_such(self, target: str, names: list[str]) -> str:
+        if target in (HUB, f"{HUB}.0") and self.site.generation.hub is not None:
+            return "the hub does not run yet: it starts when a process first uses the channel layer"
         return f"there is no pool or slot {target!r}; there are {', '.join(names) or 'none at all'}"
 
     def _refuse_while_stopping(self, what: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from chansup.config import channels, relay, schema
 from chansup.protocol import channel_layer, launch
-from chansup.protocol.notify import SOCKET_VARIABLE
+from chansup.protocol.notify import SOCKET_VARIABLE, WATCHDOG_VARIABLE
 from chansup.supervisor import guard
 from chansup.supervisor.consumption import ConsumptionCounts
 from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
@@ -168,6 +168,8 @@ class Processes:
             "CHANSUP_GENERATION": str(generation.number),
             channel_layer.VARIABLE: channel_layer.encode(generation.layer(self._hub)),
         }
+        if specification.kind == "hub" and specification.liveness_timeout:
+            environment[WATCHDOG_VARIABLE] = str(int(specification.liveness_timeout * 1e6))
         if specification.launcher:
             document = _launch(number, specification, generation, equipment, users)
             environment[launch.VARIABLE] = launch.encode(document)

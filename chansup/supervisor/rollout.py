@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
+from chansup.config.pools import HUB
 from chansup.errors import ChansupError
 from chansup.protocol.scoreboard import IN_PROGRESS, WEBSOCKETS_OPEN
 from chansup.supervisor.errors import BootFailed, SlotRemoved
@@ -119,6 +120,7 @@ class Rollout:
             opened = await self.site.addresses.open(interface, self._binds(), slots)
         try:
             self.site.open_hub(self.generation)
+            await self._add_what_is_missing([HUB])  # whatever boots from here on may use it
             for name, task in self.generation.tasks.items():
                 await self._add_what_is_missing(task.program.after)
                 self._progress(f"task {name} runs", step="task")
@@ -175,6 +177,7 @@ class Rollout:
                     new.stays
                     and process is not None
                     and slot.successor is None
+                    and not slot.runs(self.generation)
                     and new.runs_the_same_as(process.specification)
                 ):
                     slot.adopt(self.generation)
