@@ -237,7 +237,7 @@ def test_the_report_stays_within_the_bulletin() -> None:
     descriptor = bulletin.create()
     written = Bulletin(descriptor)
     store = Store(Memory(2**30))
-    patterns: dict[object, int] = {f"{number:04}{'x' * 80}*": 3 for number in range(1000)}
+    patterns = {f"{number:04}{'x' * 80}*": 3 for number in range(1000)}
     capacities = Capacities(Policy(60, 86400, 100, rules(patterns)))
     for number in range(1000):
         name = f"{number:04}{'x' * 80}a".encode()

@@ -460,6 +460,28 @@ def test_a_hub_that_takes_over_knows_what_is_in_hand(hub: Hub) -> None:
     run(tried())
 
 
+def test_who_only_holds_tells_the_hub_that_takes_over(hub: Hub) -> None:
+    """Else it would be somebody else's after half a minute."""
+
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path)
+        await send(layer, "work", 1)
+        held = await take(layer, "work")
+        await replaced(hub)
+        other = LocalChannelLayer(hub.path)
+
+        async def has_come_back() -> bool:
+            return bool((await other.statistics())["connections"] == 2)
+
+        await until(has_come_back)
+        assert held.attempt == 1
+        await layer.close()
+        assert summary(await take(other, "work")) == (1, 2)  # at once: it was claimed
+        await other.close()
+
+    run(tried())
+
+
 def test_a_client_that_is_frozen_during_a_takeover_goes_on_holding(hub: Hub) -> None:
     async def tried() -> None:
         layer = LocalChannelLayer(hub.path)

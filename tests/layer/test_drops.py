@@ -1,0 +1,197 @@
+"""A message that reaches nobody is counted by reason and pattern, and told, but not each time."""
+
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from chansup.layer.hub import drops
+from chansup.layer.hub.channel import Channel, Message
+from chansup.layer.hub.drops import Drop, Drops
+from chansup.layer.hub.limits import Memory
+from chansup.layer.hub.parking import CONNECTING, KEPT
+from chansup.layer.hub.store import LINGER, Store
+from chansup.layer.policies import Capacities, Policy, rules
+
+CAPACITIES = Capacities(Policy(60, 86400, 2, rules({"mail*": 2, "chat*": 2})))
+OWN = b"chat.0011223344556677!abc"
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store(Memory(100_000))
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Any:
+    caplog.set_level(logging.WARNING, "chansup.layer.hub")
+
+    def found() -> list[str]:
+        return [record.getMessage() for record in caplog.records]
+
+    return found
+
+
+class Pretended:
+    """A reader that takes nothing."""
+
+    def __init__(self) -> None:
+        self.crowded = False
+        self.flight: dict[int, tuple[Channel, Message]] = {}
+        self.handed: list[tuple[int, Message]] = []
+
+    def deliver(self, id: int, message: Message, crowded: bool) -> None:
+        self.handed.append((id, message))
+
+    def deliver_to_many(self, ids: list[int], message: Message, crowded: bool) -> None:
+        self.handed.extend((id, message) for id in ids)
+
+    def hand(self, id: int, message: Message) -> None:
+        self.handed.append((id, message))
+
+
+def dropped(store: Store, reason: str) -> dict[str, int]:
+    return store.drops.as_dict().get(reason, {})
+
+
+def test_every_reason_but_one_is_told() -> None:
+    reasons = {value for name, value in vars(Drop).items() if name.isupper()}
+    assert set(drops._EXPLANATIONS) == reasons - {Drop.FLUSHED}
+
+
+def test_full(store: Store, told: Any) -> None:
+    for _ in range(3):
+        store.send(b"mail", b"", CAPACITIES)
+    assert store.send(b"mail", b"", CAPACITIES) == Drop.FULL
+    assert dropped(store, Drop.FULL) == {"mail*": 2}
+    (line,) = told()
+    assert line.startswith("1 messages were refused")
+    assert '"mail*"' in line
+    assert "capacity" in line
+
+
+def test_full_members_of_a_group(store: Store, told: Any) -> None:
+    for name in (b"mail.1", b"mail.2", b"other"):
+        store.group_add(b"all", name, 0, CAPACITIES)
+    for _ in range(3):
+        store.group_send(b"all", b"", CAPACITIES)
+    assert dropped(store, Drop.FULL) == {"mail*": 2, "*": 1}
+    assert sorted(line.split('"')[1] for line in told()) == ["*", "mail*"]
+
+
+def test_expired_in_its_queue(store: Store, told: Any) -> None:
+    store.send(b"mail", b"", CAPACITIES)
+    store.send(b"mail", b"", CAPACITIES)
+    store.now += 61
+    store.sweep_all()
+    assert dropped(store, Drop.EXPIRED) == {"mail*": 2}
+    assert '"mail*" expired unread' in told()[0]
+    assert not store.memory.used - 1200  # but for the channel
+
+
+def test_expired_when_somebody_asks(store: Store, told: Any) -> None:
+    store.send(b"mail", b"", CAPACITIES)
+    store.now += 61
+    reader = Pretended()
+    store.listen(store.channels[b"mail"], reader, 1)
+    assert not reader.handed
+    assert dropped(store, Drop.EXPIRED) == {"mail*": 1}
+    assert len(told()) == 1
+
+
+def test_expired_before_it_came_back(store: Store, told: Any) -> None:
+    store.put_back(b"mail", b"", (1, 0, store.now - 60, 0), CAPACITIES)
+    assert dropped(store, Drop.EXPIRED) == {"mail*": 1}
+    assert len(told()) == 1
+
+
+def test_no_memory(store: Store, told: Any) -> None:
+    assert store.send(b"mail", b"x" * 100_000, CAPACITIES) == Drop.MEMORY
+    store.put_back(b"mail", b"x" * 100_000, (1, 1000, store.now, 0), CAPACITIES)
+    assert dropped(store, Drop.MEMORY) == {"mail*": 2}
+    store.group_add(b"all", b"mail", 0, CAPACITIES)
+    store.group_send(b"all", b"x" * 100_000, CAPACITIES)
+    assert dropped(store, Drop.MEMORY) == {"mail*": 2, "*": 1}
+    assert all("--memory" in line for line in told())
+
+
+def test_of_a_process_that_has_ended(store: Store, told: Any) -> None:
+    process = store.process(OWN.partition(b"!")[0] + b"!")
+    store.connected(process)
+    reader = Pretended()
+    store.send(OWN, b"", CAPACITIES)
+    store.group_add(b"all", OWN, 0, CAPACITIES)
+    store.listen(store.channels[OWN], reader, 1)
+    store.group_send(b"all", b"", CAPACITIES)
+    assert len(reader.handed) == 2  # and nobody took them
+    store.stop_reading(store.channels[OWN])
+    store.disconnected(process)
+    store.group_send(b"all", b"", CAPACITIES)  # there is no room, and nobody's fault
+    assert dropped(store, Drop.GONE) == {"chat*": 1}
+    store.now += LINGER + 1
+    store.sweep()
+    assert OWN not in store.channels
+    assert dropped(store, Drop.GONE) == {"chat*": 3}
+    assert not dropped(store, Drop.FULL)
+    assert "have ended" in told()[0]
+    assert '"chat*"' in told()[0]
+    store.now += 100
+    store.sweep()
+    assert store.memory.used == 0
+
+
+def test_for_a_group_that_the_next_process_does_not_join(store: Store, told: Any) -> None:
+    store.parking.bind(b"client", store.create(OWN))
+    store.group_add(b"all", OWN, 0, CAPACITIES)
+    store.parking.park(b"client", OWN, b"", 0)
+    store.group_send(b"all", b"", CAPACITIES)
+    after = b"chat.1111111111111111!abc"
+    store.parking.bind(b"client", store.create(after))
+    store.now += CONNECTING + 1
+    store.sweep()
+    assert dropped(store, Drop.MOVED) == {"chat*": 1}
+    assert "did not join" in told()[0]
+
+
+def test_for_a_client_that_comes_back_nowhere(store: Store, told: Any) -> None:
+    store.parking.bind(b"client", store.create(OWN))
+    store.send(OWN, b"", CAPACITIES)
+    store.parking.park(b"client", OWN, b"", 0)
+    store.now += KEPT + 1
+    store.sweep()
+    assert dropped(store, Drop.GONE) == {"chat*": 1}
+    assert len(told()) == 1
+
+
+def test_flushed_is_counted_and_not_told(store: Store, told: Any) -> None:
+    store.send(b"mail", b"", CAPACITIES)
+    store.flush()
+    assert dropped(store, Drop.FLUSHED) == {"mail*": 1}
+    assert not told()
+
+
+def test_what_is_told_is_told_each_ten_seconds_at_most(
+    monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    counted = Drops()
+    for _ in range(500):
+        counted.add(Drop.FULL, "mail*")
+        counted.add(Drop.FULL, "chat*", 2)
+        counted.tell_rest()
+    assert len(told()) == 2
+    now += 9
+    counted.tell_rest()
+    assert len(told()) == 2
+    now += 2
+    counted.tell_rest()
+    counted.tell_rest()
+    assert sorted(line.split()[0] for line in told()[2:]) == ["499", "998"]
+    now += 100
+    counted.tell_rest()
+    assert len(told()) == 4
+    counted.add(Drop.FULL, "mail*")
+    assert told()[4].startswith("1 messages")
+    assert counted.as_dict() == {"full": {"mail*": 501, "chat*": 1000}}
