@@ -31,9 +31,9 @@ from chansup.layer.frames import (
     HANDED,
     ID,
     MAX_MILLISECONDS,
+    PARKED,
     PROTOCOL,
     RETURNED,
-    TIME_LEFT,
     Decoder,
     FrameError,
     Kind,
@@ -196,8 +196,8 @@ class Link:
 
     def _try_again(self) -> None:
         self._retrying = None
-        receiving = self._inboxes or self._demands or self._held or self._settled
-        if receiving or self._waiting or self._deferred or self._client.needs_hub():
+        wanted = self._waiting or self._inboxes or self._demands or self._deferred
+        if wanted or self._client.needs_hub():
             self.connect()
 
     async def until_ready(self, deadline: float) -> None:
@@ -267,7 +267,6 @@ class Link:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             _wake(waiter)
-        self._settle_rest()
 
     def _hold_on(self, same: bool) -> None:
         """Tell a hub that has taken over what is in hand here; another one knows nothing of it."""
@@ -278,6 +277,7 @@ class Link:
                 handed.id = self._new_id()
                 self._held[handed.id] = handed
                 self._emit(pack(Kind.CLAIM, CLAIM.pack(handed.id, handed.number) + handed.name))
+        self._settle_rest()
 
     def _settle_rest(self) -> None:
         settled, self._settled = self._settled, []
@@ -548,13 +548,13 @@ class Link:
             self._quiet = False
             self.ready = True
             self._renew()
+            self._settle_rest()
             for frame in self._deferred:
                 self._emit(frame)
             self._deferred.clear()
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
                 _wake(waiter)
-            self._settle_rest()
         elif kind == Kind.FLUSHED:
             self._client.forget_memberships()
             for inbox in self._inboxes.values():
@@ -724,15 +724,16 @@ class Link:
         `in_hand`: so is the message that was taken last, unless another one was asked for since.
         """
         inbox = self._inboxes.pop(name, None)
-        id, left, body = 0, 0, b""
+        id, left, last, body = 0, 0, 0, b""
         if inbox is not None:
             self._by_id.pop(inbox.id, None)
-            id = inbox.id
+            id, last = inbox.id, inbox.last
             if in_hand and inbox.in_hand is not None:
                 deadline, body = inbox.in_hand
                 left = max(0, min(int((deadline - time.monotonic()) * 1000), MAX_MILLISECONDS))
         self._emit_taken()
-        head = string(connection) + string(name) + ID.pack(id) + TIME_LEFT.pack(left)
+        # With the last number: while there is no connection the hub does not learn what was taken.
+        head = string(connection) + string(name) + PARKED.pack(id, left, last)
         self.send_or_defer(pack(Kind.PARK, head + (body if left else b"")))
         self.flush()
 

@@ -3,7 +3,6 @@
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -32,7 +31,7 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
     rules: tuple[Rule, ...] = ()
 
 
-def rules(given: Mapping[Any, int] | Iterable[tuple[Any, int]]) -> tuple[Rule, ...]:
+def rules(given: Mapping[object, int] | Iterable[tuple[object, int]]) -> tuple[Rule, ...]:
     """Return the rules for globs and compiled regular expressions. Raises ValueError."""
     found = []
     for pattern, capacity in given.items() if isinstance(given, Mapping) else given:

@@ -306,6 +306,8 @@ def test_many_moves_under_load_lose_and_double_nothing(shared_hub: Hub, id: str)
                 worker.connection.leaving = True
             consuming.cancel()
             await asyncio.gather(consuming, return_exceptions=True)
+            for farewell in worker.connection.farewells:
+                await inside(worker.connection, _called(farewell))
             await asyncio.sleep(chance.uniform(0, 0.01))
             worker = Worker(shared_hub, id)
             layers.append(worker.layer)

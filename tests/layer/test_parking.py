@@ -50,7 +50,7 @@ class Site:
         return reader
 
     def park(self) -> None:
-        self.store.parking.park(KEY, OLD, b"", 0)
+        self.store.parking.park(KEY, OLD, 0, b"", 0)
 
     def say(self, group: bytes, body: bytes) -> None:
         self.store.group_send(group, body, self.capacities)
@@ -122,6 +122,34 @@ def test_more_than_the_capacity_is_kept_while_it_moves_and_catches_up() -> None:
     left = len(entries)
     site.say(b"lions", b"more")
     assert len(entries) == left
+
+
+def test_the_process_says_later_what_it_has_taken() -> None:
+    """It had no connection for a moment: another hub has taken over."""
+    site = Site()
+    site.store.returning_until = site.store.now + 1.0
+    for body in (b"1", b"2", b"3"):
+        site.say(b"lions", body)
+    site.bind(NEW)
+    site.join(NEW, b"lions")
+    site.join(NEW, b"geese")
+    reader = site.listen(NEW)
+    assert reader.got == []
+    taken = site.store.channels[OLD].entries[1].number
+    site.store.parking.park(KEY, OLD, taken, b"2", 60_000)
+    assert reader.got == [b"2", b"3"]
+
+
+def test_a_process_that_does_not_come_back_is_not_waited_for_for_long() -> None:
+    site = Site()
+    site.store.returning_until = site.store.now + 1.0
+    site.say(b"lions", b"1")
+    site.bind(NEW)
+    site.join(NEW, b"lions")
+    site.join(NEW, b"geese")
+    reader = site.listen(NEW)
+    site.wait(JOINING + 0.1)
+    assert reader.got == [b"1"]
 
 
 def test_nobody_comes_for_it() -> None:

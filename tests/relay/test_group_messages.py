@@ -244,3 +244,24 @@ def test_a_message_that_a_consumer_is_cancelled_over_does_not_come_again(tmp_pat
         assert stuck.got == expected_by("stuck", stuck.got[-1])
         reasons = [line.split()[0] for line in site.lines("stuck.scopes")]
         assert reasons == ["None", "deploy"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_no_message_is_missed_while_the_hub_is_replaced_too(tmp_path: Path) -> None:
+    with site_with_hub(tmp_path, workers=2) as (site, hub):
+
+        async def replacements(listeners: list[Listener]) -> None:
+            deploying = asyncio.create_task(asyncio.to_thread(site.deploy))
+            while not deploying.done():
+                former = hub.process
+                assert former is not None
+                await asyncio.to_thread(hub.start, "--takeover")
+                assert await asyncio.to_thread(former.wait, PATIENCE) == 0
+                await asyncio.sleep(0.2)
+            await deploying
+
+        kinds = ("one", "several", "late", "untidy", "sync")
+        listeners = asyncio.run(published(site, hub, kinds, replacements))
+        for one in listeners:
+            assert one.got == expected_by(one.kind, one.got[-1]), one.kind

@@ -21,9 +21,9 @@ from chansup.layer.frames import (
     HEADER,
     ID,
     MAX_MILLISECONDS,
+    PARKED,
     PROTOCOL,
     RETURNED,
-    TIME_LEFT,
     Decoder,
     FrameError,
     Kind,
@@ -185,11 +185,10 @@ class Connection:
         elif kind == Kind.PARK:
             connection, offset = read_string(payload, 0)
             name, offset = read_string(payload, offset)
-            (id,) = ID.unpack_from(payload, offset)
-            (milliseconds,) = TIME_LEFT.unpack_from(payload, offset + ID.size)
+            id, milliseconds, last = PARKED.unpack_from(payload, offset)
             self.listening.pop(id, None)
-            body = payload[offset + ID.size + TIME_LEFT.size :]
-            store.parking.park(connection, name, body, milliseconds)
+            body = payload[offset + PARKED.size :]
+            store.parking.park(connection, name, last, body, milliseconds)
         elif kind == Kind.FLUSH:
             store.flush()
             self._server.tell_flushed()

@@ -53,22 +53,37 @@ class Parking:
             return
         hold = channel.hold = Hold(self._store.now + JOINING)
         self.holding[channel] = None
-        if former.reader is None:
+        former.lenient_until = channel.lenient_until = self._store.now + CATCHING_UP
+        if former.reader is None and not self._is_awaited(former):
             self._take_over(former, channel)
-        else:  # it may yet take what it was sent
+        else:  # it may yet take what it was sent, or say what it has taken
             former.successor = channel
             hold.predecessor = former
 
-    def park(self, connection: bytes, name: bytes, body: bytes, milliseconds: int) -> None:
+    def _is_awaited(self, channel: Channel) -> bool:
+        """Whether its process is still to say that the connection leaves it."""
+        if channel.kept_until is not None or channel.process is None:
+            return False
+        return bool(channel.process.connections) or self._store.now < self._store.returning_until
+
+    def park(
+        self, connection: bytes, name: bytes, last: int, body: bytes, milliseconds: int
+    ) -> None:
         """Keep a channel: its process says that the connection leaves it.
 
-        `body` is of the message that it had taken and perhaps not dealt with, if there is one.
+        `last` is the number of the last message that it had taken, `body` of one that it had taken
+        and perhaps not dealt with, if there is one.
         """
         store = self._store
         channel = store.channels.get(name)
         if channel is None or channel.connection != connection or channel.name != name:
             return
         store.take_back(channel)
+        for message in [one for one in channel.entries if 0 < one.number <= last]:
+            channel.entries.remove(message)
+            store.release(message)
+            if channel.process is not None and message.group is None:
+                channel.process.waiting -= 1
         if body and store.memory.has(limits.MESSAGE + len(body)):
             message = Message(body, 0, store.now, store.now + milliseconds / 1000)
             store.keep(message)
@@ -125,7 +140,6 @@ class Parking:
         if before is not None:
             before.successor = channel
         hold.deadline = store.now + CONNECTING
-        channel.lenient_until = store.now + CATCHING_UP
         channel.pattern = former.pattern
         for group in list(former.groups):
             began = group.members[former]

@@ -49,6 +49,7 @@ class Store:
         self.observation = Observation(self)
         self.unclaimed: dict[tuple[bytes, int], Unclaimed] = {}
         self.memberships = 0
+        self.returning_until = 0.0  # then those who knew another hub will have found this one
         self._idle: dict[Channel, None] = {}
         self._absent: dict[Process, None] = {}
 
@@ -449,6 +450,9 @@ class Store:
         """Count one connection of a process less."""
         process.connections -= 1
         if not process.connections:
+            for channel in process.channels.copy():
+                if channel.successor is not None:
+                    self.parking.succeed(channel)
             process.left = self.now
             self._absent[process] = None
 
@@ -530,7 +534,7 @@ class Store:
         for channel in list(self.channels.values()):
             for group in list(channel.groups):
                 self.leave(group, channel)
-            self.clear(channel, Drop.FLUSHED)
+            self.clear(channel, "flushed")
             if channel.specific:
                 channel.reader = None
             self.consider(channel)

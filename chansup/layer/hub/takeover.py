@@ -16,7 +16,7 @@ import msgspec
 
 from chansup.layer import frames
 from chansup.layer.frames import Kind, pack
-from chansup.layer.hub.channel import Hold, Message, Returned
+from chansup.layer.hub.channel import Channel, Hold, Message, Returned
 from chansup.layer.policies import Capacities, Policy
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _PATIENCE = 30.0  # seconds
 _ANSWER = 5.0  # seconds; the other one gives its clients 2 to be quiet
 _MAX_RECORD = 1024 * 1024 * 1024
 _DONE = b"+"
+_RETURNING = 2.0  # seconds that clients have to connect to the new hub
 
 
 class SavedMessage(msgspec.Struct, array_like=True, tag="message"):
@@ -53,6 +54,8 @@ class SavedChannel(msgspec.Struct, array_like=True, tag="channel"):
     unjoined: list[bytes]
     aliases: list[bytes]
     pattern: str = "*"
+    successor: bytes | None = None  # name of the channel that waits for this one
+    lenient: float = 0.0  # seconds that it may still hold more than its capacity
 
 
 class SavedHold(msgspec.Struct, array_like=True, tag="hold"):
@@ -138,6 +141,8 @@ def take_snapshot(server: "Server") -> Iterator[Record]:
             [group.name for group in hold.unjoined] if hold is not None else [],
             channel.aliases,
             channel.pattern,
+            channel.successor.name if channel.successor is not None else None,
+            max(0.0, channel.lenient_until - store.now),
         )
     for held, message in server.held():
         yield from numbered([message])
@@ -149,8 +154,10 @@ def take_snapshot(server: "Server") -> Iterator[Record]:
 
 def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], Capacities]) -> None:
     """Put what a snapshot holds into an empty store."""
-    from chansup.layer.hub.parking import JOINING
+    from chansup.layer.hub.parking import CONNECTING
 
+    store.returning_until = store.now + _RETURNING
+    waiting: list[tuple[Channel, bytes]] = []
     messages: list[Message] = []
     of_groups: list[tuple[Message, bytes]] = []
     unjoined: list[tuple[Hold, list[bytes]]] = []
@@ -181,11 +188,14 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
             for alias in record.aliases:
                 store.channels[alias] = channel
             channel.aliases = record.aliases
+            if record.successor is not None:
+                waiting.append((channel, record.successor))
             if record.connection is not None:
                 channel.connection = record.connection
-                store.parking.bound[record.connection] = channel
+                if record.successor is None:
+                    store.parking.bound[record.connection] = channel
             if record.held is not None:
-                hold = channel.hold = Hold(store.now + JOINING)
+                hold = channel.hold = Hold(store.now + CONNECTING)
                 for number in record.held:
                     store.keep(messages[number])
                     hold.entries.append(messages[number])
@@ -193,12 +203,17 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
                 store.parking.holding[channel] = None
             if record.kept is not None:
                 store.parking.keep_for(channel, record.kept)
+            channel.lenient_until = store.now + record.lenient
         elif isinstance(record, SavedHold):
             channel = store.channels.get(record.channel) or store.create(record.channel)
             store.keep(messages[record.message])
             store.hold_for(channel, messages[record.message])
         else:
             _restore_group(store, record, capacities)
+    for channel, name in waiting:
+        channel.successor = store.channels.get(name)
+        if channel.successor is not None and channel.successor.hold is not None:
+            channel.successor.hold.predecessor = channel
     for hold, names in unjoined:
         hold.unjoined = {store.groups[name] for name in names if name in store.groups}
     for message, name in of_groups:
