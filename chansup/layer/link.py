@@ -196,8 +196,8 @@ class Link:
 
     def _try_again(self) -> None:
         self._retrying = None
-        wanted = self._waiting or self._inboxes or self._demands or self._deferred
-        if wanted or self._client.needs_hub():
+        receiving = self._inboxes or self._demands or self._held or self._settled
+        if receiving or self._waiting or self._deferred or self._client.needs_hub():
             self.connect()
 
     async def until_ready(self, deadline: float) -> None:
@@ -267,6 +267,7 @@ class Link:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             _wake(waiter)
+        self._settle_rest()
 
     def _hold_on(self, same: bool) -> None:
         """Tell a hub that has taken over what is in hand here; another one knows nothing of it."""
@@ -277,7 +278,6 @@ class Link:
                 handed.id = self._new_id()
                 self._held[handed.id] = handed
                 self._emit(pack(Kind.CLAIM, CLAIM.pack(handed.id, handed.number) + handed.name))
-        self._settle_rest()
 
     def _settle_rest(self) -> None:
         settled, self._settled = self._settled, []
@@ -548,13 +548,13 @@ class Link:
             self._quiet = False
             self.ready = True
             self._renew()
-            self._settle_rest()
             for frame in self._deferred:
                 self._emit(frame)
             self._deferred.clear()
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
                 _wake(waiter)
+            self._settle_rest()
         elif kind == Kind.FLUSHED:
             self._client.forget_memberships()
             for inbox in self._inboxes.values():

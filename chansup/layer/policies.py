@@ -3,6 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
     rules: tuple[Rule, ...] = ()
 
 
-def rules(given: Mapping[object, int] | Iterable[tuple[object, int]]) -> tuple[Rule, ...]:
+def rules(given: Mapping[Any, int] | Iterable[tuple[Any, int]]) -> tuple[Rule, ...]:
     """Return the rules for globs and compiled regular expressions. Raises ValueError."""
     found = []
     for pattern, capacity in given.items() if isinstance(given, Mapping) else given:

@@ -163,7 +163,7 @@ async def _serve(
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # nearly nothing here refers to itself
     with contextlib.suppress(OSError):
-        notify.send({"READY": "1"}, patience=1.0)
+        notify.send({"READY": "1", "WATCHDOG": "1"}, patience=1.0)
     handed_over = await server.ended
     if not handed_over:
         notify.send({"STOPPING": "1"})

@@ -70,6 +70,9 @@ class Process:
         self.waiting = 0  # messages that were not delivered to it yet, but for those to groups
 
 
+_NOBODY: deque[tuple[Reader, int]] = deque(maxlen=0)  # an empty one takes 600 bytes
+
+
 class Channel:
     """A queue, and who reads it."""
 
@@ -90,7 +93,7 @@ class Channel:
         self.limit = 0  # how many messages it may hold according to these
         self.idle = 0.0  # since when there has been no reason to keep it
         # Ordinary
-        self.demands: deque[tuple[Reader, int]] = deque()
+        self.demands: deque[tuple[Reader, int]] = _NOBODY if self.specific else deque()
         # With "!"
         self.reader: Reader | None = None
         self.id = 0  # under which the reader listens

@@ -17,14 +17,19 @@ class Drop:
     MEMORY = "memory"  # the hub had as much as it may
     GONE = "gone"  # the process that it was for has ended
     MOVED = "moved"  # for a group that the connection's new process did not join
+    FLUSHED = "flushed"  # somebody asked for it
 
 
-_EXPLANATIONS = {
+_EXPLANATIONS = {  # of all but FLUSHED
     Drop.FULL: 'were refused, because channels of the pattern "%s" were full. Read faster, or '
     "raise capacity or channel_capacity",
     Drop.EXPIRED: 'for channels of the pattern "%s" expired unread',
     Drop.MEMORY: 'for channels of the pattern "%s" were refused, because the hub holds as much as '
     "it may (--memory)",
+    Drop.GONE: 'for channels of the pattern "%s" were dropped, because the processes that they '
+    "were for have ended",
+    Drop.MOVED: 'for channels of the pattern "%s" were dropped, because a WebSocket\'s new process '
+    "did not join the group that they were for",
 }
 
 

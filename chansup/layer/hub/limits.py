@@ -4,7 +4,7 @@ import msgspec
 
 MESSAGE = 220  # bytes beside its body
 ENTRY = 16  # bytes for a message's place in one channel
-CHANNEL = 900
+CHANNEL = 1200
 MEMBERSHIP = 300
 GROUP = 500
 

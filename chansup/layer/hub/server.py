@@ -25,7 +25,7 @@ logger = logging.getLogger("chansup.layer.hub")
 _TICK = 0.25  # seconds
 _SWEEP_EACH = 16  # ticks between two looks at everything
 _REPORT_EACH = 4  # ticks between two reports to the supervisor
-_WATCHDOG_EACH = 16  # ticks between two signs of life
+_WATCHDOG_EACH = 16  # ticks between two signs of life, at most
 _GREETING_TIME = 5.0  # seconds that a client has to say who it is
 _QUIET_TIME = 2.0  # seconds that clients have to stop sending before another hub takes over
 _MAX_POLICIES = 10_000
@@ -55,6 +55,8 @@ class Server:
         self._policies: dict[Policy, Capacities] = {}
         self._began = time.monotonic()
         self._ticks = 0
+        watchdog = notify.watchdog_interval() or _WATCHDOG_EACH * _TICK
+        self._watchdog_each = max(1, min(_WATCHDOG_EACH, int(watchdog / _TICK)))
         self._reported = -_REPORT_INTERVAL
         self._heir: socket.socket | None = None
         self._deadline = 0.0
@@ -143,7 +145,7 @@ class Server:
         self.flush()
         if self._ticks % _REPORT_EACH == 0:
             self._report()
-        if self._ticks % _WATCHDOG_EACH == 0:
+        if self._ticks % self._watchdog_each == 0:
             notify.send({"WATCHDOG": "1"})
         if not self.ended.done():
             self.loop.call_later(_TICK, self._tick)

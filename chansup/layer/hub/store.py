@@ -534,7 +534,7 @@ class Store:
         for channel in list(self.channels.values()):
             for group in list(channel.groups):
                 self.leave(group, channel)
-            self.clear(channel, "flushed")
+            self.clear(channel, Drop.FLUSHED)
             if channel.specific:
                 channel.reader = None
             self.consider(channel)
