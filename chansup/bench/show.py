@@ -5,6 +5,7 @@ import sys
 import unicodedata
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -88,19 +89,21 @@ def size(count: float) -> str:
 
 def show(load: Load) -> None:
     """Print what came out."""
-
     console = Console()
     if not console.is_terminal:
         console = Console(width=NO_TERMINAL_WIDTH)
     found = document(load)
-    console.print(_counts(load, found))
     timed = {
         ("message" if load.target.is_websocket else "request"): found["latency"],
         "connect": found["connect_time"],
     }
-    if any(timed.values()):
-        console.print()
-        console.print(_times(timed))
+    with console.capture() as captured:  # rich would end with 1 where nobody reads any more
+        console.print(_counts(load, found))
+        if any(timed.values()):
+            console.print()
+            console.print(_times(timed))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _counts(load: Load, found: dict[str, Any]) -> Table:

@@ -73,6 +73,16 @@ def test_the_table(server: str) -> None:
     assert done.stderr == ""
 
 
+def test_who_reads_only_the_first_line(server: str) -> None:
+    words = " ".join(command(f"http://{server}/", "-n", "10"))
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | head -n 1; echo ${{PIPESTATUS[0]}}"], cwd=ROOT,
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[1:] in (["141"], ["0"])
+
+
 def test_a_bar_on_a_terminal(server: str) -> None:
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
