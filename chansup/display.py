@@ -218,7 +218,7 @@ def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> 
         title = [Text(clean(pool.name), "bold"), Text(*ready)]
         table.add_row(*title[: len(shown)])
         for slot in pool.slots:
-            cells = _slot_cells(slot, now)
+            cells = _slot_cells(slot, now, serves=not pool.channels)
             table.add_row(*(cells[name] for name in shown))
             for old in slot.draining:
                 cells = dict.fromkeys(shown, Text(""))
@@ -233,7 +233,7 @@ def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> 
     return table
 
 
-def _slot_cells(slot: SlotStatus, now: float) -> "dict[str, Text]":
+def _slot_cells(slot: SlotStatus, now: float, *, serves: bool) -> "dict[str, Text]":
     from rich.text import Text
 
     state = clean(slot.state).lower()
@@ -241,7 +241,7 @@ def _slot_cells(slot: SlotStatus, now: float) -> "dict[str, Text]":
         state += f", retry in {duration(slot.retry_in + 0.999)}"
     failed = sum(failures(slot.restarts).values())
     requests, websockets = str(slot.requests_in_progress), str(slot.websockets_open)
-    if slot.loop_lag is None and requests == websockets == "0":
+    if (slot.loop_lag is None or not serves) and requests == websockets == "0":
         requests = websockets = ""  # a process that counts nothing
     return {
         "slot": Text(f"  {clean(slot.name)}"),

@@ -49,7 +49,7 @@ def _lines(latency: Latency, width: int) -> "list[Text]":
     lines = [Text(" " * _LABEL + titles, "dim")]
     for row in latency.channels:
         lines.append(_heading(row))
-        for label, cells in _cells(row):
+        for label, cells in _cells(row) if row.verdict != "idle" else ():
             text = "".join(
                 cell.rjust(size) for cell, (_, size) in zip(cells[:shown], _COLUMNS, strict=False)
             )

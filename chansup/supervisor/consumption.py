@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from chansup.config import schema
 from chansup.config.channels import DEFAULT_CONCURRENCY
 from chansup.protocol.channel_report import ChannelCounts, ChannelReport
+from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport
 from chansup.supervisor.bulletins import MAX_CHANNELS, may_consume, read_channels
 from chansup.supervisor.status import ConsumerPool, Consumption
@@ -104,7 +105,7 @@ def _add(sums: ChannelCounts, counts: ChannelCounts) -> None:
         setattr(sums, counter, getattr(sums, counter) + getattr(counts, counter))
     if counts.wait is not None:
         if sums.wait is None:
-            sums.wait = type(counts.wait)()
+            sums.wait = Histogram()
         sums.wait.merge(counts.wait)
     sums.handling.merge(counts.handling)
     sums.in_flight += counts.in_flight
@@ -118,3 +119,4 @@ def _observe(pool: ConsumerPool, hub: HubReport) -> None:
         queue = hub.observed.get(name)
         if queue is not None:
             counts.depth, counts.oldest = queue.messages, queue.oldest if queue.messages else 0.0
+            counts.wait = counts.wait or Histogram()  # this layer tells: rows are there at zero

@@ -137,7 +137,7 @@ def _rollout(rollout: RolloutStatus) -> str:
 
 def _pool(pool: PoolStatus, now: float) -> str:
     tone = "good" if pool.ready >= pool.desired else "bad"
-    rows = "".join(_slot(slot, now) for slot in pool.slots)
+    rows = "".join(_slot(slot, now, serves=not pool.channels) for slot in pool.slots)
     kind = f" <small>{escape(pool.kind)}</small>" if pool.kind != pool.name else ""
     return (
         f"<section><h2>{escape(pool.name)}{kind} "
@@ -163,7 +163,7 @@ def _channels(pool: PoolStatus) -> str:
     more = f"<p>and {left_out} more</p>" if left_out else ""
     return (
         '<table class="channels"><thead><tr><th>channel<th class="n">waiting<th class="n">oldest'
-        '<th class="n">in hand<th class="n">done, last minute<th class="n">failed'
+        '<th class="n">in hand<th class="n">done, 1 min<th class="n">failed'
         f'<th class="n">95 % waited at most</thead><tbody>{rows}</tbody></table>{more}'
     )
 
@@ -180,9 +180,10 @@ def _channel(channel: ChannelStatus) -> str:
     return f"<tr><th>{escape(channel.name)}{_cells(cells)}</tr>"
 
 
-def _slot(slot: SlotStatus, now: float) -> str:
+def _slot(slot: SlotStatus, now: float, *, serves: bool) -> str:
     retry = f" in {_duration(slot.retry_in + 0.999)}" if slot.retry_in is not None else ""
-    counts = slot.loop_lag is not None or slot.requests_in_progress or slot.websockets_open
+    beats = slot.loop_lag is not None and serves
+    counts = beats or slot.requests_in_progress or slot.websockets_open
     reasons = ", ".join(f"{count} {name}" for name, count in failures(slot.restarts).items())
     row = _row(
         slot.name,

@@ -125,6 +125,8 @@ class LayerStatus(msgspec.Struct, frozen=True):
 
 def time_in_words(seconds: float) -> str:
     """Return a duration in one unit, with two or three digits."""
+    if seconds < 1e-4:
+        return "<0.1 ms"
     if seconds < 1:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
     if seconds < 600:
