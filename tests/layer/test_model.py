@@ -1,7 +1,8 @@
 """The specification as a model, run against the hub and against Channels' own layer in memory."""
 
 import asyncio
-from collections import deque
+import time
+from collections import Counter, deque
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from chansup.layer import ChannelFull, LocalChannelLayer
+from chansup.layer import ChannelFull, Delivery, LocalChannelLayer
 from tests.layer.hubs import Hub
 
 CAPACITY = 3
 SHORT = 0.004
+ORDINARY = 3  # channels, the first ones
 channels = st.integers(0, 4)  # the last two have a "!"
 groups = st.sampled_from(["lions", "geese"])
 
@@ -142,8 +144,125 @@ class Specification(RuleBasedStateMachine):
         self.loop.close()
 
 
-def check(make: Any, examples: int) -> None:
-    class Case(Specification):
+class Held:
+    """A message that was taken, as the model knows it."""
+
+    def __init__(self, channel: int, number: int, until_done: bool, delivery: Delivery) -> None:
+        self.channel = channel
+        self.number = number
+        self.until_done = until_done
+        self.delivery = delivery
+
+
+class WithTakes(Specification):
+    """The same, and messages that are kept until they were dealt with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Held] = []
+        self.failures: Counter[tuple[int, int]] = Counter()
+
+    def back(self, held: Held, failed: bool) -> None:
+        queue = self.queues[held.channel]
+        self.queues[held.channel] = deque(sorted([*queue, held.number]))
+        self.failures[held.channel, held.number] += failed
+
+    def depths(self) -> None:
+        """Wait until the hub knows what the receiver did: it hears of it by another connection."""
+
+        async def tried() -> None:
+            deadline = time.monotonic() + 30
+            expected = [len(queue) for queue in list(self.queues)[:ORDINARY]]
+            while True:
+                found = await self.made.sender.observe(self.names[:ORDINARY])
+                if [queue.messages for queue in found.values()] == expected:
+                    return
+                assert time.monotonic() < deadline, (found, expected)
+                await asyncio.sleep(0.002)
+
+        self.run(tried())
+
+    @rule(channel=st.integers(0, ORDINARY - 1), until_done=st.booleans())
+    def take_what_may_not_be_there(self, channel: int, until_done: bool) -> None:
+        if self.queues[channel]:
+            self.take_from(channel, until_done)
+            return
+        taken = self.made.receiver.take(self.names[channel], until_done=until_done)
+        with pytest.raises(TimeoutError):
+            self.run(asyncio.wait_for(taken, SHORT))
+
+    @precondition(lambda self: any(self.queues[:ORDINARY]))
+    @rule(data=st.data(), until_done=st.booleans())
+    def take(self, data: st.DataObject, until_done: bool) -> None:
+        filled = [place for place in range(ORDINARY) if self.queues[place]]
+        self.take_from(data.draw(st.sampled_from(filled)), until_done)
+
+    def take_from(self, channel: int, until_done: bool) -> None:
+        taken = self.made.receiver.take(self.names[channel], until_done=until_done)
+        queue = self.queues[channel]
+        delivery = self.run(asyncio.wait_for(taken, 5))
+        number = queue.popleft()
+        assert delivery.message["number"] == number
+        assert delivery.attempt == 1 + self.failures[channel, number]
+        assert delivery.waited >= 0
+        self.held.append(Held(channel, number, until_done, delivery))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), failed=st.booleans(), again=st.booleans())
+    def give_back(self, data: st.DataObject, failed: bool, again: bool) -> None:
+        held = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+
+        async def tried() -> None:
+            held.delivery.give_back(failed=failed)
+            held.delivery.done()
+
+        self.run(tried())
+        self.back(held, failed)
+        self.depths()
+        if again:
+            self.take_from(held.channel, held.until_done)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        held = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+
+        async def tried() -> None:
+            held.delivery.done()
+            held.delivery.give_back(failed=True)
+
+        self.run(tried())
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def die(self) -> None:
+        """The connection ends with all that is in hand."""
+        self.run(self.made.receiver.close())
+        for held in self.held:
+            if held.until_done:
+                self.back(held, failed=True)
+        self.held.clear()
+        self.depths()
+
+    @precondition(lambda self: self.number > 10)
+    @rule()
+    def flush(self) -> None:
+        super().flush()
+        self.held.clear()
+
+    def teardown(self) -> None:
+        self.depths()
+
+        async def done() -> None:  # else it comes back when the layer is closed
+            for held in self.held:
+                held.delivery.done()
+
+        self.run(done())
+        super().teardown()
+
+
+def check(make: Any, examples: int, specification: type[Specification] = Specification) -> None:
+    class Case(specification):  # type: ignore[valid-type, misc]
         def layers(self) -> Layers:
             return make()
 
@@ -170,6 +289,18 @@ def test_the_hub_is_as_the_model(shared_hub: Hub) -> None:
         )
 
     check(make, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100)
+def test_the_hub_keeps_what_is_in_hand_as_the_model(shared_hub: Hub) -> None:
+    def make() -> Layers:
+        return Layers(
+            LocalChannelLayer(shared_hub.path, capacity=CAPACITY),
+            LocalChannelLayer(shared_hub.path, capacity=CAPACITY),
+        )
+
+    check(make, 25, WithTakes)
 
 
 @pytest.mark.slow
