@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from chansup.config import accounts, channels
+from chansup.config import accounts, channels, runtime_places
+from chansup.config.load import Loaded
 from chansup.config.pools import entries
 from chansup.config.schema import Config, Pool, Task
+from chansup.protocol.channel_layer import SOCKET, Place
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -20,6 +22,20 @@ class Owner(msgspec.Struct, frozen=True):
 def is_local(config: Config) -> bool:
     """Whether the site's channel layer is chansup's own."""
     return config.channel_layer.backend == "local"
+
+
+def place(loaded: Loaded, environ: Mapping[str, str]) -> Place:
+    """Return where the channel layer is, or would be if the site ran."""
+    config = loaded.config
+    configured = config.supervisor.runtime_directory
+    directory = runtime_places.directories(loaded.path, configured, environ)[0]
+    return place_at(config, str(directory / SOCKET))
+
+
+def place_at(config: Config, address: str) -> Place:
+    """Return where the channel layer is if the hub's socket is at `address`."""
+    table = config.channel_layer
+    return Place(table.backend, address if is_local(config) else None, table.options)
 
 
 def starts_at_once(config: Config, document: Mapping[str, object]) -> bool:

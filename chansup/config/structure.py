@@ -315,6 +315,8 @@ def _name(expected: types.Type) -> str:
             return f"a whole number{_range(expected)}"
         case types.FloatType():  # every float of the schema is a duration
             return f"a number of seconds{_range(expected)}"
+        case types.ListType(types.CustomType()):
+            return "a list"
         case types.ListType():
             return f"a list of {_name(_members(expected.item_type)[0]).removeprefix('a ')}s"
         case types.StructType() | types.DictType():

@@ -137,9 +137,7 @@ class Generation:
 
     def layer(self, address: str) -> Place:
         """Return where its channel layer is, if the hub's socket is at `address`."""
-        table = self.config.channel_layer
-        local = self.hub is not None
-        return Place(table.backend, address if local else None, table.options)
+        return hub.place_at(self.config, address)
 
     @property
     def config(self) -> schema.Config:

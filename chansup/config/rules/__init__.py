@@ -41,7 +41,6 @@ _ERRORS: tuple[Rule, ...] = (
     timing.rule,
     channel_layer.backend,
     channel_layer.of_the_hub,
-    channel_layer.with_consumers,
 )
 _WARNINGS: tuple[Rule, ...] = (
     application.unused,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from chansup.config import accounts, channels, size
+from chansup.config import accounts, size
 from chansup.config.keys import Finding, Key, listed, quoted
 from chansup.config.rules.context import Context
 
@@ -86,18 +86,3 @@ def _user(user: str | None) -> Iterator[Finding]:
         return
     if account is not None and not accounts.is_permitted(account):
         yield (*_KEY, "user"), "can only be set by root: remove it, or start chansup as root"
-
-
-def with_consumers(context: Context) -> Iterator[Finding]:
-    """Channel workers need a layer that has named channels."""
-    given = context.config.channel_layer.backend
-    if not isinstance(given, str) or not given.startswith(_RABBITMQ):
-        return
-    for name, table in channels.workers(context.config).items():
-        if table.layer == "default":
-            message = (
-                "[channel_layer] backend is RabbitMQ, and channels_rabbitmq has no channels that "
-                "workers could consume: use chansup's own layer or Redis, or name another of "
-                "CHANNEL_LAYERS in layer"
-            )
-            yield ("workers", name), message
