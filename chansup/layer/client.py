@@ -219,9 +219,15 @@ class Client:
 
     def _app_returned(self, name: Name) -> None:
         """Let go of a channel that the app has not let go of, if nobody waits for a message."""
-        owner = self._owners.get(name)
-        if not self.leave(name) and owner is self.link() and owner.is_idle(name):
+        here, owner = self.link(), self._owners.get(name)
+        is_free = owner is None or (owner is here and here.is_idle(name))
+        if self.leave(name) or not is_free:
+            return
+        for group in self._memberships.pop(name, ()):
+            here.notify(_group_discard(group, name))
+        if owner is not None:
             self.let_go(name, owner)
+        self._bound.pop(name, None)
 
     def leave(self, name: Name) -> bool:
         """Leave a channel to the process that its client goes to, if it does go."""
@@ -268,7 +274,7 @@ class Client:
                 del self._memberships[channel]
                 if channel not in self._owners:
                     self._bound.pop(channel, None)
-        await self.request(pack(Kind.GROUP_DISCARD, string(group) + string(channel)), repeat=True)
+        await self.request(_group_discard(group, channel), repeat=True)
 
     def forget_memberships(self) -> None:
         """Take notice that all groups are gone."""
@@ -281,6 +287,10 @@ def _bind(key: bytes, name: Name) -> bytes:
 
 def _group_add(group: Name, channel: Name, age: float) -> bytes:
     return pack(Kind.GROUP_ADD, AGE.pack(int(age)) + string(group) + string(channel))
+
+
+def _group_discard(group: Name, channel: Name) -> bytes:
+    return pack(Kind.GROUP_DISCARD, string(group) + string(channel))
 
 
 def _forget_all_in_child() -> None:

@@ -25,7 +25,7 @@ from tests.relay.talk import dial
 
 HOME = Path(__file__).parent / "groups"
 PATIENCE = 60.0  # seconds for what a busy machine is late with
-MOST = 8000  # messages, however long the deploys take
+MOST = 4000  # messages, however long the deploys take
 BOTH = ("numbers", "letters")
 GROUPS = {  # that each consumer joins
     "one": ("numbers",),
@@ -155,6 +155,9 @@ async def published(
     assert set(found["dropped"]) <= {"moved"}, found
     for one in listeners:
         await one.close()
+    async with asyncio.timeout(PATIENCE):  # and nothing stays behind
+        while (found := await statistics(hub))["memberships"] or found["parked"]:
+            await asyncio.sleep(0.05)
     return listeners
 
 
