@@ -1,6 +1,5 @@
 """What follows from a config for channel workers: which pools they are, and what they run."""
 
-from chansup.config import relay
 from chansup.config.relay import Application
 from chansup.config.schema import Config, Workers
 
@@ -23,5 +22,10 @@ def application(config: Config, name: str) -> Application | None:
 
     None where there is none, or none of ASGI.
     """
-    app = relay.application(config, name)
-    return app if app is not None and app.gateway == "asgi" else None
+    for key, reference in (
+        (("workers", name, "asgi"), config.workers[name].asgi),
+        (("app", "asgi"), config.app.asgi),
+    ):
+        if reference is not None:
+            return Application("asgi", reference, key)
+    return None

@@ -17,7 +17,7 @@ from chansup.config.keys import Finding, dotted, quoted
 from chansup.config.lines import Lines
 from chansup.config.load import Loaded, load
 from chansup.config.rules import addresses
-from chansup.config.schema import Config, Program, Task, Workers
+from chansup.config.schema import Config, Program, Task
 from chansup.config.text import read
 
 _EVERY_INTERFACE = {"0.0.0.0", "::"}
@@ -155,8 +155,6 @@ def _notes(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[str]:
         if not isinstance(table, Task) and isinstance(table.processes, str):
             count = cores.processes(table.processes)
             yield f"{dotted(entry.key)}: {table.processes} means {count} processes here"
-        if isinstance(table, Workers) and table.channels:
-            yield f"{dotted(entry.key)}: whether a consumer exists for each channel is not checked"
     yield from _not_served(config)
     places = [address.parse(text) for _, text in addresses.written(config)]
     if any(isinstance(place, address.Systemd) for place in places) and "LISTEN_FDS" not in environ:

@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from chansup import __version__
-from chansup.config import relay
+from chansup.config import channels, hub, relay
 from chansup.config.keys import quoted
 from chansup.config.load import Loaded
+from chansup.config.schema import Workers
+from chansup.protocol import channel_layer
 
 TIMEOUT = 60.0  # seconds, for an app that imports half the world
 _MODULE = "chansup.launch.probe"
@@ -26,15 +28,27 @@ _OWN_MODULE = re.compile(r"No module named '?chansup(?P<inner>\.[a-z.]+)?")
 _SHOWN_LINES = 12  # of what a failed probe printed
 
 
-class Question(msgspec.Struct, frozen=True):
+class Consumption(msgspec.Struct, frozen=True):
+    """What a pool of channel workers wants of the app and of its settings."""
+
+    pool: str
+    channels: list[str]
+    only: list[str]
+    exclude: list[str]
+    layer: str
+    redeliver: bool
+
+
+class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the probe is asked."""
 
-    server: str  # "relay": of app workers
+    server: str  # "relay": of app workers; "channels": of channel workers
     gateway: str  # "asgi" | "wsgi"
     application: str  # "package.module:attribute"; empty: only the server is asked for
     options: dict[str, object]
     directory: str  # absolute
     key: str  # of what names the app, or the server where there is no app; dotted
+    consumption: list[Consumption] = []
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -62,13 +76,20 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def questions(loaded: Loaded, environ: Mapping[str, str]) -> list[Asked]:
-    """Return what to ask about a config; nothing where no server of chansup runs an app."""
+    """Return what to ask about a config; nothing where chansup itself runs no app."""
     if relay.is_relay(loaded.config):
-        return [_holding(loaded, environ), *_app_workers(loaded, environ)]
+        serving = [_holding(loaded, environ), *_app_workers(loaded, environ)]
+    else:
+        serving = list(_interface(loaded, environ))
+    return [*serving, *_channel_workers(loaded, environ)]
+
+
+def _interface(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
+    """Yield what to ask about an interface that runs the app."""
     app, interface = loaded.config.app, loaded.config.interface
     application = app.asgi or app.wsgi
     if interface is None or interface.command is not None or application is None:
-        return []
+        return
     gateway = "asgi" if app.asgi else "wsgi"
     question = Question(
         interface.server,
@@ -79,7 +100,7 @@ def questions(loaded: Loaded, environ: Mapping[str, str]) -> list[Asked]:
         f"app.{gateway}",
     )
     environment = loaded.child_environment(environ, interface.environment)
-    return [Asked(question, loaded.python or sys.executable, "app.python", environment)]
+    yield Asked(question, loaded.python or sys.executable, "app.python", environment)
 
 
 def _holding(loaded: Loaded, environ: Mapping[str, str]) -> Asked:
@@ -98,16 +119,52 @@ def _app_workers(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
     for name, table in relay.app_workers(loaded.config).items():
         app = relay.application(loaded.config, name)
         assert app is not None
-        directory = str(loaded.directory)
-        key = ".".join(app.key)
-        question = Question("relay", app.gateway, app.reference, {}, directory, key)
-        python = loaded.python_of(name)
-        python_key = "app.python" if table.python is None else f"workers.{name}.python"
-        environment = loaded.child_environment(environ, table.environment, python)
-        asked = Asked(question, python, python_key, environment)
+        asked = _of_workers("relay", app, name, table, loaded, environ)
         if asked not in seen:  # pools that differ in their routes import the same
             seen.append(asked)
             yield msgspec.structs.replace(asked, pool=f"workers.{name}")
+
+
+def _channel_workers(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
+    together: list[tuple[Asked, list[Consumption]]] = []  # the app is imported once for all pools
+    for name, table in channels.workers(loaded.config).items():
+        app = channels.application(loaded.config, name)
+        assert app is not None
+        asked = _of_workers("channels", app, name, table, loaded, environ)
+        consumption = Consumption(
+            name,
+            table.channels,
+            table.only_channels,
+            table.exclude_channels,
+            table.layer,
+            table.redeliver,
+        )
+        for other, consumptions in together:
+            if other == asked:
+                consumptions.append(consumption)
+                break
+        else:
+            together.append((asked, [consumption]))
+    for asked, consumptions in together:
+        question = msgspec.structs.replace(asked.question, consumption=consumptions)
+        pool = f"workers.{consumptions[0].pool}"
+        yield msgspec.structs.replace(asked, question=question, pool=pool)
+
+
+def _of_workers(
+    launcher: str,
+    app: relay.Application,
+    name: str,
+    table: Workers,
+    loaded: Loaded,
+    environ: Mapping[str, str],
+) -> Asked:
+    directory, key = str(loaded.directory), ".".join(app.key)
+    question = Question(launcher, app.gateway, app.reference, {}, directory, key)
+    python = loaded.python_of(name)
+    python_key = "app.python" if table.python is None else f"workers.{name}.python"
+    environment = loaded.child_environment(environ, table.environment, python)
+    return Asked(question, python, python_key, environment)
 
 
 def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) -> Answer:
@@ -118,7 +175,10 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
     """
     problems: dict[Finding, None] = {}
     notes = []
+    place = {channel_layer.VARIABLE: channel_layer.encode(hub.place(loaded, environ))}
     for asked in questions(loaded, environ):
+        # An app may make its channel layer while it is imported.
+        asked = msgspec.structs.replace(asked, environment={**asked.environment, **place})
         answer = _ask(asked, timeout)
         problems.update(dict.fromkeys(answer.problems))
         notes += [f"{asked.pool}: {note}" if asked.pool else note for note in answer.notes]
@@ -150,9 +210,9 @@ def _ask(asked: Asked, timeout: float) -> Answer:
 
 
 def _lacks_relay(asked: Asked, answer: Answer) -> bool:
-    """Say whether an answer about an app worker is that of a chansup that knows none."""
-    is_relay = asked.question.server == "relay"
-    return is_relay and any(found.key == "interface.server" for found in answer.problems)
+    """Say whether an answer about workers is that of a chansup that knows none of their kind."""
+    of_workers = asked.question.server in ("relay", "channels")
+    return of_workers and any(found.key == "interface.server" for found in answer.problems)
 
 
 def _run(asked: Asked, timeout: float) -> tuple[int, str, str]:

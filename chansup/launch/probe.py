@@ -1,10 +1,12 @@
 """``python -m chansup.launch.probe``: says what is wrong with a server, its options and the app.
 
-Reads one JSON document from stdin, {server, gateway, application, options, directory, key}, and
+Reads one JSON document from stdin, {server, gateway, application, options, directory, key,
+consumption}, and
 prints one line of JSON, the last of stdout: {"problems": [{key, message, traceback?}],
 "notes": [str]}. It imports the app's module, which is its purpose, and serves nothing.
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,18 @@ import msgspec
 
 from chansup.launch import __main__ as launcher
 from chansup.launch import application
+from chansup.protocol import channel_layer
+
+
+class Consumption(msgspec.Struct, frozen=True):
+    """What a pool of channel workers wants of the app and of its settings."""
+
+    pool: str
+    channels: list[str]
+    only: list[str]
+    exclude: list[str]
+    layer: str
+    redeliver: bool
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -24,6 +38,7 @@ class Question(msgspec.Struct, frozen=True):
     options: dict[str, object]
     directory: str
     key: str = ""  # of what names the app, in the config file; dotted
+    consumption: list[Consumption] = []
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,6 +75,7 @@ def probe(question: Question) -> Findings:
         ]
     if question.application:
         problems += _application(question)
+        problems += _channel_layer()
     return Findings(problems, notes)
 
 
@@ -69,6 +85,8 @@ def _application(question: Question) -> Iterator[Problem]:
         loaded = application.load(question.application, question.gateway)
         if question.gateway == "wsgi" and question.server not in application.SPEAK_WSGI:
             application.wsgi_to_asgi(loaded)
+        if question.consumption:
+            yield from _consumption(loaded, question.consumption)
     except application.ApplicationError as error:
         yield Problem(key, str(error), error.details)
     except application.GatewayError as error:
@@ -77,6 +95,37 @@ def _application(question: Question) -> Iterator[Problem]:
             yield Problem(key, f"app workers need a2wsgi to run it: {command}")
         else:
             yield Problem("interface.server", str(error))
+
+
+def _channel_layer() -> Iterator[Problem]:
+    """Look for the package of a channel layer that is not chansup's own."""
+    text = os.environ.get(channel_layer.VARIABLE)
+    backend = channel_layer.decode(text).backend if text else "local"
+    if backend == "local":
+        return
+    first = backend if isinstance(backend, str) else backend[0]
+    is_rabbitmq = isinstance(first, str) and first.startswith(("amqp://", "amqps://"))
+    package, extra = (
+        ("channels_rabbitmq", "rabbitmq") if is_rabbitmq else ("channels_redis", "redis")
+    )
+    if importlib.util.find_spec(package) is None:
+        command = f'{sys.executable} -m pip install "chansup[{extra}]"'
+        yield Problem("channel_layer.backend", f"needs {package}, where the app runs: {command}")
+
+
+def _consumption(loaded: object, pools: list[Consumption]) -> Iterator[Problem]:
+    from chansup.launch.channels import prepare_django
+    from chansup.worker import layers, routes
+
+    prepare_django()
+    found = routes.routing(loaded)
+    for pool in pools:
+        choice = routes.Choice(pool.channels, pool.only, pool.exclude)
+        for field, message in routes.problems(found, choice):
+            yield Problem(f"workers.{pool.pool}.{field}", message)
+        problem = layers.problem(pool.layer, redeliver=pool.redeliver)
+        if problem is not None:
+            yield Problem(f"workers.{pool.pool}.layer", problem)
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from chansup.worker.sources import LocalSource, PlainSource, Source
 
 DEFAULT = "default"
 _SUGGESTION = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}'
+_REMEDY = f"set {_SUGGESTION}"
+_OF_ONE_PROCESS = "channels.layers.InMemoryChannelLayer"
 
 
 def find(alias: str) -> Any:
@@ -18,6 +20,31 @@ def find(alias: str) -> Any:
 
     Where there is no Django, it is that of the site.
     """
+    if _entry(alias) is None:
+        return _made(lambda: ChannelLayer())
+    from channels.layers import channel_layers
+
+    return _made(lambda: channel_layers[alias])
+
+
+def problem(alias: str, *, redeliver: bool) -> str | None:
+    """Return what is wrong with the layer of that name, as far as the settings alone say it."""
+    try:
+        entry = _entry(alias)
+    except WorkerConfigError as error:
+        return str(error)
+    if entry is None:
+        return None
+    backend = entry.get("BACKEND") if isinstance(entry, dict) else None
+    if backend == _OF_ONE_PROCESS:
+        return f"{backend} knows only its own process, and no message reaches a worker: {_REMEDY}"
+    if redeliver and isinstance(backend, str) and not backend.startswith("chansup."):
+        return f"redeliver needs chansup's own channel layer, and this is {backend}: {_REMEDY}"
+    return None
+
+
+def _entry(alias: str) -> Any:
+    """Return what the settings say of a layer; None without settings. Raises WorkerConfigError."""
     settings = _settings()
     if settings is None:
         if alias != DEFAULT:
@@ -25,10 +52,10 @@ def find(alias: str) -> Any:
                 f'layer = "{alias}" is a name in Django\'s CHANNEL_LAYERS, and the app has no '
                 "Django settings: remove it"
             )
-        return _made(lambda: ChannelLayer())
+        return None
     where = f"in {getattr(settings, 'SETTINGS_MODULE', None) or 'the settings'}"
     try:
-        from channels.layers import channel_layers
+        import channels.layers  # noqa: F401
     except ImportError as error:
         raise WorkerConfigError(
             f'Channels cannot be imported ({error}): pip install "channels>=4"'
@@ -39,7 +66,7 @@ def find(alias: str) -> Any:
     if alias not in configured:
         known = ", ".join(f'"{name}"' for name in configured)
         raise WorkerConfigError(f'CHANNEL_LAYERS {where} has no "{alias}", it has {known}')
-    return _made(lambda: channel_layers[alias])
+    return configured[alias]
 
 
 def _settings() -> Any:

@@ -27,6 +27,7 @@ def rule(context: Context) -> Iterator[Finding]:
                 yield from _names(field, key, getattr(table, field))
         yield from _app(name, table, context)
         yield from _redelivery(name, table, context)
+        yield from _backend(name, table, context)
 
 
 def _one_way_to_choose(name: str, context: Context) -> Iterator[Finding]:
@@ -91,3 +92,23 @@ def _redelivery(name: str, table: Workers, context: Context) -> Iterator[Finding
             "[channel_layer] backend is another: remove one of both"
         )
         yield (*key, "redeliver"), message
+
+
+def _backend(name: str, table: Workers, context: Context) -> Iterator[Finding]:
+    """Yield why the site's channel layer has no channels that a worker could consume."""
+    layer = context.config.channel_layer
+    if table.layer != "default":  # may be another one than the site's
+        return
+    remedy = (
+        'use "local" or Redis, or another layer of CHANNEL_LAYERS for the workers: layer = "NAME"'
+    )
+    why = None
+    if isinstance(layer.backend, str) and layer.backend.startswith(("amqp://", "amqps://")):
+        why = "channels_rabbitmq has groups, and channels of one process, but no channels by name"
+    elif layer.backend != "local" and layer.options.get("pubsub") is True:
+        why = (
+            "with pubsub each message goes to all processes that listen at that moment, and to "
+            "none if none does"
+        )
+    if why is not None:
+        yield ("workers", name), f"cannot consume from [channel_layer] backend: {why}; {remedy}"
