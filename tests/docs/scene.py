@@ -14,11 +14,41 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.running import PATIENCE, survivors, wait_for, write_app
+from tests.servers import redis
 
 SITE = "/srv/mysite"
 PORT, ADMIN_PORT = 8000, 9180
+
+CHANNELS_SETTINGS = """
+INSTALLED_APPS += ["channels"]
+CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
+"""
+CHANNELS_ASGI = """
+from channels.consumer import SyncConsumer
+from channels.generic.websocket import WebsocketConsumer
+from channels.routing import ChannelNameRouter, ProtocolTypeRouter
+
+
+class Thumbnails(SyncConsumer):
+    def make(self, message):
+        pass
+
+
+class Room(WebsocketConsumer):
+    groups = ["everybody"]
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": application,
+        "websocket": Room.as_asgi(),
+        "channel": ChannelNameRouter({"thumbnails": Thumbnails.as_asgi()}),
+    }
+)
+"""
 
 SMALL = """
 [app]
@@ -94,6 +124,7 @@ class Scene:
         """Run a command of the docs; it must print what stands there."""
         if command == "chansup run":
             self.start()
+            self.exit_code = 0
             for line in expected.splitlines():
                 self.wait_for_line(line)
             return
@@ -161,6 +192,18 @@ class Scene:
     def a_django_project(self) -> None:
         self._django(self.cwd)
 
+    def a_django_project_with_channels(self) -> None:
+        pytest.importorskip("channels")
+        self._django(self.cwd)
+        for name, more in (("settings", CHANNELS_SETTINGS), ("asgi", CHANNELS_ASGI)):
+            with (self.cwd / f"mysite/{name}.py").open("a") as file:
+                file.write(more)
+
+    def redis_server(self) -> None:
+        redis.require()
+        pytest.importorskip("channels_redis")
+        (self.directory / "shared").mkdir()
+
     def _django(self, directory: Path) -> None:
         django_admin = [sys.executable, "-m", "django", "startproject", "mysite", str(directory)]
         subprocess.run(django_admin, check=True, env=self._environment)
@@ -216,6 +259,8 @@ class Scene:
 
 GIVEN: dict[str, Callable[[Scene], None]] = {
     "a Django project": Scene.a_django_project,
+    "a Django project with Channels": Scene.a_django_project_with_channels,
+    "redis-server": Scene.redis_server,
     "new code": Scene.new_code,
     "code that does not import": Scene.broken_code,
     "a server": Scene.a_server,

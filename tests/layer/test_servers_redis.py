@@ -4,14 +4,15 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chansup.layer import ChannelFull, ChannelLayer
+from chansup.layer import ChannelFull, ChannelLayer, LocalChannelLayer
 from chansup.layer.errors import LayerConfigError
+from tests.layer.hubs import Hub
 from tests.servers import redis
 
 pytest.importorskip("channels_redis")
@@ -199,3 +200,60 @@ def test_a_server_that_is_down_is_an_error_at_once_and_found_again(
     with redis.on_port(tmp_path / "one") as (server, address):
         say(monkeypatch, address)
         asyncio.run(main(server))
+
+
+@pytest.mark.parametrize("pubsub", [False, True], ids=["core", "pubsub"])
+def test_groups_after_a_restart_of_the_server(
+    pubsub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/redis.md says which layer knows them still."""
+    from redis.exceptions import RedisError
+
+    async def arrives(layer: Any, channel: str) -> bool:
+        """Send to the group until something comes, or for long enough to know that nothing will."""
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        for _ in range(int(PATIENCE / 0.1) if pubsub else 20):
+            with suppress(RedisError):
+                await layer.group_send("room", {"type": "said"})
+            await asyncio.wait([receiving], timeout=0.1)
+            if receiving.done() and receiving.exception() is None:
+                return True
+            if receiving.done():  # the connection that it waited on is gone
+                receiving = asyncio.ensure_future(layer.receive(channel))
+        receiving.cancel()
+        return False
+
+    async def main(server: redis.Redis) -> None:
+        layer = ChannelLayer()
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        assert await arrives(layer, channel)
+        server.kill()
+        server.start()
+        assert await arrives(layer, channel) == pubsub
+        await layer.group_add("room", channel)
+        assert await arrives(layer, channel)
+        await close(layer)
+
+    with redis.on_port(tmp_path / "one") as (server, address):
+        say(monkeypatch, address, **({"pubsub": True} if pubsub else {}))
+        asyncio.run(main(server))
+
+
+def test_a_layer_beside_that_of_the_site(shared_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"backend": "local", "address": shared_hub.path, "options": {"capacity": 7}}
+    monkeypatch.setenv("CHANSUP_CHANNEL_LAYER", json.dumps(place))
+
+    async def main(address: str) -> None:
+        here, everywhere = ChannelLayer(), ChannelLayer(backend=address, prefix="mysite")
+        assert isinstance(here, LocalChannelLayer)
+        assert (here.capacity, everywhere.capacity) == (7, 100)
+        for layer, text in ((here, "here"), (everywhere, "everywhere")):
+            await layer.send("jobs", {"type": text})
+        for layer, text in ((here, "here"), (everywhere, "everywhere")):
+            assert (await soon(layer.receive("jobs")))["type"] == text
+        await close(here, everywhere)
+        await here.close()
+
+    with redis.on_socket() as (_, address):
+        asyncio.run(main(address))
