@@ -178,7 +178,7 @@ class LocalChannelLayer(Base):
     # Extensions
 
     async def flush(self) -> None:
-        """Forget all messages and groups of the hub."""
+        """Forget all messages and groups of the hub. Other processes hear of it a moment later."""
         await self._client.request(pack(Kind.FLUSH), repeat=True)
 
     async def statistics(self) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections import Counter, deque
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from chansup.layer import ChannelFull, Delivery, LocalChannelLayer
 from tests.layer.hubs import Hub
@@ -16,8 +17,8 @@ from tests.layer.hubs import Hub
 CAPACITY = 3
 SHORT = 0.004
 ORDINARY = 3  # channels, the first ones
-channels = st.integers(0, 4)  # the last two have a "!"
-groups = st.sampled_from(["lions", "geese"])
+CHANNELS = 5  # the last two have a "!"
+GROUPS = ("lions", "geese")
 
 
 class Layers:
@@ -30,6 +31,10 @@ class Layers:
 
 class Specification(RuleBasedStateMachine):
     layers: Any  # makes Layers
+    operations: tuple[str, ...] = (
+        *(6 * ["send"] + 4 * ["receive"] + 2 * ["cancel", "wait_and_send", "join", "leave"]),
+        *(3 * ["tell"] + ["flush"]),
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +54,17 @@ class Specification(RuleBasedStateMachine):
         self.number += 1
         return {"type": "test", "number": self.number}
 
-    @rule(channel=channels)
-    def send(self, channel: int) -> None:
+    @initialize(seed=st.integers(0, 2**32))
+    def begin(self, seed: int) -> None:
+        """Choose what happens evenly: hypothesis would leave most of it out in most cases."""
+        self.chance = Random(seed + 2**40)
+
+    @rule()
+    def step(self) -> None:
+        getattr(self, self.chance.choice(self.operations))(self.chance)
+
+    def send(self, chance: Random) -> None:
+        channel = chance.randrange(CHANNELS)
         message = self.message()
         sent = self.made.sender.send(self.names[channel], message)
         if len(self.queues[channel]) >= CAPACITY:
@@ -65,8 +79,12 @@ class Specification(RuleBasedStateMachine):
         else:
             self.queues[channel].append(self.number)
 
-    @rule(channel=channels)
-    def receive(self, channel: int) -> None:
+    def receive(self, chance: Random) -> None:
+        channel = chance.randrange(CHANNELS)
+        if self.queues[channel] or chance.random() < 0.25:
+            self.receive_from(channel)
+
+    def receive_from(self, channel: int) -> None:
         queue = self.queues[channel]
         received = self.made.receiver.receive(self.names[channel])
         if queue:
@@ -76,9 +94,9 @@ class Specification(RuleBasedStateMachine):
             with pytest.raises(TimeoutError):
                 self.run(asyncio.wait_for(received, SHORT))
 
-    @precondition(lambda self: any(self.queues))
-    @rule(channel=channels, turns=st.integers(0, 6))
-    def cancel(self, channel: int, turns: int) -> None:
+    def cancel(self, chance: Random) -> None:
+        channel, turns = chance.randrange(CHANNELS), chance.randrange(7)
+
         async def tried() -> Any:
             task = asyncio.ensure_future(self.made.receiver.receive(self.names[channel]))
             for _ in range(turns):
@@ -95,9 +113,9 @@ class Specification(RuleBasedStateMachine):
         if message is not None:
             assert message["number"] == self.queues[channel].popleft()
 
-    @rule(channel=channels, message=groups)
-    def wait_and_send(self, channel: int, message: str) -> None:
+    def wait_and_send(self, chance: Random) -> None:
         """A message that comes while somebody waits."""
+        channel = chance.randrange(CHANNELS)
 
         async def tried() -> Any:
             task = asyncio.ensure_future(self.made.receiver.receive(self.names[channel]))
@@ -105,30 +123,30 @@ class Specification(RuleBasedStateMachine):
             await self.made.sender.send(self.names[channel], self.message())
             return await asyncio.wait_for(task, 5)
 
-        if not self.queues[channel]:
+        if not self.queues[channel] and len(self.queues[3]) + len(self.queues[4]) < CAPACITY:
             assert self.run(tried())["number"] == self.number
 
-    @rule(group=groups, channel=channels)
-    def join(self, group: str, channel: int) -> None:
+    def join(self, chance: Random) -> None:
+        group, channel = chance.choice(GROUPS), chance.randrange(CHANNELS)
         self.run(self.made.receiver.group_add(group, self.names[channel]))
         self.members[group].add(channel)
 
-    @rule(group=groups, channel=channels)
-    def leave(self, group: str, channel: int) -> None:
+    def leave(self, chance: Random) -> None:
+        group, channel = chance.choice(GROUPS), chance.randrange(CHANNELS)
         self.run(self.made.sender.group_discard(group, self.names[channel]))
         self.members[group].discard(channel)
 
-    @rule(group=groups)
-    def tell(self, group: str) -> None:
+    def tell(self, chance: Random) -> None:
+        group = chance.choice(GROUPS)
         self.run(self.made.sender.group_send(group, self.message()))
         for channel in self.members[group]:
             if len(self.queues[channel]) < CAPACITY:
                 self.queues[channel].append(self.number)
 
-    @precondition(lambda self: self.number > 10)
-    @rule()
-    def flush(self) -> None:
+    def flush(self, chance: Random) -> None:
         self.run(self.made.sender.flush())
+        if self.made.receiver is not self.made.sender:  # it hears of it a moment later
+            self.run(self.made.receiver.statistics())
         for queue in self.queues:
             queue.clear()
         for members in self.members.values():
@@ -137,7 +155,7 @@ class Specification(RuleBasedStateMachine):
     def teardown(self) -> None:
         for channel, queue in enumerate(self.queues):
             while queue:
-                self.receive(channel)
+                self.receive_from(channel)
         self.run(self.made.sender.close())
         if self.made.receiver is not self.made.sender:
             self.run(self.made.receiver.close())
@@ -156,6 +174,8 @@ class Held:
 
 class WithTakes(Specification):
     """The same, and messages that are kept until they were dealt with."""
+
+    operations = (*Specification.operations, *(9 * ["take"] + 3 * ["give_back", "done"] + ["die"]))
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,20 +202,16 @@ class WithTakes(Specification):
 
         self.run(tried())
 
-    @rule(channel=st.integers(0, ORDINARY - 1), until_done=st.booleans())
-    def take_what_may_not_be_there(self, channel: int, until_done: bool) -> None:
+    def take(self, chance: Random) -> None:
+        channel, until_done = chance.randrange(ORDINARY), chance.random() < 0.5
         if self.queues[channel]:
             self.take_from(channel, until_done)
+            return
+        if chance.random() < 0.75:
             return
         taken = self.made.receiver.take(self.names[channel], until_done=until_done)
         with pytest.raises(TimeoutError):
             self.run(asyncio.wait_for(taken, SHORT))
-
-    @precondition(lambda self: any(self.queues[:ORDINARY]))
-    @rule(data=st.data(), until_done=st.booleans())
-    def take(self, data: st.DataObject, until_done: bool) -> None:
-        filled = [place for place in range(ORDINARY) if self.queues[place]]
-        self.take_from(data.draw(st.sampled_from(filled)), until_done)
 
     def take_from(self, channel: int, until_done: bool) -> None:
         taken = self.made.receiver.take(self.names[channel], until_done=until_done)
@@ -207,10 +223,11 @@ class WithTakes(Specification):
         assert delivery.waited >= 0
         self.held.append(Held(channel, number, until_done, delivery))
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), failed=st.booleans(), again=st.booleans())
-    def give_back(self, data: st.DataObject, failed: bool, again: bool) -> None:
-        held = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+    def give_back(self, chance: Random) -> None:
+        if not self.held:
+            return
+        held = self.held.pop(chance.randrange(len(self.held)))
+        failed = chance.random() < 0.5
 
         async def tried() -> None:
             held.delivery.give_back(failed=failed)
@@ -219,13 +236,13 @@ class WithTakes(Specification):
         self.run(tried())
         self.back(held, failed)
         self.depths()
-        if again:
+        if chance.random() < 0.5:
             self.take_from(held.channel, held.until_done)
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def done(self, data: st.DataObject) -> None:
-        held = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+    def done(self, chance: Random) -> None:
+        if not self.held:
+            return
+        held = self.held.pop(chance.randrange(len(self.held)))
 
         async def tried() -> None:
             held.delivery.done()
@@ -233,9 +250,7 @@ class WithTakes(Specification):
 
         self.run(tried())
 
-    @precondition(lambda self: self.held)
-    @rule()
-    def die(self) -> None:
+    def die(self, chance: Random) -> None:
         """The connection ends with all that is in hand."""
         self.run(self.made.receiver.close())
         for held in self.held:
@@ -244,10 +259,8 @@ class WithTakes(Specification):
         self.held.clear()
         self.depths()
 
-    @precondition(lambda self: self.number > 10)
-    @rule()
-    def flush(self) -> None:
-        super().flush()
+    def flush(self, chance: Random) -> None:
+        super().flush(chance)
         self.held.clear()
 
     def teardown(self) -> None:
@@ -270,7 +283,7 @@ def check(make: Any, examples: int, specification: type[Specification] = Specifi
         Case,
         settings=settings(
             max_examples=examples,
-            stateful_step_count=30,
+            stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             database=None,
