@@ -98,10 +98,15 @@ def _application(question: Question) -> Iterator[Problem]:
 
 
 def _channel_layer() -> Iterator[Problem]:
-    """Look for the package of a channel layer that is not chansup's own."""
+    """Look for the package of a channel layer that is not chansup's own, and at the options."""
     text = os.environ.get(channel_layer.VARIABLE)
-    backend = channel_layer.decode(text).backend if text else "local"
+    if not text:
+        return
+    place = channel_layer.decode(text)
+    backend = place.backend
     if backend == "local":
+        if place.options:
+            yield from _options(place)
         return
     first = backend if isinstance(backend, str) else backend[0]
     is_rabbitmq = isinstance(first, str) and first.startswith(("amqp://", "amqps://"))
@@ -111,6 +116,16 @@ def _channel_layer() -> Iterator[Problem]:
     if importlib.util.find_spec(package) is None:
         command = f'{sys.executable} -m pip install "chansup[{extra}]"'
         yield Problem("channel_layer.backend", f"needs {package}, where the app runs: {command}")
+    else:
+        yield from _options(place)
+
+
+def _options(place: channel_layer.Place) -> Iterator[Problem]:
+    from chansup.worker import layers
+
+    found = layers.problem_of_site(place)
+    if found is not None:
+        yield Problem("channel_layer.options", found)
 
 
 def _consumption(loaded: object, pools: list[Consumption]) -> Iterator[Problem]:

@@ -42,10 +42,9 @@ def make(place: Place, config: dict[str, Any]) -> Any:
         from chansup.layer.local import LocalChannelLayer
 
         return _made(LocalChannelLayer, {"address": place.address, **options})
-    hosts = place.backend if isinstance(place.backend, list) else [place.backend]
-    if len(hosts) == 1 and isinstance(hosts[0], str) and hosts[0].startswith(_RABBITMQ):
-        layer = _imported("channels_rabbitmq.core", "RabbitmqChannelLayer", "rabbitmq")
-        return _made(layer, {"host": hosts[0], **options})
+    hosts = _hosts(place)
+    if _is_rabbitmq(hosts):
+        return _made(_rabbitmq(), {"host": hosts[0], **options})
     if not hosts:
         raise LayerConfigError("backend: the list of hosts is empty")
     pubsub = options.pop("pubsub", False)
@@ -59,6 +58,30 @@ def make(place: Place, config: dict[str, Any]) -> Any:
     # It passes over what it does not know. What core knows may stand in the file for both.
     _check_names(options, [*_names(core), "on_disconnect", "on_reconnect"])
     return _made(layer, {"hosts": decoded, **options})
+
+
+def problem(place: Place) -> str | None:
+    """Return why `make` would fail at a place, as far as that shows without a server."""
+    try:
+        if _is_rabbitmq(_hosts(place)):  # which is made in an event loop only
+            _check_names(place.options, _names(_rabbitmq()))
+        else:
+            make(Place(place.backend, place.address or "/", place.options), {})
+    except LayerConfigError as error:
+        return str(error)
+    return None
+
+
+def _hosts(place: Place) -> list[Any]:
+    return place.backend if isinstance(place.backend, list) else [place.backend]
+
+
+def _is_rabbitmq(hosts: list[Any]) -> bool:
+    return len(hosts) == 1 and isinstance(hosts[0], str) and hosts[0].startswith(_RABBITMQ)
+
+
+def _rabbitmq() -> Any:
+    return _imported("channels_rabbitmq.core", "RabbitmqChannelLayer", "rabbitmq")
 
 
 def _made(layer: Any, options: dict[str, Any]) -> Any:

@@ -3,8 +3,10 @@
 from typing import Any
 
 from chansup.errors import ChansupError
+from chansup.layer import choice
 from chansup.layer.choice import ChannelLayer
 from chansup.layer.local import LocalChannelLayer
+from chansup.protocol.channel_layer import Place
 from chansup.worker import redis
 from chansup.worker.errors import WorkerConfigError
 from chansup.worker.sources import LocalSource, PlainSource, Source
@@ -41,6 +43,11 @@ def problem(alias: str, *, redeliver: bool) -> str | None:
     if redeliver and isinstance(backend, str) and not backend.startswith("chansup."):
         return f"redeliver needs chansup's own channel layer, and this is {backend}: {_REMEDY}"
     return None
+
+
+def problem_of_site(place: Place) -> str | None:
+    """Return what is wrong with the layer that the config names, and with its options."""
+    return choice.problem(place)
 
 
 def _entry(alias: str) -> Any:

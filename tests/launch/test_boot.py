@@ -219,6 +219,17 @@ def test_the_probe_finds_nothing_wrong(server: str) -> None:
     assert any(note.startswith(f"{server} ") for note in found["notes"])
 
 
+def test_the_probe_looks_at_the_options_of_the_channel_layer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("channels_redis")
+    place = {"backend": "redis://127.0.0.1:1/0", "options": {"capasity": 3}}
+    monkeypatch.setenv("CHANSUP_CHANNEL_LAYER", json.dumps(place))
+    (found,) = probe(server="uvicorn")["problems"]
+    assert found["key"] == "channel_layer.options"
+    assert "'capasity': did you mean 'capacity'" in found["message"]
+
+
 def test_the_probe_finds_everything_wrong_at_once(server: str) -> None:
     unknown, _ = UNKNOWN[server]
     found = probe(server=server, options={unknown: 1}, application="broken_app:application")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from chansup.layer import ChannelLayer, LocalChannelLayer, NoHub, discovery
-from chansup.layer.choice import make
+from chansup.layer.choice import make, problem
 from chansup.layer.discovery import Place
 from chansup.layer.errors import LayerConfigError
 from tests.layer.hubs import Hub
@@ -120,8 +121,27 @@ def test_options_that_make_no_sense(backend: str, option: dict[str, Any], says: 
     module = {"redis://x": "channels_redis", "amqp://x": "channels_rabbitmq"}.get(backend)
     if module is not None:
         pytest.importorskip(module)
+    place = Place(backend, "/nowhere/hub.sock" if backend == "local" else None, option)
     with pytest.raises(LayerConfigError, match=says):
-        make(Place(backend, "/nowhere/hub.sock" if backend == "local" else None, option), {})
+        make(place, {})
+    found = problem(place)
+    assert found is not None
+    assert re.search(says, found)
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        ("local", {"capacity": 3}),
+        ("redis://x", {"prefix": "chat", "pubsub": True}),
+        ("amqp://x", {"expiry": 5}),
+    ],
+)
+def test_options_that_make_sense(backend: str, options: dict[str, Any]) -> None:
+    module = {"redis://x": "channels_redis", "amqp://x": "channels_rabbitmq"}.get(backend)
+    if module is not None:
+        pytest.importorskip(module)
+    assert problem(Place(backend, None, options)) is None
 
 
 @pytest.mark.parametrize("backend", ["http://x", "redis+sentinel://one", [], ["local"], [3]])
