@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 DEFAULT_PATTERN = "*"  # of channels that no pattern fits
-REASONS = ("full", "expired", "memory", "gone", "moved")  # why a message reached nobody
+# Why a message reached nobody
+REASONS = ("full", "expired", "memory", "gone", "moved", "flushed")
 
 _COUNTERS = (
     ("messages_sent", "Messages sent to a channel."),
