@@ -52,6 +52,11 @@ class Connection(asyncio.Protocol):
         self._given_up = False  # by this side
         self._transport: Any = None
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether something can be asked here."""
+        return self.usable.done() and not self._given_up and not self.over.done()
+
     # What differs
 
     def write_question(self) -> None:

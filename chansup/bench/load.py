@@ -126,7 +126,7 @@ class Load:
         try:
             if not self.options.idle:
                 for connection in list(self._connections):
-                    if _is_usable(connection):
+                    if connection.is_usable:
                         connection.go_on(perf_counter())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.options.seconds):
@@ -218,7 +218,7 @@ class Load:
                 if self._tried == self.options.connections:
                     self._all_tried.set()
             if connection is not None:
-                if self.begun is not None and not self.options.idle and _is_usable(connection):
+                if self.begun is not None and not self.options.idle and connection.is_usable:
                     connection.go_on(perf_counter())
                 await asyncio.shield(connection.over)  # cancelled at the end: it stays in the set
                 self._connections.discard(connection)
@@ -321,10 +321,6 @@ class _Opened(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-
-
-def _is_usable(connection: Connection) -> bool:
-    return connection.usable.done() and not connection.over.done()
 
 
 def _explain(error: BaseException, target: Target, options: Options) -> str:
