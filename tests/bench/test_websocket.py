@@ -77,18 +77,32 @@ def test_closed_with_a_message_under_way(server: str) -> None:
     assert found["closes"] == {"1012": 6}
 
 
-def test_closed_between_messages_is_no_failure(raw: Raw) -> None:
+def closing(code: int) -> Handler:
+    """Answer a message and say goodbye, in one piece."""
+    goodbye = b"\x88\x02" + code.to_bytes(2, "big")
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await accept(reader, writer)
         await reader.read(1)
-        writer.write(b"\x81\x02ok\x88\x02\x03\xe8")  # a message and the goodbye, in one piece
+        writer.write(b"\x81\x02ok" + goodbye)
         await writer.drain()
         await reader.read()
 
-    found = measured(f"ws://{raw(handle)}/", "-n", "20", "-c", "2")
+    return handle
+
+
+def test_closed_between_messages_is_no_failure(raw: Raw) -> None:
+    found = measured(f"ws://{raw(closing(1000))}/", "-n", "20", "-c", "2")
     assert found.code == 0
     assert found["answers"] == 20
     assert found["closes"]["1000"] >= 18
+
+
+def test_closed_between_messages_with_another_code_is_one(raw: Raw) -> None:
+    found = measured(f"ws://{raw(closing(1012))}/", "-n", "20", "-c", "2")
+    assert found.code == 1
+    assert found["answers"] == 20
+    assert found["failed"] == found["closes"]["1012"] >= 18
 
 
 def test_a_handshake_that_is_refused(server: str) -> None:
