@@ -1,6 +1,10 @@
+import os
 import signal
+from collections.abc import Iterator
 
 import pytest
+
+from tests.servers import rabbitmq
 
 # On the extra interpreters one server on asyncio and one of its own make stand for all five.
 SAME_ON_EACH_PYTHON = {"hypercorn", "daphne", "gunicorn"}
@@ -23,6 +27,16 @@ RELAY_ON_EACH_PYTHON = {
 # that: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/V3_chap02.html, 2.11.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a RabbitMQ: one for all workers of xdist, since it is slow to start."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with rabbitmq.node(base / "rabbitmq") as url:
+        yield url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,6 @@ pytestmark = pytest.mark.timeout(240)  # Erlang starts slowly on busy cores
 PATIENCE = 30.0
 
 
-@pytest.fixture(scope="session")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # of all workers
-    with rabbitmq.node(base / "rabbitmq") as url:
-        yield url
-
-
 def say(monkeypatch: pytest.MonkeyPatch, backend: str, **options: Any) -> None:
     place = {"backend": backend, "options": options}
     monkeypatch.setenv("CHANSUP_CHANNEL_LAYER", json.dumps(place))
@@ -38,8 +27,8 @@ async def soon(awaitable: Any) -> Any:
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
-def test_messages_and_groups(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    say(monkeypatch, url)
+def test_messages_and_groups(rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, rabbitmq_url)
 
     async def main() -> None:
         one, other = ChannelLayer(), ChannelLayer()
@@ -61,8 +50,8 @@ def test_messages_and_groups(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
-def test_options_reach_the_layer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    say(monkeypatch, url, remote_capacity=2, local_capacity=1)
+def test_options_reach_the_layer(rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, rabbitmq_url, remote_capacity=2, local_capacity=1)
 
     async def main() -> None:
         layer = ChannelLayer()
@@ -78,14 +67,14 @@ def test_options_reach_the_layer(url: str, monkeypatch: pytest.MonkeyPatch) -> N
         await layer.close()
 
     asyncio.run(main())
-    say(monkeypatch, url, capacity=3)
+    say(monkeypatch, rabbitmq_url, capacity=3)
     with pytest.raises(LayerConfigError, match="no option 'capacity': did you mean 'local_capac"):
         ChannelLayer()
 
 
-def test_it_takes_no_ordinary_channels(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_takes_no_ordinary_channels(rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is why `chansup check` refuses channel workers on it."""
-    say(monkeypatch, url)
+    say(monkeypatch, rabbitmq_url)
 
     async def main() -> None:
         layer = ChannelLayer()
@@ -98,8 +87,10 @@ def test_it_takes_no_ordinary_channels(url: str, monkeypatch: pytest.MonkeyPatch
     asyncio.run(main())
 
 
-def test_it_is_made_in_an_event_loop_only(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    say(monkeypatch, url)
+def test_it_is_made_in_an_event_loop_only(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(monkeypatch, rabbitmq_url)
     with pytest.raises(RuntimeError, match="without a running event loop"):
         ChannelLayer()
 
