@@ -11,8 +11,8 @@ from chansup.protocol.hub_report import HubReport
 from chansup.supervisor.status import ConsumerPool, Consumption
 
 NO_WAITS = (
-    "What messages wait is not told by this channel layer: chansup's own and channels_redis' core"
-    " layer do."
+    "How long messages wait is not told by this channel layer. chansup's own tells it, and the core"
+    " layer of channels_redis."
 )
 NO_DEPTH = "How many messages wait is not told by this channel layer."
 ANY = "*"  # the pattern of channels that no other one fits

@@ -12,8 +12,9 @@ from chansup.errors import ChansupError
 from chansup.supervisor.control import BUFFERED_LINES, Control
 from chansup.supervisor.errors import BootFailed
 from chansup.supervisor.http import control_server
-from chansup.supervisor.status import Event, LogLine, Status
+from chansup.supervisor.status import Consumption, Event, LogLine, Status
 
+from . import consumed
 from .fake import TRACEBACK, FakeCommands
 from .serving import received, serving, unix_listener
 
@@ -51,6 +52,12 @@ def wait_for(condition: Any) -> None:
 def test_status_and_version(client, fake):
     assert msgspec.json.decode(client.get("/status").content, type=Status) == fake.current
     assert set(client.get("/version").json()) == {"version", "pid"}
+
+
+def test_what_channel_workers_consume(client, fake):
+    fake.consumed = consumed.busy()
+    body = client.get("/consumption").content
+    assert msgspec.json.decode(body, type=Consumption) == fake.consumed
 
 
 @pytest.mark.parametrize(
