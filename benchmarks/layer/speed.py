@@ -35,11 +35,16 @@ async def measure(names: list[str], plan: Plan) -> report.Report:
     with contenders.started() as servers:
         present = servers.present(names, result.notes)
         for number in range(plan.rounds):
-            place = number % len(present)
-            for name in (*present[place:], *present[:place]):
+            turns = present[number % len(present) :] + present[: number % len(present)]
+            for name in turns:
                 report.progress(f"round {number + 1} of {plan.rounds}: {name}")
                 own = plan.for_slow_ones() if name in CORE else plan
-                for what, value in (await _measure_one(name, servers.addresses[name], own)).items():
+                try:
+                    found = await _measure_one(name, servers.addresses[name], own)
+                except (TimeoutError, EOFError, OSError) as error:
+                    _give_up(name, error, present, samples, result)
+                    continue
+                for what, value in found.items():
                     if isinstance(value, Rate):
                         _mark(marks.setdefault(f"{what} {name}", set()), value)
                         value = value.per_second
@@ -85,6 +90,19 @@ async def _measure_one(name: str, address: str, plan: Plan) -> dict[str, Any]:
         ONE: one,
         MANY: many,
     }
+
+
+def _give_up(
+    name: str, error: Exception, present: list[str], samples: Samples, result: report.Report
+) -> None:
+    """Measure a layer no more that did not deliver; claim what that means for ours."""
+    text = f"{type(error).__name__} {error}".strip()
+    present.remove(name)
+    for by_name in samples.values():
+        by_name.pop(name, None)
+    result.notes.append(f"{name} was left out: it did not deliver ({text}).")
+    if name == HUB:
+        result.claim(f"{HUB} delivers", text, False)
 
 
 def _mark(marks: set[str], rate: Rate) -> None:

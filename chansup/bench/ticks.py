@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import math
 import os
 from collections.abc import Callable
 
@@ -30,7 +31,7 @@ class Ticks:
         if self._file < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         seconds, rest = divmod(interval, 1)
-        nanoseconds = int(rest * 1e9)
+        nanoseconds = math.ceil(rest * 1e9)  # never early: what is due then would wait for the next
         setting = _Setting(int(seconds), nanoseconds, int(seconds), nanoseconds)
         libc.timerfd_settime(self._file, 0, ctypes.byref(setting), None)
         self._loop.add_reader(self._file, self._on_tick)
