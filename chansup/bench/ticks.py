@@ -30,9 +30,9 @@ class Ticks:
         self._file = libc.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        seconds, rest = divmod(interval, 1)
-        nanoseconds = math.ceil(rest * 1e9)  # never early: what is due then would wait for the next
-        setting = _Setting(int(seconds), nanoseconds, int(seconds), nanoseconds)
+        # Rounded up: what is due right after an early tick would wait for the next one.
+        seconds, nanoseconds = divmod(math.ceil(interval * 1e9), 1_000_000_000)
+        setting = _Setting(seconds, nanoseconds, seconds, nanoseconds)
         libc.timerfd_settime(self._file, 0, ctypes.byref(setting), None)
         self._loop.add_reader(self._file, self._on_tick)
 
