@@ -112,6 +112,18 @@ class Client:
                 if not repeat or link.loop.time() >= deadline:
                     raise
 
+    async def flush_all(self) -> None:
+        """Let the hub and all its clients forget all messages and groups. Raises HubUnavailable."""
+        link = self.link()
+        deadline = link.loop.time() + self._patience
+        while True:
+            await link.until_ready(deadline)
+            try:
+                return await link.flush_all()
+            except HubLost:
+                if link.loop.time() >= deadline:
+                    raise
+
     def close(self) -> None:
         """Close the links of this event loop and of those that are closed; tell the others."""
         running = asyncio.get_running_loop()

@@ -64,6 +64,7 @@ class Kind:
     FAILED = 19  # ids of what was held: the same, and the attempt counts
     CLAIM = 20  # CLAIM, channel: of what was held when another hub took over
     OBSERVE = 21  # request: channels. The answer is a RESULT; the hub goes on to report them
+    CLEARED = 22  # answer to FLUSHED: of what was before, nothing is left here either
 
     # From the hub.
     WELCOME = 64  # MessagePack: which hub it is
@@ -74,6 +75,7 @@ class Kind:
     DELIVER_MANY = 69  # DELIVERIES, ids, body
     QUIESCE = 70  # another hub takes over: stop, and say QUIET
     RESUME = 71  # it did not: go on
+    CLEAN = 74  # after FLUSH was answered: all clients have said CLEARED
     HAND = 73  # HANDED, body: of an ordinary channel
     FLUSHED = 72  # nothing is left: what was listened to wants to be listened to again
 

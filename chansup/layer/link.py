@@ -129,6 +129,7 @@ class Link:
         self._writing = False
         self._requests: deque[asyncio.Future[bytes] | None] = deque()
         self._waiting: list[asyncio.Future[None]] = []  # for the connection
+        self._flushes: deque[asyncio.Future[None]] = deque()  # that are not over everywhere
         self._inboxes: dict[bytes, Inbox] = {}
         self._by_id: dict[int, Inbox] = {}
         self._demands: dict[int, Demand] = {}
@@ -294,6 +295,9 @@ class Link:
         for request in requests:
             if request is not None and not request.done():
                 request.set_exception(HubLost("the hub went away before it answered"))
+        for flush in self._flushes:
+            _fail(flush, HubLost("the hub went away before it answered"))
+        self._flushes.clear()
         self._quiet = False
         if not self.closed and self._retrying is None:
             if self._attempts:
@@ -338,8 +342,11 @@ class Link:
             for inbox in self._inboxes.values():
                 for listener in inbox.waiters:
                     _fail(listener, gone)
+            for flush in self._flushes:
+                _fail(flush, gone)
             for waiter in self._waiting:
                 _wake(waiter)
+        self._flushes.clear()
         self._requests.clear()
         self._forget_end()
         self._demands.clear()
@@ -399,6 +406,19 @@ class Link:
         if self.ready:
             self._requests.append(None)
             self._emit(frame)
+
+    async def flush_all(self) -> None:
+        """Let the hub and all its clients forget all messages and groups. Raises HubLost."""
+        everywhere: asyncio.Future[None] = self.loop.create_future()
+        self._flushes.append(everywhere)
+        request = self.request(pack(Kind.FLUSH))
+        try:
+            await request
+            await everywhere
+        finally:
+            for future in (request, everywhere):  # the other one fails for the same reason
+                if future.done() and not future.cancelled():
+                    future.exception()
 
     def send_or_defer(self, frame: bytes) -> None:
         """Send what has no answer; later, if there is no connection now."""
@@ -560,6 +580,9 @@ class Link:
             for inbox in self._inboxes.values():
                 inbox.entries.clear()
             self._renew()
+            self._emit(pack(Kind.CLEARED))
+        elif kind == Kind.CLEAN:
+            _wake(self._flushes.popleft())
         else:
             raise FrameError(f"a frame of kind {kind}")
 

@@ -65,6 +65,8 @@ class LocalChannelLayer(Base):
     `timeout` is how long a request waits while no hub answers.
     """
 
+    ChannelFull = ChannelFull
+    MessageTooLarge = MessageTooLarge
     extensions = ["groups", "flush", "statistics"]  # noqa: RUF012 - as Channels has it
 
     def __init__(
@@ -178,8 +180,8 @@ class LocalChannelLayer(Base):
     # Extensions
 
     async def flush(self) -> None:
-        """Forget all messages and groups of the hub. Other processes hear of it a moment later."""
-        await self._client.request(pack(Kind.FLUSH), repeat=True)
+        """Forget all messages and groups, also those that were delivered and nobody has taken."""
+        await self._client.flush_all()
 
     async def statistics(self) -> dict[str, Any]:
         """Return what the hub counts: of the whole hub, and since it began."""

@@ -1,6 +1,7 @@
 """What goes wrong: receives that are cancelled, hubs that die, loops, forks, strangers."""
 
 import asyncio
+import math
 import os
 import random
 import socket
@@ -333,10 +334,22 @@ def _garbage() -> list[bytes]:
         hello + pack(Kind.LISTEN, b"\0\0\0\1alpha") + pack(Kind.LISTEN, b"\0\0\0\1beta"),
         hello + pack(Kind.GROUP_ADD, b"\0\0\0\0\x05al"),
         hello + pack(Kind.RETURN, b""),
+        hello + pack(Kind.RETURN, struct.pack("!QIdI", 2**64 - 1, 1, math.nan, 2**32 - 1) + b"\1a"),
+        hello + pack(Kind.RETURN, struct.pack("!QIdI", 0, 1, -math.inf, 0) + b"\1a"),
+        hello + pack(Kind.HELD, b"\0\0\0\1"),
+        hello + pack(Kind.LISTEN, b"\0\0\0\1alpha") + pack(Kind.TAKEN, b"\0\0\0\1"),
+        hello + pack(Kind.GIVE_BACK, b"\0\0\0\1\0"),
+        hello + pack(Kind.FAILED, b"\0\0\0\1"),
+        hello + pack(Kind.CLAIM, b"\0\0\0\1"),
+        hello + pack(Kind.CLAIM, b"\0\0\0\1" + b"\xff" * 8 + b"alpha"),
+        hello + pack(Kind.OBSERVE, b"\xffa"),
+        hello + pack(Kind.OBSERVE, b"\1a" * 5000),
+        hello + 3 * pack(Kind.CLEARED),
+        hello + 3 * pack(Kind.FLUSH),
         hello + pack(99, b"?"),
         hello + hello,
         *(hello + chance.randbytes(60) for _ in range(30)),
-        *(hello + pack(chance.randrange(20), chance.randbytes(20)) for _ in range(60)),
+        *(hello + pack(chance.randrange(25), chance.randbytes(20)) for _ in range(60)),
     ]
 
 

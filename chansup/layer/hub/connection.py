@@ -83,6 +83,11 @@ class Connection:
         return self._process is not None
 
     @property
+    def has_delivered(self) -> bool:
+        """Whether there may be messages on the way to the client that are nobody's yet."""
+        return any(channel.specific and channel.sent for channel in self.listening.values())
+
+    @property
     def drained(self) -> bool:
         """Whether everything was written."""
         return self.deaf or not (self._out or self._unsent or self._answered)
@@ -190,9 +195,10 @@ class Connection:
             body = payload[offset + PARKED.size :]
             store.parking.park(connection, name, last, body, milliseconds)
         elif kind == Kind.FLUSH:
-            store.flush()
-            self._server.tell_flushed()
             self._answer()
+            self._server.flush_all(self)
+        elif kind == Kind.CLEARED:
+            self._server.cleared(self)
         elif kind == Kind.STATISTICS:
             self._emit_answers()
             statistics = msgspec.msgpack.encode(self._server.statistics())
@@ -355,7 +361,8 @@ class Connection:
         self.tell(Kind.FLUSHED)
 
     def tell(self, kind: int) -> None:
-        """Send a frame that says all by its kind."""
+        """Send a frame that says all by its kind, after the answers that were given before."""
+        self._emit_answers()
         self._emit(pack(kind))
 
     def _answer(self) -> None:

@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from chansup.layer import peer
 from chansup.layer.frames import Kind
@@ -28,8 +29,17 @@ _REPORT_EACH = 4  # ticks between two reports to the supervisor
 _WATCHDOG_EACH = 16  # ticks between two signs of life, at most
 _GREETING_TIME = 5.0  # seconds that a client has to say who it is
 _QUIET_TIME = 2.0  # seconds that clients have to stop sending before another hub takes over
+_CLEARING_TIME = 0.5  # seconds that clients have to forget what was delivered to them
 _MAX_POLICIES = 10_000
 _REPORT_INTERVAL = 1.0  # seconds between two warnings about clients
+
+
+class _Flush(NamedTuple):
+    """A client that wants all to be forgotten, and those who have not said yet that they did."""
+
+    asker: Connection
+    waiting: set[Connection]
+    deadline: float
 
 
 class Server:
@@ -52,6 +62,7 @@ class Server:
         self._listener = listener
         self._users = users
         self._connections: dict[Connection, None] = {}
+        self._flushes: list[_Flush] = []
         self._policies: dict[Policy, Capacities] = {}
         self._began = time.monotonic()
         self._ticks = 0
@@ -97,6 +108,9 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """Take notice that a connection is closed."""
         self._connections.pop(connection, None)
+        for flush in self._flushes:
+            flush.waiting.discard(connection)
+        self._end_flushes()
 
     def capacities(self, policy: Policy) -> Capacities:
         """Return what a policy means. Raises ValueError."""
@@ -107,11 +121,30 @@ class Server:
             known = self._policies[policy] = Capacities(policy)
         return known
 
-    def tell_flushed(self) -> None:
-        """Tell all clients that nothing is left."""
-        for connection in self._connections:
-            if connection.introduced:
-                connection.forget_channels()
+    def flush_all(self, asker: Connection) -> None:
+        """Forget all messages and groups, and tell the client when all others have done so."""
+        introduced = [one for one in self._connections if one.introduced]
+        delivered = {one for one in introduced if one.has_delivered}
+        self._flushes.append(_Flush(asker, delivered, self.store.now + _CLEARING_TIME))
+        self.store.flush()
+        for connection in introduced:
+            connection.forget_channels()
+        self._end_flushes()
+
+    def cleared(self, connection: Connection) -> None:
+        """Take notice that a client has forgotten what was delivered to it."""
+        for flush in self._flushes:
+            if connection in flush.waiting:
+                flush.waiting.discard(connection)
+                break
+        self._end_flushes()
+
+    def _end_flushes(self) -> None:
+        for flush in list(self._flushes):
+            if not flush.waiting or flush.deadline <= self.store.now:
+                self._flushes.remove(flush)
+                if not flush.asker.closed:
+                    flush.asker.tell(Kind.CLEAN)
 
     def flush(self) -> None:
         """Write to each client what was gathered for it."""
@@ -137,6 +170,7 @@ class Server:
         self.tell_time()
         self._ticks += 1
         self.store.sweep()
+        self._end_flushes()
         if self._ticks % _SWEEP_EACH == 0:
             self.store.sweep_all()
         for connection in list(self._connections):
