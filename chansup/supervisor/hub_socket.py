@@ -46,15 +46,15 @@ class HubSocket:
         assert self._socket is not None
         return self._socket.fileno()
 
-    def open(self, users: Collection[int]) -> None:
-        """Listen, for `users` and root: the hub itself asks who connects. Does so only once.
+    def open(self, users: Collection[int], *, is_used: bool) -> None:
+        """Listen, for `users` and root: the hub itself asks who connects.
 
-        Raises RuntimeDirectoryError.
+        Where it listens already, it only looks at the users again. Raises RuntimeDirectoryError.
         """
         try:
             if self._socket is None:
                 self._socket = self._listen()
-            self._admit(users)
+            self._admit(users, is_used)
         except OSError as error:
             raise RuntimeDirectoryError(
                 f"cannot listen on {self.path} for the channel layer: {error.strerror or error}"
@@ -73,12 +73,12 @@ class HubSocket:
             raise
         return sock
 
-    def _admit(self, users: Collection[int]) -> None:
+    def _admit(self, users: Collection[int], is_used: bool) -> None:
         others = sorted(set(users) - {0, os.geteuid()})
         if others:
             self._let_pass()
             closed = obstacle(self.path, others[0])
-            if closed is not None and not self._warned:
+            if closed is not None and is_used and not self._warned:
                 self._warned = True
                 self._warn(
                     f"{closed} is closed to user {others[0]}, as whom processes of the site run:"

@@ -180,8 +180,9 @@ class Site:
         If it need not run yet, the first client brings it. Raises RuntimeDirectoryError.
         """
         if generation.hub is not None:
-            self.hub.open(generation.hub.users)
-            if HUB not in generation.pools:
+            is_used = HUB in generation.pools
+            self.hub.open(generation.hub.users, is_used=is_used)
+            if not is_used:
                 self.hub.watch(self._bring_hub)
 
     def _bring_hub(self) -> None:

@@ -62,6 +62,9 @@ class Slot:
     @property
     def serves(self) -> bool:
         """Whether a ready process fills it that is not about to be killed."""
+        if self.current is None and self.successor is not None:
+            # For a moment, between the end of a hub and the word of the one that took over.
+            return self.wanted and self.successor.specification.takes_over
         return self.state is State.READY and self.current is not None and not self.current.hung
 
     @property

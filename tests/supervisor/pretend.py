@@ -19,6 +19,8 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.states import Happening, State, after
 from chansup.supervisor.status import Event
 
+PATIENCE = 30.0  # seconds: those that crash again and again pause for longer and longer
+
 
 class PretendProcess(Process):
     """A process without a child. It ends as soon as it is told to."""
@@ -149,7 +151,7 @@ class Nothing:
 class NoSocket(Nothing):
     """Stands in for the socket of the hub."""
 
-    def open(self, *arguments: object) -> None:  # type: ignore[override]
+    def open(self, users: object, *, is_used: bool) -> None:  # type: ignore[override]
         pass
 
 
@@ -175,6 +177,7 @@ class Pretended:
         """Start it, and wait until everything is ready."""
         self.site.start()
         await self.until(self.is_ready)
+        await self.site.roster.published()
 
     def is_ready(self) -> bool:
         """Whether every pool is."""
@@ -185,14 +188,14 @@ class Pretended:
         if config is not None:
             self.write(config)
         rolling = self.site.begin_rollout(self.events.append)
-        await asyncio.wait_for(rolling, 10)
+        await asyncio.wait_for(rolling, PATIENCE)
         assert self.site.rollout is not None
         await asyncio.sleep(0.01)
         return self.site.rollout.outcome
 
     async def until(self, happened: Callable[[], Any]) -> None:
         """Wait until something is true."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not happened():
                 await asyncio.sleep(0.001)
 
