@@ -302,25 +302,32 @@ def logs(target: str | None, lines: int, follow: bool, as_json: bool) -> int:
     "-s", "--seconds", default=10.0, metavar="SECONDS", type=click.FloatRange(1, 3600),
     show_default=True, help="For how long to measure.",
 )  # fmt: skip
+@click.option("-w", "--watch", is_flag=True, help="Measure again and again, until Ctrl-C.")
 @click.argument("channel", metavar="[CHANNEL]", required=False, shell_complete=_complete_channel)
-def latency(channel: str | None, seconds: float, as_json: bool) -> int:
+def latency(channel: str | None, seconds: float, watch: bool, as_json: bool) -> int:
     """Measure what messages to channel workers wait and take, and say whether those keep up.
 
     The exit code is 1 when they do not, or when nobody consumes a channel. Ctrl-C ends it early.
     """
-    from chansup.latency.measure import measure
-    from chansup.latency.table import Countdown, show
+    import msgspec
+
+    from chansup.latency import table
+    from chansup.latency.measure import measure, measure_again_and_again
 
     client = _client()
-    if as_json:
-        import msgspec
-
-        measured = measure(client, seconds, channel)
-        click.echo(msgspec.json.encode(measured))
+    on_terminal = sys.stdout.isatty() and not as_json
+    if watch:
+        each = measure_again_and_again(client, seconds, channel)
+        if on_terminal:
+            table.watch(each)
+        for measured in each:
+            click.echo(msgspec.json.encode(measured) if as_json else table.plain(measured))
+    with table.Countdown(seconds if on_terminal else None) as countdown:
+        measured = measure(client, seconds, channel, countdown.show)
+    if on_terminal:
+        table.show(measured)
     else:
-        with Countdown(seconds) as countdown:
-            measured = measure(client, seconds, channel, countdown.show)
-        show(measured)
+        click.echo(msgspec.json.encode(measured) if as_json else table.plain(measured))
     return ExitCode.OK if measured.is_well else ExitCode.FAILED
 
 

@@ -1,7 +1,7 @@
 """Looking twice, some seconds apart."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from chansup.client import Client
 from chansup.errors import ChansupError, ExitCode
@@ -37,6 +37,19 @@ def measure(
     except KeyboardInterrupt:
         pass
     return compare(before, client.consumption(), channel)
+
+
+def measure_again_and_again(
+    client: Client, seconds: float, channel: str | None = None
+) -> Iterator[Latency]:
+    """Return what happens in each `seconds`, without end. Raises NothingToMeasure."""
+    before = client.consumption()
+    _check(before, channel)
+    while True:
+        time.sleep(seconds)
+        after = client.consumption()
+        yield compare(before, after, channel)
+        before = after
 
 
 def _check(consumption: Consumption, channel: str | None) -> None:

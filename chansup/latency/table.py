@@ -1,13 +1,11 @@
 """What was measured, for people."""
 
 import itertools
-import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
-
-from chansup.display import clean, open_console
+from chansup.display import PIPE_WIDTH, clean, open_console
 from chansup.latency.comparison import ChannelLatency, Latency, Times
 from chansup.supervisor.status import time_in_words
 
@@ -29,15 +27,28 @@ _COLUMNS = (
 
 
 def show(latency: Latency) -> None:
-    """Print everything."""
+    """Print everything on a terminal."""
     target = open_console()
-    lines = list(_lines(latency, target.width))
-    if target.is_terminal:
-        for line in lines:
-            target.print(line)
-        return
-    for line in lines:
-        click.echo(line.plain.rstrip())
+    for line in _lines(latency, target.width):
+        target.print(line)
+
+
+def plain(latency: Latency) -> str:
+    """Return everything for a pipe."""
+    return "\n".join(line.plain.rstrip() for line in _lines(latency, PIPE_WIDTH))
+
+
+def watch(latencies: Iterable[Latency]) -> None:
+    """Show each in the place of the one before, on a terminal."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    target = open_console()
+    with Live(console=target, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        live.update(Text("measuring", "dim"), refresh=True)
+        for latency in latencies:
+            live.update(Group(*_lines(latency, target.width)), refresh=True)
 
 
 def _lines(latency: Latency, width: int) -> "list[Text]":
@@ -88,14 +99,14 @@ def _times(times: Times | None) -> list[str]:
 
 
 class Countdown:
-    """A bar on a terminal while it measures; nothing in a pipe."""
+    """A bar while it measures for so many seconds; None: nothing is shown."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty():
+        if self._seconds is not None:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from chansup.latency.comparison import NO_DEPTH, NO_WAITS, ChannelLatency, Latency, compare
-from chansup.latency.measure import measure
+from chansup.latency.measure import measure, measure_again_and_again
 from chansup.latency.verdict import rates
 from chansup.protocol.hub_report import HubReport
 from chansup.supervisor.status import ConsumerPool, Consumption
 from tests.control.consumed import after, before, consumption, counts, pool
 
-from .conftest import Site
+from .conftest import Site, interrupt
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -280,6 +280,33 @@ def test_an_interrupt_shows_what_there_is() -> None:
     assert [row.words for row in measured.channels if row.channel == "resize"] == [
         "keeps up, 24% busy"
     ]
+
+
+def test_watching_measures_each_time_what_came_since() -> None:
+    client: Any = Answers(before(), after(), after(behind=True))
+    each = measure_again_and_again(client, 0.0)
+    first, second = next(each), next(each)
+    assert [row.messages for row in first.channels] == [0, 95, 90]
+    assert [row.messages for row in second.channels] == [0, 0, 0]
+
+
+def test_watching_goes_on_until_interrupted(site: Site) -> None:
+    with site.supervisor("behind"):
+        process = site.started("latency", "--watch", "--seconds", "1", "--json")
+        assert process.stdout is not None
+        for _ in range(2):
+            assert json.loads(process.stdout.readline())["channels"]
+        interrupt(process)
+        assert process.wait(30) == 130
+        assert process.communicate()[1].strip() == ""
+        plain = site.started("latency", "--watch", "--seconds", "1")
+        assert plain.stdout is not None
+        while "measured for" not in plain.stdout.readline():
+            pass
+        interrupt(plain)
+        assert plain.wait(30) == 130
+        assert plain.communicate()[1].strip() == ""
+    assert site.chansup("latency", "--watch").returncode == 3
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 100])
