@@ -144,7 +144,7 @@ def test_of_a_process_that_has_ended(store: Store, told: Any) -> None:
 def test_for_a_group_that_the_next_process_does_not_join(store: Store, told: Any) -> None:
     store.parking.bind(b"client", store.create(OWN))
     store.group_add(b"all", OWN, 0, CAPACITIES)
-    store.parking.park(b"client", OWN, b"", 0)
+    store.parking.park(b"client", OWN, 0, b"", 0)
     store.group_send(b"all", b"", CAPACITIES)
     after = b"chat.1111111111111111!abc"
     store.parking.bind(b"client", store.create(after))
@@ -157,7 +157,7 @@ def test_for_a_group_that_the_next_process_does_not_join(store: Store, told: Any
 def test_for_a_client_that_comes_back_nowhere(store: Store, told: Any) -> None:
     store.parking.bind(b"client", store.create(OWN))
     store.send(OWN, b"", CAPACITIES)
-    store.parking.park(b"client", OWN, b"", 0)
+    store.parking.park(b"client", OWN, 0, b"", 0)
     store.now += KEPT + 1
     store.sweep()
     assert dropped(store, Drop.GONE) == {"chat*": 1}
