@@ -28,7 +28,10 @@ class DeadLetters:
             "error": error,
             "message": message,
         }
-        line = json.dumps(_plain(letter), default=repr)
+        try:
+            line = json.dumps(_plain(letter), default=repr)
+        except (RecursionError, ValueError):  # it contains itself, or is very deep
+            line = json.dumps({**letter, "message": repr(message)})
         where = self._path
         if where is not None:
             try:

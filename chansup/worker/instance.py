@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 from typing import Any
 
 from chansup.errors import ChansupError
 from chansup.worker.sources import Delivery, Message
+from chansup.worker.threads import own_thread
 
 App = Callable[..., Awaitable[None]]
 
@@ -72,18 +72,8 @@ class Instance:
 
     async def _run(self) -> None:
         scope = {"type": "channel", "channel": self.channel}
-        async with self._thread():
+        async with own_thread() if self._own_thread else contextlib.nullcontext():
             await self._application(scope, self._receive, self._send)
-
-    def _thread(self) -> AbstractAsyncContextManager[object]:
-        """Return what gives a sync consumer a thread of its own, for as long as it lives."""
-        if self._own_thread:
-            with contextlib.suppress(ImportError):
-                from asgiref.sync import ThreadSensitiveContext
-
-                context: AbstractAsyncContextManager[object] = ThreadSensitiveContext()
-                return context
-        return contextlib.nullcontext()
 
     def _receive(self) -> Awaitable[Message]:
         # Not a coroutine function: Channels calls this in its own step, and may cancel the task

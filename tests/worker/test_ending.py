@@ -60,19 +60,22 @@ def test_reloads_while_a_queue_is_worked_off(either: Project) -> None:
     assert Counter(either.journal()) == dict.fromkeys(range(150), 2)
 
 
-@pytest.mark.parametrize("channel", ["thumbnails", "mail"])
-def test_what_cannot_be_finished_goes_back_to_the_queue(either: Project, channel: str) -> None:
-    tables = f'[workers.x]\nchannels = ["{channel}"]\n'
+@pytest.mark.parametrize(("channel", "concurrency"), [("thumbnails", 1), ("mail", 1), ("mail", 2)])
+def test_what_cannot_be_finished_goes_back_to_the_queue(
+    either: Project, channel: str, concurrency: int
+) -> None:
+    tables = f'[workers.x]\nchannels = ["{channel}"]\nconcurrency = {concurrency}\n'
     with either.running(tables, IN_HASTE) as run:
-        either.send(channel, {"number": 1, "wait_for": "go"}, {"number": 2})
-        run.wait_for(lambda: either.journal("begin") == [1])
+        messages = numbers(concurrency, wait_for="go")
+        either.send(channel, *messages, {"number": 2})
+        run.wait_for(lambda: len(either.journal("begin")) == concurrency)
         assert run.stop() == 0
         assert "was not finished in time, and goes back to the queue" in run.output()
         assert "killed" not in run.output()
     assert either.journal() == []
     (either.directory / "go").touch()
     with either.running(tables) as run:
-        run.wait_for(lambda: either.journal() == [1, 2])
+        run.wait_for(lambda: sorted(either.journal()) == [*range(concurrency), 2])
         assert run.stop() == 0
 
 
