@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,31 @@ def test_a_picture_becomes_a_thumbnail_in_every_tab(
     text.write_text("no picture at all")
     browser.fill("#picture", str(text))
     browser.wait_js("document.getElementById('notice').textContent.includes('not a JPEG')")
+
+
+def test_a_thumbnail_outlives_the_worker_that_was_killed_over_it(
+    site: Site, browser: Browser, tmp_path: Path
+) -> None:
+    enter(browser, site, "deploys")
+    (worker,) = site.pids("thumbnails")
+    process = psutil.Process(worker)
+    process.suspend()
+    photo = tmp_path / "photo.jpg"
+    Image.linear_gradient("L").resize((1600, 800)).save(photo)
+    browser.fill("#picture", str(photo))
+    browser.wait_js("document.querySelector('.placeholder.busy') !== null")
+    database = sqlite3.connect(site.directory / "data" / "chat.sqlite3", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")  # nobody else may write: it gets no further than that
+    process.resume()
+    browser.wait(
+        lambda: "thumbnails: 0 waiting; 1 in hand" in site.chansup("status").stdout,
+        "waiting for the worker to take the job",
+    )
+    process.kill()
+    database.close()
+    assert browser.wait_js(LOADED_THUMBNAIL).size["width"] == 480
+    assert browser.js("chat.connects") == 1
+    assert site.pids("thumbnails") != [worker]
 
 
 def test_rooms_go_on_when_the_hub_was_killed(site: Site, browser: Browser) -> None:
