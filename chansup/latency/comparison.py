@@ -138,11 +138,11 @@ def _rows(
         stood=any(one.stood for one in together),
         idle=all(one.was_idle for one in together),
         refused=refused,
-        full_somewhere=any(pattern == ANY for _, pattern in dropped),
+        refused_anywhere=sum(count for (_, pattern), count in dropped.items() if pattern == ANY),
         ready=sum(pool.ready for pool in pools.values()),
         pools=[(pool.name, pool.desired) for pool in pools.values()],
         busy=_busy(list(pools), courses),
-        enough=_enough(busiest, arrived / done if done else 1.0, courses),
+        enough=lambda arriving: _enough(busiest, arriving / done if done else 1.0, courses),
         advised=busiest.pool.name,
         advised_ready=busiest.pool.ready,
     )

@@ -1,5 +1,6 @@
 """Whether workers keep up with a channel, in words."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,11 +23,11 @@ class Situation:
     stood: bool  # some waited at both ends
     idle: bool  # none was in hand at either end
     refused: int  # messages that were for it, as too many waited or for too long
-    full_somewhere: bool  # such messages were dropped, perhaps for it
+    refused_anywhere: int  # such messages that were for any channel, perhaps for this one
     ready: int  # processes
     pools: list[tuple[str, int]]  # name, desired processes
     busy: float  # share of the time, of those pools
-    enough: int | None  # processes of `advised` that would do
+    enough: Callable[[int], int | None]  # processes of `advised` that would do for so many
     advised: str
     advised_ready: int
 
@@ -37,9 +38,10 @@ def judge(seen: Situation) -> tuple[Verdict, str]:
     if not seen.ready:
         return "not_consumed", _not_consumed(seen, waiting)
     grown = seen.change is not None and seen.change >= max(LEAST, NOISE * seen.arrived)
-    full = seen.full_somewhere and seen.stood and seen.busy >= FULLY
-    if grown or seen.refused or full:
+    if grown or seen.refused:
         return "falls_behind", _falls_behind(seen)
+    if seen.refused_anywhere and seen.stood and seen.done and seen.busy >= FULLY:
+        return "falls_behind", _full(seen)
     if not seen.done and waiting and seen.idle:
         return "falls_behind", f"falls behind: {waiting} wait, and nobody takes them"
     if not seen.done and not waiting and seen.idle:
@@ -66,12 +68,22 @@ def _not_consumed(seen: Situation, waiting: int) -> str:
 def _falls_behind(seen: Situation) -> str:
     arriving, done, unit = rates(seen.arrived, seen.done, seen.seconds)
     words = f"falls behind: {arriving} messages/{unit} arrive, {done} are handled"
-    if arriving == done:
-        words = f"falls behind: {done} messages/{unit} are handled, others are refused"
-    if seen.enough is not None and seen.enough > seen.advised_ready:
-        of_pool = f" of {seen.advised}" if len(seen.pools) > 1 else ""
-        words += f"; {seen.enough} processes{of_pool} would do"
-    return words
+    return words + _advice(seen, seen.arrived)
+
+
+def _full(seen: Situation) -> str:
+    """Describe a channel that is as full as may be, if it was what messages were refused for."""
+    done, refused, unit = rates(seen.done, seen.refused_anywhere, seen.seconds)
+    words = f"falls behind: {done} messages/{unit} are handled, up to {refused} are refused"
+    return words + _advice(seen, seen.arrived + seen.refused_anywhere)
+
+
+def _advice(seen: Situation, arriving: int) -> str:
+    enough = seen.enough(arriving)
+    if enough is None or enough <= seen.advised_ready:
+        return ""
+    of_pool = f" of {seen.advised}" if len(seen.pools) > 1 else ""
+    return f"; {enough} processes{of_pool} would do"
 
 
 def rates(first: int, second: int, seconds: float) -> tuple[str, str, str]:
