@@ -35,16 +35,21 @@ def make(name: str, address: str, capacity: int = CAPACITY) -> Any:
     if name in CORE:
         from channels_redis.core import RedisChannelLayer
 
-        return RedisChannelLayer(hosts=[address], capacity=capacity)
+        return RedisChannelLayer(hosts=[host(address)], capacity=capacity)
     if name in PUBSUB:
         from channels_redis.pubsub import RedisPubSubChannelLayer
 
-        return RedisPubSubChannelLayer(hosts=[address])
+        return RedisPubSubChannelLayer(hosts=[host(address)])
     from channels.layers import InMemoryChannelLayer
 
     layer = InMemoryChannelLayer(capacity=capacity)
     layer.channel_capacity = []
     return layer
+
+
+def host(address: str) -> dict[str, Any]:
+    """Return a host for channels_redis: without this, redis-py 8 breaks off what waits for 5 s."""
+    return {"address": address, "socket_timeout": None}
 
 
 @dataclass

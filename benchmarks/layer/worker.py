@@ -310,7 +310,7 @@ def _prepare(
         config: dict[str, Any] = {"address": address, "capacity": CAPACITY}
         layer = {"BACKEND": "chansup.layer.LocalChannelLayer", "CONFIG": config}
     else:
-        config = {"hosts": [address], "capacity": CAPACITY}
+        config = {"hosts": [contenders.host(address)], "capacity": CAPACITY}
         layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": config}
     environment["BENCHMARK_LAYER"] = json.dumps(layer)
     kind = ChannelWorker if trial.who == CHANSUP else Runworker
