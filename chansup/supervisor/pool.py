@@ -21,6 +21,7 @@ class Pool:
         self.slots: list[Slot] = []
         self._leaving: dict[Slot, asyncio.Task[None]] = {}  # scaled away, still draining
         self.started = False  # what it waits for was there
+        self.stopped = False
         self.available = asyncio.Event()  # it was ready at least once
 
     # Questions
@@ -83,6 +84,8 @@ class Pool:
 
         Raises AddressError when a listener for a new slot cannot be had.
         """
+        if self.stopped:  # by a rollout, while somebody wanted to scale it
+            return
         if self.specification.binds:
             self.site.addresses.ensure(desired)
         self.started = True
@@ -105,7 +108,8 @@ class Pool:
             self.site.addresses.shrink(len(self.slots))
 
     async def stop(self) -> None:
-        """Stop every slot; returns when all processes are gone."""
+        """Stop every slot, for good; returns when all processes are gone."""
+        self.stopped = True
         await asyncio.gather(*(slot.stop() for slot in [*self.slots, *self._leaving]))
 
     # Where new connections go

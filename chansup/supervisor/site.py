@@ -71,6 +71,7 @@ class Site:
         self._scaled: dict[str, tuple[int, int]] = {}  # pool: (number in the file, wanted number)
         self._crashes: dict[str, deque[float]] = {}
         self._starting: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Task[None]] = set()
         self._rolling: asyncio.Task[None] | None = None
         self._rollout_turn = asyncio.Lock()
 
@@ -242,6 +243,13 @@ class Site:
         """Stop a pool that the config has no more."""
         pool = self.pools.pop(name)
         self.removing.append(pool)
+        # To its end, if the rollout is superseded now: nobody else knows the pool any more.
+        task = asyncio.create_task(self._remove(pool))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        await asyncio.shield(task)
+
+    async def _remove(self, pool: Pool) -> None:
         try:
             await pool.stop()
         finally:
