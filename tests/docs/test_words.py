@@ -235,6 +235,19 @@ def test_the_table_of_keys_of_channel_workers() -> None:
     assert said["concurrency"] == str(config_channels.DEFAULT_CONCURRENCY)
 
 
+def test_the_tables_of_keys_of_the_channel_layer() -> None:
+    said = keys_and_defaults("key of the channel layer")
+    assert set(said) == set(structure.fields(schema.ChannelLayer))
+    table = schema.ChannelLayer()
+    assert said["memory"].strip('"') == table.memory
+    assert said["connections"] == str(table.connections)
+    said = keys_and_defaults("option of the local layer")
+    assert set(said) == set(structure.fields(schema.LocalOptions))
+    options = schema.LocalOptions()
+    for key in ("capacity", "expiry", "group_expiry", "timeout"):
+        assert float(said[key]) == getattr(options, key), key
+
+
 def keys_and_defaults(head: str) -> dict[str, str]:
     said = {}
     for keys, default, _ in table(DOCS / "configuration.md", head, "default"):
