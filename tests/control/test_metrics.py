@@ -339,11 +339,11 @@ def test_the_loop_is_not_held_while_a_page_is_made(fake):
         made = Metrics(fake)
         await made.page("application/openmetrics-text")  # the imports
         asked = asyncio.create_task(made.page(""))
-        loop, worst = asyncio.get_running_loop(), 0.0
+        worst = 0.0  # of processor time: others on this machine do not count
         while not asked.done():
-            before = loop.time()
+            before = time.thread_time()
             await asyncio.sleep(0)
-            worst = max(worst, loop.time() - before)
+            worst = max(worst, time.thread_time() - before)
         return worst
 
     assert asyncio.run(ask()) < 0.1

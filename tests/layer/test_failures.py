@@ -170,7 +170,7 @@ def test_without_a_hub_send_waits_a_bounded_time_and_says_where_it_looked(hub: H
         began = time.monotonic()
         with pytest.raises(HubUnavailable, match=hub.path):
             await layer.send("alpha", {})
-        assert 0.25 < time.monotonic() - began < 2
+        assert 0.25 < time.monotonic() - began < 20
         hub.start()
         await layer.send("alpha", {"again": True})
         assert await layer.receive("alpha") == {"again": True}

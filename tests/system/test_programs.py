@@ -196,7 +196,7 @@ def test_a_child_that_floods_or_closes_its_stdout(site: Path) -> None:
         begun = time.monotonic()
         assert run.status()["pools"]
         assert httpx.get(run.url).status_code == 200
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert run.slots()["closed.0"]["state"] == "READY"
         assert run.stop() == 0
 
