@@ -254,7 +254,8 @@ class _Builder:
     def _channel_workers(self, name: str, workers: schema.Workers) -> PoolSpecification:
         app = channels.application(self.config, name)
         application = app.reference if app is not None else ""
-        label = f"channels {application}"
+        globs = [f"-{glob}" for glob in workers.exclude_channels]
+        label = " ".join(["channels", *workers.channels, *workers.only_channels, *globs])
         return self._launched(name, workers, ["channels", application], label)
 
     def _app_workers(self, name: str, workers: schema.Workers) -> PoolSpecification:

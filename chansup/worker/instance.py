@@ -22,6 +22,13 @@ class NobodyListens(ChansupError, RuntimeError):
         )
 
 
+class Exited(ChansupError, RuntimeError):
+    """The consumer wanted to end the whole process."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}, which ends no worker: {error}")
+
+
 class NotReceived(ChansupError, RuntimeError):
     """The app returned before it received the message."""
 
@@ -73,7 +80,10 @@ class Instance:
     async def _run(self) -> None:
         scope = {"type": "channel", "channel": self.channel}
         async with own_thread() if self._own_thread else contextlib.nullcontext():
-            await self._application(scope, self._receive, self._send)
+            try:
+                await self._application(scope, self._receive, self._send)
+            except (SystemExit, KeyboardInterrupt) as error:  # would go past us out of the loop
+                raise Exited(error) from error
 
     def _receive(self) -> Awaitable[Message]:
         # Not a coroutine function: Channels calls this in its own step, and may cancel the task

@@ -3,6 +3,7 @@
 import contextlib
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Any, cast
 
 
 class OwnThread:
@@ -15,7 +16,7 @@ class OwnThread:
         """Have what is run in a thread from here on run in one of its own."""
         from asgiref.sync import ThreadSensitiveContext
 
-        self._context = ThreadSensitiveContext()
+        self._context = cast(Any, ThreadSensitiveContext())
         await self._context.__aenter__()
 
     async def __aexit__(

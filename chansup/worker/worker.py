@@ -16,6 +16,7 @@ from chansup.worker.tracebacks import last_line, of_the_app
 _REPORT_INTERVAL = 0.5  # seconds
 _LOOK_INTERVAL = 2.0  # seconds
 _LOOK_PATIENCE = 5.0  # seconds
+_TAKE_PATIENCE = 1.5  # seconds, within which every take ends that cannot be called off
 _log = logging.getLogger("chansup.worker")
 
 
@@ -48,6 +49,7 @@ class ChannelWorker:
         self._idle: dict[str, list[Instance]] = defaultdict(list)
         self._receiving = 0  # listeners that run
         self._stopping = False
+        self._receivers: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners = [
             Listener(source, channel, place, self._permits, self._begin, self._count_failure)
@@ -58,8 +60,9 @@ class ChannelWorker:
     def start(self) -> None:
         """Begin to receive."""
         self._receiving = len(self._listeners)
-        for listener in self._listeners:
-            self._spawn(self._listen(listener))
+        self._receivers = [
+            asyncio.create_task(self._listen(listener)) for listener in self._listeners
+        ]
         self._books.write()
         self._spawn(self._report())
         self._spawn(self._look())
@@ -88,8 +91,10 @@ class ChannelWorker:
 
     async def close(self, patience: float) -> None:
         """Let the layer know what was done, and write the last report."""
+        if self._receiving:  # was hurried: what is on its way here would be lost
+            await asyncio.wait(self._receivers, timeout=_TAKE_PATIENCE)
         idle = [instance for instances in self._idle.values() for instance in instances]
-        for task in [*(instance.task for instance in idle), *self._tasks]:
+        for task in [*(one.task for one in idle), *self._tasks, *self._receivers]:
             task.cancel()
         try:
             await asyncio.wait_for(self._source.finish(), patience)

@@ -79,6 +79,8 @@ def write(word, message):
 def act(message):
     if message.get("fail"):
         raise ArithmeticError(f"cannot do {message['number']}")
+    if message.get("exit"):
+        raise SystemExit(3)
     if message.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)
     if message.get("stop"):
@@ -251,7 +253,7 @@ def write(directory: Path, layer: dict[str, Any]) -> Project:
 
 def on_hub(directory: Path, hub: Hub) -> Project:
     """Write the project, with the layer of a hub that runs."""
-    config = {"address": hub.path, "capacity": 10_000}
+    config = {"address": hub.path, "capacity": 10_000, "expiry": 600}
     return write(directory, {"BACKEND": "chansup.layer.LocalChannelLayer", "CONFIG": config})
 
 

@@ -53,6 +53,15 @@ def test_a_message_that_nobody_understands_is_not_the_end(site: Project, message
     assert "ValueError: " in run.output() or "AttributeError: " in run.output()
 
 
+@pytest.mark.parametrize("channel", ["thumbnails", "mail"])
+def test_a_consumer_cannot_end_the_process(site: Project, channel: str) -> None:
+    with site.running(f'[workers.x]\nchannels = ["{channel}"]\n') as run:
+        site.send(channel, {"number": 1, "exit": True}, {"number": 2})
+        run.wait_for(lambda: site.journal() == [2])
+        assert len({entry[2] for entry in site.entries()}) == 1
+        run.wait_for_output("SystemExit, which ends no worker: 3")
+
+
 def test_a_consumer_may_stop_after_a_message(site: Project) -> None:
     with site.running(THUMBNAILS) as run:
         site.send("thumbnails", *numbers(5, stop=True))
