@@ -546,6 +546,7 @@ class Link:
             self.flush()
             for demand, handed in given:
                 if self._socket is None:  # the hub does not know: whose it is, is seen later
+                    self._held.pop(handed.id, None)
                     demand.stranded = handed
                     self._demands[demand.id] = demand
                 else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -113,3 +114,42 @@ def test_a_second_hub_is_refused_and_one_without_a_first_just_starts(hub: Hub) -
     other.start("--takeover")
     run(LocalChannelLayer(hub.path).statistics())
     assert other.stop() == 0
+
+
+RECEIVER = """
+import asyncio, sys
+from chansup.layer import LocalChannelLayer
+
+async def main():
+    layer = LocalChannelLayer(sys.argv[1])
+    while True:
+        print((await layer.receive("work"))["number"], flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_frozen_process_finds_afterwards_it_has_not_got(hub: Hub) -> None:
+    """Its hub is gone without knowing that it took it, and the next one delivers it again."""
+
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path)
+        command = [sys.executable, "-c", RECEIVER, hub.path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                await layer.send("work", {"number": 0})
+                assert process.stdout.readline() == "0\n"
+                await asyncio.sleep(0.3)  # until it waits for the next one
+                process.send_signal(signal.SIGSTOP)
+                await layer.send("work", {"number": 1})
+                await replaced(hub)
+                process.send_signal(signal.SIGCONT)
+                await layer.send("work", {"number": 2})
+                await layer.send("work", {"number": 3})
+                assert [process.stdout.readline() for _ in range(3)] == ["1\n", "2\n", "3\n"]
+            finally:
+                process.kill()
+        await layer.close()
+
+    run(tried())

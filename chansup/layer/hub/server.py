@@ -195,6 +195,7 @@ class Server:
             "epoch": self.epoch,
             "uptime": round(time.monotonic() - self._began, 3),
             "connections": len(self._connections),
+            "messages_in_hand": sum(len(one.held) for one in self._connections),
             **self.store.statistics(),
         }
 
