@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         HubUnavailable,
         MessageTooLarge,
         NoHub,
+        Unreadable,
     )
     from chansup.layer.local import LocalChannelLayer
 
@@ -30,6 +31,7 @@ __all__ = [
     "LocalChannelLayer",
     "MessageTooLarge",
     "NoHub",
+    "Unreadable",
 ]
 
 

@@ -39,8 +39,8 @@ class Handed:
         self.held = False  # the hub keeps it until it is told otherwise
 
 
-class Delivery:
-    """What `take` returns.
+class Receipt:
+    """What is known of a message that was taken, and how to say what becomes of it.
 
     Call `done` or `give_back` once; what is called later does nothing. It may be called in any
     thread. In another than that of the event loop, and when the loop does not run, the hub learns
@@ -49,10 +49,9 @@ class Delivery:
     forked nothing happens either: the message is the parent's.
     """
 
-    __slots__ = ("_handed", "_link", "_settled", "attempt", "message", "waited")
+    __slots__ = ("_handed", "_link", "_settled", "attempt", "waited")
 
-    def __init__(self, link: "Link", handed: Handed, message: dict[str, Any]) -> None:
-        self.message = message
+    def __init__(self, link: "Link", handed: Handed) -> None:
         self.waited = handed.waited  # seconds in the hub, since it was sent
         self.attempt = handed.attempts + 1  # 1: nobody has failed with it before
         self._link = link
@@ -81,6 +80,16 @@ class Delivery:
         else:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 link.loop.call_soon_threadsafe(link.settle, self._handed, returned, failed)
+
+
+class Delivery(Receipt):
+    """What `take` returns."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, link: "Link", handed: Handed, message: dict[str, Any]) -> None:
+        super().__init__(link, handed)
+        self.message = message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r}, attempt={self.attempt})"

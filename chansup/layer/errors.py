@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from chansup.errors import ChansupError
 
 if TYPE_CHECKING:
+    from chansup.layer.delivery import Receipt
 
     class ChannelFull(Exception):
         """The channel holds as many messages as it may."""
@@ -53,3 +54,15 @@ class ForeignChannel(LayerError, AssertionError):
 
     An AssertionError, too, since that is what channels_redis raises.
     """
+
+
+class Unreadable(LayerError):
+    """What was taken is no message here: it has another key, or is of another serializer.
+
+    `receipt` says what becomes of it: with `until_done` it is in hand until then.
+    """
+
+    def __init__(self, text: str, body: bytes, receipt: "Receipt") -> None:
+        super().__init__(text)
+        self.body = body
+        self.receipt = receipt

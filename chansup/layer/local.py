@@ -16,6 +16,7 @@ What happens when connections are lost:
 - A hub that is replaced as planned (`--takeover`) hands everything over: nothing of this is seen.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,14 @@ import msgspec
 
 from chansup.layer import discovery, serializers
 from chansup.layer.client import Client
-from chansup.layer.delivery import Delivery
-from chansup.layer.errors import ChannelFull, ForeignChannel, LayerConfigError, MessageTooLarge
+from chansup.layer.delivery import Delivery, Receipt
+from chansup.layer.errors import (
+    ChannelFull,
+    ForeignChannel,
+    LayerConfigError,
+    MessageTooLarge,
+    Unreadable,
+)
 from chansup.layer.frames import MAX_OBSERVED, Kind, pack, string
 from chansup.layer.link import Link, Refusal
 from chansup.layer.names import check_channel, check_group
@@ -55,6 +62,9 @@ else:
                 ]
 
 
+logger = logging.getLogger("chansup.layer")
+
+_KEYS = "Has its sender other symmetric_encryption_keys, or another serializer?"
 _MAX_KNOWN = 20_000  # names that are not checked again
 
 
@@ -126,7 +136,16 @@ class LocalChannelLayer(Base):
                 f"{channel} belongs to another process or channel layer: receive where "
                 "new_channel was called"
             )
-        return self.deserialize(await self._client.receive(name[1:]))
+        body = await self._client.receive(name[1:])
+        try:
+            return self.deserialize(body)
+        except Exception as error:
+            where = channel.partition("!")[0].rpartition(".")[0] + "…" if b"!" in name else channel
+            logger.error(
+                "chansup: a message of channel %s cannot be read, and is lost: %s. %s",
+                where, _last_line(error), _KEYS,
+            )  # fmt: skip
+            raise
 
     async def take(self, channel: str, *, until_done: bool = False) -> Delivery:
         """Return the next message of an ordinary channel, with what the hub knows of it.
@@ -140,6 +159,9 @@ class LocalChannelLayer(Base):
 
         A message in hand counts as memory of the hub, and not for the capacity of its channel:
         when it comes back the channel may hold more than that, and senders find it full.
+
+        A body that cannot be decoded raises Unreadable, whose `receipt` is to be settled as a
+        Delivery is: a process with other keys may be able to read it.
         """
         name = self._channel(channel)
         if b"!" in name:
@@ -150,8 +172,14 @@ class LocalChannelLayer(Base):
         link, handed = await self._client.take(name[1:], until_done)
         try:
             return Delivery(link, handed, self.deserialize(handed.body))
+        except Exception as error:
+            raise Unreadable(
+                f"a message of channel {channel} cannot be read: {_last_line(error)}. {_KEYS}",
+                handed.body,
+                Receipt(link, handed),
+            ) from error
         except BaseException:
-            link.settle(handed, returned=False, failed=False)  # nobody can read it
+            link.settle(handed, returned=True, failed=False)
             raise
 
     async def new_channel(self, prefix: str = "specific") -> str:
@@ -242,6 +270,11 @@ class LocalChannelLayer(Base):
                 self._groups.clear()
             known = self._groups[name] = string(check_group(name).encode())
         return known
+
+
+def _last_line(error: Exception) -> str:
+    """Return the type of an exception, and what it says, if anything."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _number(name: str, value: float) -> float:

@@ -135,9 +135,12 @@ class JsonSerializer:
 
 
 class EncryptingSerializer:
-    """Encrypts what another serializer makes, with the first key, and reads all of them."""
+    """Encrypts what another serializer makes, with the first key, and reads all of them.
 
-    def __init__(self, inner: Serializer, keys: Sequence[str | bytes], expiry: float) -> None:
+    No message is too old for it: the hub sees to that, and one that comes back lives on.
+    """
+
+    def __init__(self, inner: Serializer, keys: Sequence[str | bytes]) -> None:
         if isinstance(keys, str | bytes):
             raise LayerConfigError("symmetric_encryption_keys: expected a list of keys")
         try:
@@ -147,7 +150,6 @@ class EncryptingSerializer:
                 "symmetric_encryption_keys needs the package cryptography: pip install cryptography"
             ) from None
         self._inner = inner
-        self._lifetime = math.ceil(expiry) + 10
         self._crypter = fernet.MultiFernet([fernet.Fernet(_derived(key)) for key in keys])
 
     def serialize(self, message: dict[str, Any]) -> bytes:
@@ -156,7 +158,7 @@ class EncryptingSerializer:
 
     def deserialize(self, message: bytes) -> dict[str, Any]:
         """Return what `serialize` was given."""
-        return self._inner.deserialize(self._crypter.decrypt(message, self._lifetime))
+        return self._inner.deserialize(self._crypter.decrypt(message))
 
 
 def _derived(key: str | bytes) -> bytes:
@@ -189,7 +191,7 @@ class Registry:
         registered = self._classes.get(format)
         if registered is None and own is not None:
             serializer = cast("Serializer", own())
-            return EncryptingSerializer(serializer, keys, expiry) if keys else serializer
+            return EncryptingSerializer(serializer, keys) if keys else serializer
         if registered is None and (other := sys.modules.get("channels_redis.serializers")):
             registered = other.registry._registry.get(format)
         if registered is None:
@@ -225,5 +227,5 @@ def find(
         raise LayerConfigError(f"serializer: {serializer!r} has no serialize and deserialize")
     found = cast("Serializer", serializer)
     if symmetric_encryption_keys:
-        return EncryptingSerializer(found, symmetric_encryption_keys, expiry)
+        return EncryptingSerializer(found, symmetric_encryption_keys)
     return found

@@ -13,8 +13,8 @@ midst of a message that it took from the channel layer, `unfinished` is true: th
 the next worker, for a part of it may have been done.
 
 When the app has accepted and asks for what comes next the relay calls `welcomes`: by then it has
-joined the groups that it joins again after a handover. When it has returned the relay calls `farewells`, before another worker begins: an app need not
-end everything that it has begun.
+joined the groups that it joins again after a handover. When it has returned the relay calls
+`farewells`, before another worker begins: an app need not end everything that it has begun.
 """
 
 from collections.abc import Callable

@@ -17,7 +17,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from chansup.layer import ChannelFull, Delivery, HubUnavailable, LocalChannelLayer, MessageTooLarge
+from chansup.layer import (
+    ChannelFull,
+    Delivery,
+    HubUnavailable,
+    LocalChannelLayer,
+    MessageTooLarge,
+    Unreadable,
+)
 from tests.layer import hubs
 from tests.layer.hubs import Hub, replaced
 
@@ -239,8 +246,10 @@ def test_a_message_that_cannot_be_read_is_not_held_for_ever(hub: Hub) -> None:
         other = LocalChannelLayer(hub.path, serializer_format="json")
         await other.send("work", {"number": 1})
         before = (await layer.statistics())["memory"]
-        with pytest.raises(msgspec.DecodeError):
+        with pytest.raises(Unreadable) as caught:
             await layer.take("work", until_done=True)
+        assert isinstance(caught.value.__cause__, msgspec.DecodeError)
+        caught.value.receipt.done()
         await until(lambda: less_memory(layer, before))
         await layer.close()
         await other.close()
