@@ -25,6 +25,7 @@ from chansup.worker.worker import ChannelWorker
 PACKAGE = "chansup"
 _CUT_RESERVE = 2.0  # seconds of the timeout that are kept for what cannot be finished
 _CUT_SHARE = 0.4  # of the timeout, at most
+_LAST_WORDS = 3.0  # seconds for the layer to hear what was done, if there are as many
 
 
 def version() -> str:
@@ -110,7 +111,8 @@ async def _serve(child: Child, orders: Orders, loaded: Any) -> int:
     reserve = min(_CUT_RESERVE, timeout * _CUT_SHARE)
     await _first_of(timeout - reserve, worker.empty, hurried)
     was_cut = not worker.empty.is_set() and await worker.cut(reserve / 3)
-    await worker.close(reserve / 3)
+    left = asked_at + child.launch.drain.timeout - time.monotonic()
+    await worker.close(max(reserve / 3, min(_LAST_WORDS, left / 3)))
     if was_cut and threading.active_count() > 1:
         # A consumer's thread cannot be ended: it would go on with what went back to the queue.
         sys.stdout.flush()

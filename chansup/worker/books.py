@@ -56,6 +56,15 @@ class Books:
         else:
             counts.lost += 1
 
+    def returned_are_lost(self) -> int:
+        """Count what was returned as lost, for the layer did not take it; return how many."""
+        total = 0
+        for counts in self._report.channels.values():
+            total += counts.returned
+            counts.lost += counts.returned
+            counts.returned = 0
+        return total
+
     def write(self) -> None:
         """Write the report, if there is anything new."""
         document = channel_report.encode(self._report)

@@ -30,8 +30,8 @@ class DeadLetters:
         }
         try:
             line = json.dumps(_plain(letter), default=repr)
-        except (RecursionError, ValueError):  # it contains itself, or is very deep
-            line = json.dumps({**letter, "message": repr(message)})
+        except Exception:  # it contains itself, is very deep, or holds what has no repr
+            line = json.dumps({**letter, "message": _shown(message)})
         where = self._path
         if where is not None:
             try:
@@ -61,6 +61,13 @@ def _append(path: str, line: bytes) -> None:
             raise OSError(28, "No space left on device")
     finally:
         os.close(descriptor)
+
+
+def _shown(message: dict[str, Any]) -> str:
+    try:
+        return repr(message)
+    except Exception as error:
+        return f"cannot be shown: {type(error).__name__}: {error}"
 
 
 def _plain(value: Any) -> Any:

@@ -104,9 +104,7 @@ def _made(make: Any) -> Any:
 def source_of(layer: Any, *, redeliver: bool) -> Source:
     """Return how to take messages from a layer. Raises WorkerConfigError."""
     if isinstance(layer, LocalChannelLayer):
-        if hasattr(layer, "take"):
-            return LocalSource(layer, until_done=redeliver)
-        return PlainSource(layer, recallable=True)
+        return LocalSource(layer, until_done=redeliver)
     if redeliver:
         raise WorkerConfigError(
             f"redeliver needs chansup's own channel layer, and this one is "

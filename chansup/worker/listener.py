@@ -100,8 +100,7 @@ class Listener:
             delivery.give_back()
             self._turn.expects = True
             return
-        while not self._permits.take(self._turn):  # cannot go back: it is held
-            await self._permits.turn(self._turn)
+        await self._permits.wait(self._turn)  # what cannot go back is held meanwhile
         self._begin(self.channel, delivery)
 
     async def _failed(self, error: Exception) -> None:

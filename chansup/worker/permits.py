@@ -29,6 +29,7 @@ class Permits:
         self.free = total
         self._on_exhausted = on_exhausted
         self._waiting: list[Turn] = []
+        self._holding: list[Turn] = []
         self._expecting = 0  # that take now
         self._clock = 0
         self._closed = False
@@ -46,6 +47,17 @@ class Permits:
             self._expecting -= 1
         turn.expects = expects
         self._deal()
+
+    async def wait(self, turn: Turn) -> None:
+        """Take a permit, as soon as there is one: for who has a message and cannot put it back.
+
+        These come first, and wait on when all others are told not to.
+        """
+        if self.take(turn):
+            return
+        turn.future = asyncio.get_running_loop().create_future()
+        self._holding.append(turn)
+        await turn.future
 
     def take(self, turn: Turn) -> bool:
         """Take a permit, if there is one."""
@@ -69,6 +81,11 @@ class Permits:
         self._deal()
 
     def _deal(self) -> None:
+        while self._holding and self.free:
+            holder = self._holding.pop(0)
+            if holder.future is not None and not holder.future.done():
+                self.take(holder)
+                holder.future.set_result(None)
         for turn in sorted(self._waiting, key=lambda turn: turn.last):
             room = self.free - (self._expecting if turn.expects else 0)
             if room <= 0 and not self._closed:

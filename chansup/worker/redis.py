@@ -44,7 +44,12 @@ class RedisDelivery:
     ) -> None:
         self._source = source
         self._place = key, index, member, score
-        self.message: Message = source.read(member)
+        self.error: Exception | None = None
+        try:
+            self.message: Message = source.read(member)
+        except Exception as error:  # of another key, or of nobody who uses this layer
+            self.error = error
+            self.message = {"unreadable": member}
         self.waited: float | None = since(score)
 
     def done(self) -> None:

@@ -10,7 +10,7 @@ Message = dict[str, Any]
 
 
 class Delivery(Protocol):
-    """One message that was taken."""
+    """One message that was taken. It may have an `error`: why it cannot be read."""
 
     message: Message
     waited: float | None  # seconds in the queue; None where nobody knows
@@ -69,11 +69,11 @@ class _Plain:
 class PlainSource:
     """Any channel layer: `receive()`, and nothing more."""
 
+    recallable = False
     returns = False
 
-    def __init__(self, layer: Any, *, recallable: bool = False) -> None:
+    def __init__(self, layer: Any) -> None:
         self._layer = layer
-        self.recallable = recallable
 
     def places(self, channel: str) -> Iterable[Hashable]:
         """There is one."""

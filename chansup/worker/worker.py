@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from time import perf_counter
 
 from chansup.worker.books import Books
 from chansup.worker.dead_letters import DeadLetters
@@ -49,6 +51,7 @@ class ChannelWorker:
         self._idle: dict[str, list[Instance]] = defaultdict(list)
         self._receiving = 0  # listeners that run
         self._stopping = False
+        self._is_cut = False
         self._receivers: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners = [
@@ -80,38 +83,53 @@ class ChannelWorker:
 
         It goes back to the queue where the layer takes it back.
         """
+        self._is_cut = True
         busy = set(self._busy)
         for instance in busy:
             instance.cancel()
         if busy:
             await asyncio.wait([instance.task for instance in busy], timeout=patience)
         for instance in list(self._busy):  # what cannot be cancelled: a thread, a stubborn app
-            self._unfinished(instance)
+            assert instance.delivery is not None
+            self._unfinished(instance, instance.delivery)
         return bool(busy)
 
     async def close(self, patience: float) -> None:
         """Let the layer know what was done, and write the last report."""
         if self._receiving:  # was hurried: what is on its way here would be lost
-            await asyncio.wait(self._receivers, timeout=_TAKE_PATIENCE)
+            await asyncio.wait(self._receivers, timeout=min(_TAKE_PATIENCE, patience))
         idle = [instance for instances in self._idle.values() for instance in instances]
         for task in [*(one.task for one in idle), *self._tasks, *self._receivers]:
             task.cancel()
         try:
             await asyncio.wait_for(self._source.finish(), patience)
         except Exception as error:
-            _log.error("chansup: the channel layer does not answer: %s", last_line(error))
+            lost = self._books.returned_are_lost()
+            _log.error(
+                "chansup: the channel layer does not answer: %s%s",
+                last_line(error),
+                f"; {lost} messages that were to go back are lost" if lost else "",
+            )
         self._books.write()
 
     # From a message to its end
 
     def _begin(self, channel: str, delivery: Delivery) -> None:
         """Let a consumer work on a message."""
+        if self._is_cut:  # it was held, until now
+            self._books.began(channel, delivery)
+            self._put_back(channel, delivery)
+            return
         if self._redeliver and delivery.attempt > self._max_deliveries:
             self._permits.give()
             attempts = delivery.attempt - 1
             self._give_up(channel, delivery, attempts, "the process that handled it died")
             return
         self._books.began(channel, delivery)
+        if error := getattr(delivery, "error", None):
+            self._books.failed(channel, perf_counter())
+            self._try_again(channel, delivery, error, "a message cannot be read")
+            return
         self._give(self._free_instance(channel), delivery)
 
     def _free_instance(self, channel: str) -> Instance:
@@ -133,9 +151,12 @@ class ChannelWorker:
         """Take the news that a consumer is done with its message."""
         if instance not in self._busy:
             return  # too late: it was given back
+        if self._is_cut:  # it may have been told to end in the midst of it
+            self._unfinished(instance, delivery)
+            return
         self._busy.discard(instance)
         self._books.handled(instance.channel, instance.began)
-        delivery.done()
+        self._settle(delivery.done)
         if not instance.task.done():
             self._idle[instance.channel].append(instance)
         self._free()
@@ -151,8 +172,8 @@ class ChannelWorker:
             return
         delivery = instance.delivery
         assert delivery is not None
-        if isinstance(error, asyncio.CancelledError) and self._stopping:
-            self._unfinished(instance)
+        if self._is_cut:
+            self._unfinished(instance, delivery)
         elif not instance.received and not instance.is_fresh:
             # It ended between the last message and this one, which another can handle.
             self._busy.discard(instance)
@@ -161,47 +182,53 @@ class ChannelWorker:
             self._failed(instance, delivery, error or asyncio.CancelledError("it was cancelled"))
 
     def _failed(self, instance: Instance, delivery: Delivery, error: BaseException) -> None:
+        """Take the news that a consumer raised."""
         self._busy.discard(instance)
-        channel = instance.channel
-        self._books.failed(channel, instance.began)
-        is_last = delivery.attempt >= self._max_deliveries
-        if not self._redeliver:
-            fate = "one message is lost"
-        else:
+        self._books.failed(instance.channel, instance.began)
+        self._try_again(instance.channel, delivery, error, "the consumer raised")
+
+    def _try_again(self, channel: str, delivery: Delivery, error: BaseException, what: str) -> None:
+        """Let somebody try again to handle a message, if that is wanted, and not too often."""
+        fate = "one message is lost"
+        if self._redeliver:
             fate = f"attempt {delivery.attempt} of {self._max_deliveries}"
-        _log.error(
-            "chansup: channel %s: the consumer raised, %s\n%s", channel, fate, of_the_app(error)
-        )
+        _log.error("chansup: channel %s: %s, %s\n%s", channel, what, fate, of_the_app(error))
         if not self._redeliver:
-            delivery.done()
-        elif is_last:
+            self._settle(delivery.done)
+        elif delivery.attempt >= self._max_deliveries:
             self._give_up(channel, delivery, delivery.attempt, last_line(error))
         else:
-            delivery.give_back(failed=True)
+            self._settle(partial(delivery.give_back, failed=True))
         self._free()
 
-    def _unfinished(self, instance: Instance) -> None:
+    def _settle(self, settle: Callable[[], None]) -> None:
+        """Tell the layer what became of a message; whatever it answers, the work goes on."""
+        try:
+            settle()
+        except Exception as error:
+            _log.error("chansup: the channel layer was told of a message: %s", last_line(error))
+
+    def _unfinished(self, instance: Instance, delivery: Delivery) -> None:
         """Return what a consumer could not finish in time."""
         self._busy.discard(instance)
-        delivery = instance.delivery
-        assert delivery is not None
-        self._books.unfinished(instance.channel, returned=self._source.returns)
+        self._put_back(instance.channel, delivery)
+
+    def _put_back(self, channel: str, delivery: Delivery) -> None:
+        self._books.unfinished(channel, returned=self._source.returns)
         if self._source.returns:
-            delivery.give_back()
+            self._settle(delivery.give_back)
             fate = "goes back to the queue"
         else:
             fate = f"is lost: {delivery.message!r:.1000}"
-        _log.error(
-            "chansup: channel %s: a message was not finished in time, and %s",
-            instance.channel,
-            fate,
-        )
+        _log.error("chansup: channel %s: a message was not finished in time, and %s", channel, fate)
         self._free()
 
     def _give_up(self, channel: str, delivery: Delivery, attempts: int, error: str) -> None:
         self._books.of(channel).dead += 1
-        self._dead_letters.write(channel, attempts, error, delivery.message)
-        delivery.done()
+        try:
+            self._dead_letters.write(channel, attempts, error, delivery.message)
+        finally:
+            self._settle(delivery.done)
 
     def _free(self) -> None:
         self._permits.give()

@@ -103,6 +103,14 @@ class Async(AsyncConsumer):
         self.count_of_messages += 1
         write(str(self.count_of_messages), message)
 
+    async def calm(self, message):
+        write("begin", message)
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            if "raises" in message:
+                raise ValueError
+
     async def say(self, message):
         await self.send({"type": "x"})
 

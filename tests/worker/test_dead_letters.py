@@ -40,3 +40,13 @@ def test_what_contains_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         DeadLetters(str(tmp_path / "dead"), "pool").write("channel", 3, None, message)
     assert "given up" in caplog.text
     assert "..." in (tmp_path / "dead").read_text()
+
+
+class Shy:
+    def __repr__(self) -> str:
+        raise ArithmeticError("do not look")
+
+
+def test_what_nobody_can_show(tmp_path: Path) -> None:
+    DeadLetters(str(tmp_path / "dead"), "pool").write("channel", 3, None, {"type": Shy()})
+    assert "cannot be shown: ArithmeticError: do not look" in (tmp_path / "dead").read_text()

@@ -95,6 +95,17 @@ def test_a_second_signal_hurries(site: Project, channel: str) -> None:
         assert "goes back to the queue" in run.output()
 
 
+@pytest.mark.parametrize("word", ["returns", "raises"])
+def test_a_consumer_that_takes_its_end_calmly_is_not_done(site: Project, word: str) -> None:
+    with site.running(THUMBNAILS, IN_HASTE) as run:
+        site.send("thumbnails", {"type": "calm", "number": 1, word: True})
+        run.wait_for(lambda: site.journal("begin") == [1])
+        assert run.stop() == 0
+        assert "goes back to the queue" in run.output()
+    with site.running(THUMBNAILS, IN_HASTE) as run:
+        run.wait_for(lambda: site.journal("begin") == [1, 1])
+
+
 def _is_draining(run: object, pid: int) -> bool:
     """Whether the process has taken notice of the signal: it holds no SIGTERM back."""
     status = Path(f"/proc/{pid}/status").read_text()

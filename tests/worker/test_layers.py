@@ -50,6 +50,24 @@ def test_several_redis_servers(tmp_path: Path) -> None:
     assert Counter(site.journal()) == dict.fromkeys([*range(30), 100, 101], 1)
 
 
+def test_what_cannot_be_read_costs_one_message(redis_site: Project) -> None:
+    redis_site.python("""
+    import asyncio, time
+    from channels.layers import get_channel_layer
+
+    async def put():
+        connection = get_channel_layer().connection(0)
+        await connection.zadd("asgithumbnails", {b"garbage": time.time()})
+
+    asyncio.run(put())
+    """)
+    with redis_site.running('[workers.x]\nchannels = ["thumbnails"]\n') as run:
+        redis_site.send("thumbnails", {"number": 2})
+        run.wait_for(lambda: redis_site.journal() == [2])
+        assert "a message cannot be read, one message is lost" in run.output()
+        assert "begun anew" not in run.output()
+
+
 @pytest.mark.slow
 def test_on_redis_nothing_comes_twice(redis_site: Project) -> None:
     """With `receive()` of channels_redis and several processes, a few would."""
@@ -75,7 +93,8 @@ class OwnLayer(RedisChannelLayer):
 @pytest.fixture
 def own_layer(tmp_path: Path, redis_server: tuple[redis.Redis, str]) -> Project:
     """The project on a layer of which nothing is known but `receive()`."""
-    config = {"hosts": [redis_server[1]], "capacity": 1000}
+    host = {"address": redis_server[1], "socket_timeout": None}  # redis-py's own is too short
+    config = {"hosts": [host], "capacity": 1000}
     site = project.write(tmp_path, {"BACKEND": "own_layer.OwnLayer", "CONFIG": config})
     (tmp_path / "own_layer.py").write_text(OWN_LAYER)
     return site
@@ -90,6 +109,34 @@ def test_on_any_layer(own_layer: Project) -> None:
         assert run.stop() == 0
     assert Counter(own_layer.journal()) == dict.fromkeys(range(50), 2)
     assert (own_layer.directory / "receiving").exists()
+
+
+def test_what_was_received_ahead_is_handled_before_the_end(own_layer: Project) -> None:
+    """Nobody is free for it when the process is told to end."""
+    with own_layer.running(BOTH) as run:
+        own_layer.send("mail", {"number": 1, "wait_for": "go"})
+        run.wait_for(lambda: own_layer.journal("begin") == [1])
+        own_layer.send("thumbnails", {"number": 2})
+        run.wait_for(lambda: _queued(own_layer, "thumbnails") == 0)
+        run.send(signal.SIGTERM)
+        run.wait_for(lambda: run.status()["state"] != "running")
+        (own_layer.directory / "go").touch()
+        assert run.wait() == 0
+    assert own_layer.journal() == [1, 2]
+
+
+def _queued(site: Project, channel: str) -> int:
+    return int(
+        site.python(f"""
+        import asyncio
+        from channels.layers import get_channel_layer
+
+        async def count():
+            return await get_channel_layer().connection(0).zcard("asgi{channel}")
+
+        print(asyncio.run(count()))
+        """)
+    )
 
 
 def test_what_no_layer_takes_back_is_told(own_layer: Project) -> None:
