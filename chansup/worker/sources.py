@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from chansup.layer.errors import Unreadable
+
 Message = dict[str, Any]
 
 
@@ -91,6 +93,25 @@ class PlainSource:
         """There is nothing to wait for."""
 
 
+class _Unread:
+    """A message that the hub has, and nobody here can read."""
+
+    def __init__(self, error: Unreadable) -> None:
+        self._receipt = error.receipt
+        self.error = error
+        self.message: Message = {"unreadable": error.body}
+        self.waited: float | None = error.receipt.waited
+        self.attempt = error.receipt.attempt
+
+    def done(self) -> None:
+        """Forget it."""
+        self._receipt.done()
+
+    def give_back(self, *, failed: bool = False) -> None:
+        """Put it back: another process may have the right key."""
+        self._receipt.give_back(failed=failed)
+
+
 class LocalSource:
     """chansup's own layer: its hub takes messages back, and keeps them until they are done."""
 
@@ -107,7 +128,10 @@ class LocalSource:
 
     async def take(self, channel: str, place: Hashable) -> Delivery:
         """Take a message from the hub."""
-        delivery: Delivery = await self._layer.take(channel, until_done=self._until_done)
+        try:
+            delivery: Delivery = await self._layer.take(channel, until_done=self._until_done)
+        except Unreadable as error:
+            return _Unread(error)
         return delivery
 
     async def look(self, channels: Iterable[str]) -> Mapping[str, Look]:

@@ -1,5 +1,6 @@
 """Channel workers on the site's own hub, and on layers that are nobody's in particular."""
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from chansup.layer import LocalChannelLayer
+from tests.layer import hubs
 from tests.servers import redis
 from tests.worker import project
 from tests.worker.project import Project
@@ -48,6 +51,23 @@ def test_several_redis_servers(tmp_path: Path) -> None:
             run.wait_for(lambda: {100, 101} <= set(site.journal()))
             assert run.stop() == 0
     assert Counter(site.journal()) == dict.fromkeys([*range(30), 100, 101], 1)
+
+
+@pytest.mark.parametrize("more", ["", "redeliver = true\nmax_deliveries = 2\n"])
+def test_what_nobody_can_read_on_the_hub(site: Project, hub: hubs.Hub, more: str) -> None:
+    async def put() -> None:
+        layer = LocalChannelLayer(hub.path)
+        layer.serialize = lambda message: b"\xc1"  # type: ignore[method-assign]
+        await layer.send("thumbnails", {"type": "x"})
+        await layer.close()
+
+    asyncio.run(put())
+    with site.running(f'[workers.x]\nchannels = ["thumbnails"]\n{more}') as run:
+        site.send("thumbnails", {"number": 2})
+        run.wait_for(lambda: site.journal() == [2])
+        assert run.output().count("a message cannot be read, ") == (2 if more else 1)
+        assert ("given up after 2 attempts" in run.output()) is bool(more)
+        assert "begun anew" not in run.output()
 
 
 def test_what_cannot_be_read_costs_one_message(redis_site: Project) -> None:
