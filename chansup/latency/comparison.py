@@ -7,7 +7,7 @@ import msgspec
 from chansup.latency.verdict import Situation, Verdict, judge
 from chansup.protocol.channel_report import ChannelCounts
 from chansup.protocol.histogram import Histogram
-from chansup.protocol.hub_report import HubReport
+from chansup.protocol.hub_report import DEFAULT_PATTERN, HubReport
 from chansup.supervisor.status import ConsumerPool, Consumption
 
 NO_WAITS = (
@@ -15,7 +15,6 @@ NO_WAITS = (
     " layer of channels_redis."
 )
 NO_DEPTH = "How many messages wait is not told by this channel layer."
-ANY = "*"  # the pattern of channels that no other one fits
 _TROUBLES = ("full", "expired", "memory")  # why the hub drops what should have been handled
 _WORDS = {
     "full": "were refused, because the channel was full",
@@ -138,7 +137,9 @@ def _rows(
         stood=any(one.stood for one in together),
         idle=all(one.was_idle for one in together),
         refused=refused,
-        refused_anywhere=sum(count for (_, pattern), count in dropped.items() if pattern == ANY),
+        refused_anywhere=sum(
+            count for (_, pattern), count in dropped.items() if pattern == DEFAULT_PATTERN
+        ),
         ready=sum(pool.ready for pool in pools.values()),
         pools=[(pool.name, pool.desired) for pool in pools.values()],
         busy=_busy(list(pools), courses),
@@ -169,7 +170,7 @@ def _rows(
 
 
 def _names(pattern: str, channel: str) -> bool:
-    return pattern != ANY and fnmatchcase(channel, pattern)
+    return pattern != DEFAULT_PATTERN and fnmatchcase(channel, pattern)
 
 
 def _silent(pool: ConsumerPool) -> ChannelLatency:

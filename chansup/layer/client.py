@@ -15,7 +15,7 @@ from chansup.layer.delivery import Handed
 from chansup.layer.errors import HubLost, HubUnavailable
 from chansup.layer.frames import AGE, Kind, pack, string
 from chansup.layer.greetings import Hello
-from chansup.layer.link import Link
+from chansup.layer.link import Link, Refusal
 from chansup.layer.policies import Policy
 from chansup.protocol.connection import connection as current_connection
 from chansup.protocol.hub_report import Queue
@@ -162,7 +162,7 @@ class Client:
             encoded = name.encode()
             try:
                 await self.request(_bind(key, encoded), repeat=True)
-            except HubUnavailable as error:  # group_add will say so, if it matters
+            except (HubUnavailable, Refusal) as error:  # group_add will say so, if it matters
                 logger.warning("chansup: a channel cannot take over from another: %s", error)
             else:
                 self._bound[encoded] = key

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-DEFAULT = "*"  # the pattern of channels that no pattern fits
+from chansup.protocol.hub_report import DEFAULT_PATTERN
+
 _MAX_PATTERNS = 1000
 _MAX_PATTERN = 1000  # characters
 _MAX_KNOWN = 10_000  # channels whose capacity is remembered
@@ -69,7 +70,7 @@ class Capacities:
         self.policy = policy
         self.expiry = policy.expiry
         self.group_expiry = policy.group_expiry
-        self.default = (policy.capacity, DEFAULT)
+        self.default = (policy.capacity, DEFAULT_PATTERN)
         self._known: dict[bytes, tuple[int, str]] = {}
         self._compiled = []
         for rule in policy.rules:

@@ -2,6 +2,8 @@
 
 import msgspec
 
+DEFAULT_PATTERN = "*"  # of channels that no pattern of channel_capacity fits
+
 
 class Queue(msgspec.Struct):
     """What waits in the channels of one pattern, or in one channel."""

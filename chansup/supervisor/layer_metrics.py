@@ -7,12 +7,11 @@ instance's channel, nor of a group.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from chansup.protocol.hub_report import HubReport, Queue
+from chansup.protocol.hub_report import DEFAULT_PATTERN, HubReport, Queue
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-DEFAULT_PATTERN = "*"  # of channels that no pattern fits
 # Why a message reached nobody
 REASONS = ("full", "expired", "memory", "gone", "moved", "flushed")
 

@@ -195,3 +195,65 @@ def test_what_is_told_is_told_each_ten_seconds_at_most(
     counted.add(Drop.FULL, "mail*")
     assert told()[4].startswith("1 messages")
     assert counted.as_dict() == {"full": {"mail*": 501, "chat*": 1000}}
+
+
+def test_a_hub_that_takes_over_tells_what_is_new(told: Any) -> None:
+    former = Drops()
+    former.add(Drop.FULL, "mail*", 50)
+    former.add(Drop.FLUSHED, "mail*")
+    counted = Drops()
+    for (reason, pattern), count in former.counts.items():
+        counted.restore(reason, pattern, count)
+    counted.tell_rest()
+    assert len(told()) == 1
+    counted.add(Drop.FULL, "mail*")
+    counted.tell_rest()
+    assert [line.split()[0] for line in told()] == ["50", "1"]
+    assert counted.as_dict() == {"full": {"mail*": 51}, "flushed": {"mail*": 1}}
+
+
+def test_what_is_too_old_behind_what_came_back_takes_no_place(store: Store) -> None:
+    quick = Capacities(Policy(expiry=1, group_expiry=60, capacity=2))
+    reader = Pretended()
+    store.send(b"work", b"1", quick)
+    store.listen(store.channels[b"work"], reader, 1)
+    channel, message = reader.flight.pop(1)
+    store.send(b"work", b"2", quick)
+    store.send(b"work", b"3", quick)
+    store.now += 0.9
+    store.give_back(channel, [store.again(message, failed=True)])
+    assert store.observation.observe([b"work"])["work"].messages == 3
+    store.now += 0.2
+    assert store.observation.observe([b"work"])["work"].messages == 1
+    assert dropped(store, Drop.EXPIRED) == {"*": 2}
+    assert not store.send(b"work", b"4", quick)
+    assert [one.body for one in channel.entries] == [b"1", b"4"]
+
+
+def test_what_may_stay_longer_hides_nothing_that_is_too_old(store: Store) -> None:
+    slow, quick = (Capacities(Policy(expiry, 60, 3)) for expiry in (60, 1))
+    for place, capacities in enumerate([slow, quick, quick]):
+        assert not store.send(b"work", b"%d" % place, capacities)
+    assert store.send(b"work", b"", quick) == Drop.FULL
+    store.now += 1.1
+    assert not store.send(b"work", b"", quick)
+    assert dropped(store, Drop.EXPIRED) == {"*": 2}
+    channel = store.channels[b"work"]
+    assert [one.body for one in channel.entries] == [b"0", b""]
+    store.now += 1.1
+    store.sweep_all()
+    assert [one.body for one in channel.entries] == [b"0"]
+
+
+def test_what_was_sent_to_a_group_and_taken_back_is_no_exception(store: Store) -> None:
+    slow, quick = (Capacities(Policy(expiry, 60, 5)) for expiry in (60, 1))
+    store.group_add(b"all", OWN, 0, slow)
+    store.listen(store.channels[OWN], Pretended(), 1)
+    store.group_send(b"all", b"slow", slow)
+    store.group_send(b"all", b"quick", quick)
+    channel = store.channels[OWN]
+    assert channel.sent == 2
+    store.stop_reading(channel)
+    store.now += 1.1
+    store.expire(channel)
+    assert [one.body for one in channel.entries] == [b"slow"]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from chansup.config import channels, schema
 from chansup.layer.hub.drops import Drop
-from chansup.layer.policies import DEFAULT
 from chansup.protocol import channel_report, hub_report
 from chansup.protocol.channel_report import ChannelCounts, ChannelReport
 from chansup.protocol.histogram import Histogram
@@ -312,11 +311,10 @@ def test_a_broken_report_of_the_hub_counts_as_none(document: bytes) -> None:
     assert read_hub(Paper(document)) is None
 
 
-def test_reasons_and_the_default_pattern_are_those_of_the_hub() -> None:
+def test_reasons_are_those_of_the_hub() -> None:
     assert set(layer_metrics.REASONS) == {
         value for name, value in vars(Drop).items() if name.isupper()
     }
-    assert layer_metrics.DEFAULT_PATTERN == DEFAULT
 
 
 # The last minute

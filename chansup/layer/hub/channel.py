@@ -5,10 +5,12 @@ and gets one. A channel with "!" in its name belongs to the process that the par
 names: it listens, and gets all as they come.
 """
 
+import math
 from collections import deque
 from typing import Protocol
 
 from chansup.layer.policies import Capacities
+from chansup.protocol.hub_report import DEFAULT_PATTERN
 
 
 class Reader(Protocol):
@@ -70,6 +72,7 @@ class Process:
         self.waiting = 0  # messages that were not delivered to it yet, but for those to groups
 
 
+IN_ORDER = math.inf  # the first entry is too old before all others
 _NOBODY: deque[tuple[Reader, int]] = deque(maxlen=0)  # an empty one takes 600 bytes
 
 
@@ -77,9 +80,9 @@ class Channel:
     """A queue, and who reads it."""
 
     __slots__ = (
-        "aliases", "capacities", "connection", "demands", "entries", "groups", "hold",
+        "aliases", "capacities", "connection", "demands", "entries", "forgotten", "groups", "hold",
         "id", "idle", "kept_until", "lenient_until", "limit", "name", "pattern", "process",
-        "reader", "sent", "specific", "successor",
+        "reader", "sent", "soonest", "specific", "successor",
     )  # fmt: skip
 
     def __init__(self, name: bytes, process: Process | None) -> None:
@@ -87,8 +90,10 @@ class Channel:
         self.specific = process is not None  # has a "!" in its name
         self.process = process  # None also when it is parked
         self.entries: deque[Message] = deque()
+        self.soonest = IN_ORDER  # when something behind the first entry may be too old
         self.groups: dict[Group, None] = {}
-        self.pattern = "*"
+        self.forgotten = False
+        self.pattern = DEFAULT_PATTERN
         self.capacities: Capacities | None = None  # of whoever sent to it last
         self.limit = 0  # how many messages it may hold according to these
         self.idle = 0.0  # since when there has been no reason to keep it

@@ -35,6 +35,7 @@ from chansup.layer.greetings import Hello, Welcome
 from chansup.layer.hub.channel import Channel, Message, Process
 from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import ENTRY
+from chansup.layer.hub.store import NoRoom
 from chansup.layer.policies import Capacities
 from chansup.protocol.hub_report import Queue
 
@@ -110,6 +111,9 @@ class Connection:
         else:
             try:
                 self._take_all(self._decoder.feed(data))
+            except NoRoom as error:
+                server.report(f"a client is disconnected: {error}")
+                self.close()
             except (FrameError, msgspec.DecodeError, struct.error, IndexError, ValueError) as error:
                 server.report(f"a client is disconnected, what it sent makes no sense: {error}")
                 self.close()
@@ -185,8 +189,12 @@ class Connection:
         elif kind == Kind.BIND:
             connection, offset = read_string(payload, 0)
             name, _ = read_string(payload, offset)
-            store.parking.bind(connection, store.channels.get(name) or store.create(name))
-            self._answer()
+            try:
+                store.parking.bind(connection, store.for_reader(name, share=0))
+            except NoRoom as error:
+                self._refuse(str(error), Reason.LIMIT)
+            else:
+                self._answer()
         elif kind == Kind.PARK:
             connection, offset = read_string(payload, 0)
             name, offset = read_string(payload, offset)
@@ -221,7 +229,7 @@ class Connection:
             self._server.flush()
             raise FrameError(f"it speaks protocol {hello.protocol}, this is {PROTOCOL}")
         self._capacities = self._server.capacities(hello.policy)
-        self._process = self._store.process(hello.process.encode() + b"!")
+        self._process = self._store.process_of_client(hello.process.encode() + b"!")
         self._store.connected(self._process)
 
     def _listen(self, payload: bytes) -> None:
@@ -230,7 +238,7 @@ class Connection:
         if not name or self._knows(id) or len(self.listening) >= _MAX_LISTENING:
             raise FrameError("too many channels, or one id for two of them")
         assert self._capacities is not None
-        channel = self._store.channels.get(name) or self._store.create(name)
+        channel = self._store.for_reader(name)
         channel.capacity(self._capacities)
         self.listening[id] = channel
         self._store.listen(channel, self, id)

@@ -55,6 +55,12 @@ class Drops:
             self._told[key] = (now, self.counts[key])
             logger.warning("%d messages " + explanation, self.counts[key] - count, pattern)
 
+    def restore(self, reason: str, pattern: str, count: int) -> None:
+        """Go on with the count of another hub, which has told what was to be told."""
+        self.counts[reason, pattern] = count
+        if reason in _EXPLANATIONS:
+            self._told[reason, pattern] = (time.monotonic() - _INTERVAL, count)
+
     def tell_rest(self) -> None:
         """Tell what was counted since the last warning, where it was long enough ago."""
         now = time.monotonic()

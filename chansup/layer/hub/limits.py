@@ -7,6 +7,10 @@ ENTRY = 16  # bytes for a message's place in one channel
 CHANNEL = 1200
 MEMBERSHIP = 300
 GROUP = 500
+PROCESS = 1000
+
+FOR_CHANNELS = 0.25  # of the limit, beyond it: for channels that somebody listens to
+FOR_PROCESSES = 0.5  # the same, for processes that connect
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -18,7 +22,11 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Memory:
-    """How much of it is used."""
+    """How much of it is used.
+
+    What is sent, bound and joined stops at the limit. For those who read there is some more: else
+    nobody could come and empty full queues.
+    """
 
     __slots__ = ("limit", "used")
 
@@ -29,3 +37,7 @@ class Memory:
     def has(self, size: int) -> bool:
         """Say whether `size` bytes more fit in."""
         return self.used + size <= self.limit
+
+    def has_beyond(self, size: int, share: float) -> bool:
+        """Say whether they fit in if the limit were higher by that share."""
+        return self.used + size <= self.limit * (1 + share)

@@ -43,6 +43,8 @@ class Parking:
         Bound once more it says that its app is set up: groups that it did not join, it does not
         want, but for a moment's grace.
         """
+        if channel.connection not in (None, connection):
+            raise ValueError("one channel for two connections")
         former = self.bound.get(connection)
         if former is channel and channel.hold is not None and channel.hold.predecessor is None:
             deadline = self._store.now + JOINING
@@ -229,6 +231,9 @@ class Parking:
             del self.bound[channel.connection]
         if channel.successor is not None:
             self.succeed(channel)
+        former = channel.hold.predecessor if channel.hold is not None else None
+        if former is not None and former.successor is channel:
+            former.successor = None
         self.holding.pop(channel, None)
         self._kept.pop(channel, None)
 

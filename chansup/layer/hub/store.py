@@ -1,12 +1,21 @@
 """Queues and groups. Knows nothing of sockets."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from chansup.layer.hub import limits
-from chansup.layer.hub.channel import Channel, Group, Message, Process, Reader, Returned
+from chansup.layer.hub.channel import (
+    IN_ORDER,
+    Channel,
+    Group,
+    Message,
+    Process,
+    Reader,
+    Returned,
+)
 from chansup.layer.hub.drops import Drop, Drops
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.observation import Observation
@@ -20,6 +29,14 @@ _UNKNOWN = 60.0  # the same, of a process that never had one
 LENIENCE = 100  # times its capacity a channel may hold while its client moves, and soon after
 _IDLE = 2.0  # seconds that a channel is kept for nothing
 _IDLE_BOUND = 60.0  # the same, where it belongs to a client's connection
+_LOOK = 0.1  # seconds between two looks at all that is in a channel
+
+
+class NoRoom(Exception):
+    """A client needs more than the hub may hold."""
+
+    def __str__(self) -> str:
+        return "the hub holds as much as it may (--memory)"
 
 
 class Unclaimed(NamedTuple):
@@ -41,6 +58,7 @@ class Store:
         self.groups: dict[bytes, Group] = {}
         self.processes: dict[bytes, Process] = {}
         self.parking = Parking(self)
+        self.hands_out = True  # what is in ordinary channels; not while another hub takes over
         self.number = 0  # of the last message
         self.sent = 0
         self.group_sent = 0
@@ -57,12 +75,19 @@ class Store:
 
     def send(self, name: bytes, body: bytes, capacities: Capacities) -> str:
         """Put a message into a channel, or say why not."""
-        channel = self.channels.get(name) or self.create(name)
         size = limits.MESSAGE + len(body)
+        known = self.channels.get(name)
+        if known is None and not self.memory.has(size + self._cost(name)):
+            self.drops.add(Drop.MEMORY, capacities.find(name)[1])
+            return Drop.MEMORY
+        channel = known or self.create(name)
         reason = self._refusal(channel, capacities, size)
         if reason:
             self.drops.add(reason, channel.pattern)
-            self.consider(channel)
+            if known is None:
+                self.forget(channel)
+            else:
+                self.consider(channel)
             return reason
         self.number += 1
         self.sent += 1
@@ -170,8 +195,11 @@ class Store:
             self.parking.release(channel)
             return
         self.keep(message)
+        entries = channel.entries
+        if entries and message.deadline < entries[-1].deadline:
+            channel.soonest = min(channel.soonest, message.deadline)
         if not channel.specific:
-            if channel.demands and not channel.entries:
+            if channel.demands and not channel.entries and self.hands_out:
                 self._hand_out(channel, message)
             else:
                 channel.entries.append(message)
@@ -203,7 +231,7 @@ class Store:
         """Deliver what waits, if somebody reads."""
         entries = channel.entries
         if not channel.specific:
-            while entries and channel.demands:
+            while entries and channel.demands and self.hands_out:
                 message = entries.popleft()
                 if message.deadline <= self.now:
                     self.drop(message, Drop.EXPIRED, channel.pattern)
@@ -238,6 +266,26 @@ class Store:
             message = entries.popleft()
             self._count_waiting(channel, message, -1)
             self.drop(message, Drop.EXPIRED, channel.pattern)
+        if channel.soonest <= self.now:
+            self._expire_behind(channel)
+
+    def _expire_behind(self, channel: Channel) -> None:
+        """Drop what is too old and stands behind what came back, or may stay longer."""
+        kept: deque[Message] = deque()
+        soonest, last = math.inf, 0.0
+        in_order = True
+        for message in channel.entries:
+            if message.deadline <= self.now:
+                self._count_waiting(channel, message, -1)
+                self.drop(message, Drop.EXPIRED, channel.pattern)
+                continue
+            kept.append(message)
+            soonest = min(soonest, message.deadline)
+            in_order = in_order and message.deadline >= last
+            last = message.deadline
+        if len(kept) < len(channel.entries):
+            channel.entries = kept
+        channel.soonest = IN_ORDER if in_order else max(soonest, self.now + _LOOK)
 
     def give_back(self, channel: Channel, messages: list[Message]) -> None:
         """Put messages, which are counted already, back to the head, the oldest first."""
@@ -249,6 +297,7 @@ class Store:
             channel = self.channels.get(channel.name) or self.create(channel.name)
             for message in messages:
                 self._insert(channel.entries, message)
+        channel.soonest = 0.0
         self.pump(channel)
         self.consider(channel)
 
@@ -284,7 +333,12 @@ class Store:
     ) -> None:
         """Put a message back to the head that a client had taken, and did not use."""
         number, milliseconds, born, attempts = returned
-        channel = self.channels.get(name) or self.create(name)
+        known = self.channels.get(name)
+        size = limits.MESSAGE + len(body) + (0 if known else self._cost(name))
+        if known is None and not self.memory.has(size):
+            self.drops.add(Drop.MEMORY, capacities.find(name)[1])
+            return
+        channel = known or self.create(name)
         channel.capacity(capacities)
         if not milliseconds:
             self.drops.add(Drop.EXPIRED, channel.pattern)
@@ -346,6 +400,8 @@ class Store:
         if channel.process is not None:
             for place in range(channel.sent):
                 self._count_waiting(channel, channel.entries[place], 1)
+        if channel.sent:
+            channel.soonest = 0.0
         channel.sent = 0
         channel.reader = None
 
@@ -353,20 +409,19 @@ class Store:
 
     def group_add(self, group_name: bytes, name: bytes, age: float, capacities: Capacities) -> bool:
         """Add a channel to a group. Say whether there was room for it."""
-        channel = self.channels.get(name) or self.create(name)
+        known = self.channels.get(name)
         group = self.groups.get(group_name)
         began = self.now - age
-        if group is None:
-            if not self.memory.has(limits.GROUP + limits.MEMBERSHIP):
-                self.consider(channel)
+        if group is None or known not in group.members:
+            size = limits.MEMBERSHIP + (0 if group else limits.GROUP)
+            if not self.memory.has(size + (0 if known else self._cost(name))):
                 return False
+        channel = known or self.create(name)
+        if group is None:
             group = self.groups[group_name] = Group(group_name, began)
             self.memory.used += limits.GROUP
         group.expiry = capacities.group_expiry
         if channel not in group.members:
-            if not self.memory.has(limits.MEMBERSHIP):
-                self.consider(channel)
-                return False
             self.join(group, channel, began)
         elif age == 0 or began > group.members[channel]:
             group.members[channel] = began
@@ -415,6 +470,28 @@ class Store:
 
     # Channels and processes
 
+    def _cost(self, name: bytes) -> int:
+        """Return what a channel takes that does not exist."""
+        prefix, mark, _ = name.partition(b"!")
+        is_new = mark and _process_key(prefix + mark) not in self.processes
+        return limits.CHANNEL + (limits.PROCESS if is_new else 0)
+
+    def for_reader(self, name: bytes, share: float = limits.FOR_CHANNELS) -> Channel:
+        """Return a channel that somebody wants to read from. Raises NoRoom."""
+        channel = self.channels.get(name)
+        if channel is None:
+            if not self.memory.has_beyond(self._cost(name), share):
+                raise NoRoom
+            channel = self.create(name)
+        return channel
+
+    def process_of_client(self, name: bytes) -> Process:
+        """Return the process that a client is. Raises NoRoom."""
+        is_known = _process_key(name) in self.processes
+        if not is_known and not self.memory.has_beyond(limits.PROCESS, limits.FOR_PROCESSES):
+            raise NoRoom
+        return self.process(name)
+
     def create(self, name: bytes) -> Channel:
         """Return a new channel."""
         process = None
@@ -434,9 +511,10 @@ class Store:
 
         A process may use more than one prefix: it is known by what stands behind the last period.
         """
-        key = name.rpartition(b".")[2]
+        key = _process_key(name)
         process = self.processes.get(key)
         if process is None:
+            self.memory.used += limits.PROCESS
             process = self.processes[key] = Process(key, self.now + _UNKNOWN - LINGER)
             self._absent[process] = None
         return process
@@ -486,6 +564,7 @@ class Store:
             if self.now - process.left > LINGER:
                 del self._absent[process]
                 self.processes.pop(process.name, None)
+                self.memory.used -= limits.PROCESS
                 for channel in list(process.channels):
                     if not self.parking.keep(channel):
                         self.forget(channel)
@@ -503,6 +582,9 @@ class Store:
 
     def forget(self, channel: Channel) -> None:
         """Remove a channel and everything in it."""
+        if channel.forgotten:
+            return
+        channel.forgotten = True
         for group in list(channel.groups):
             self.leave(group, channel)
         self.clear(channel)
@@ -569,3 +651,7 @@ class Store:
             "memory": self.memory.used,
             "memory_limit": self.memory.limit,
         }
+
+
+def _process_key(name: bytes) -> bytes:
+    return name.rpartition(b".")[2]

@@ -21,6 +21,7 @@ from chansup.layer.policies import Capacities, Policy
 
 if TYPE_CHECKING:
     from chansup.layer.hub.server import Server
+from chansup.protocol.hub_report import DEFAULT_PATTERN
     from chansup.layer.hub.store import Store
 
 _LENGTH = struct.Struct("!I")
@@ -53,7 +54,7 @@ class SavedChannel(msgspec.Struct, array_like=True, tag="channel"):
     held: list[int] | None
     unjoined: list[bytes]
     aliases: list[bytes]
-    pattern: str = "*"
+    pattern: str = DEFAULT_PATTERN
     successor: bytes | None = None  # name of the channel that waits for this one
     lenient: float = 0.0  # seconds that it may still hold more than its capacity
 
@@ -168,7 +169,7 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
             store.redelivered = record.redelivered
             store.observation.observe(record.observed)
             for reason, pattern, count in record.drops:
-                store.drops.counts[reason, pattern] = count
+                store.drops.restore(reason, pattern, count)
         elif isinstance(record, SavedMessage):
             message = Message(record.body, record.number, record.born, record.deadline)
             if record.expiry:
