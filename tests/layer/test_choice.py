@@ -14,18 +14,19 @@ from chansup.layer import ChannelLayer, LocalChannelLayer, NoHub, discovery
 from chansup.layer.choice import make, problem
 from chansup.layer.discovery import Place
 from chansup.layer.errors import LayerConfigError
+from chansup.protocol.channel_layer import VARIABLE
 from tests.layer.hubs import Hub
 
 
 @pytest.fixture(autouse=True)
 def _no_site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (discovery.VARIABLE, discovery.CONFIG_VARIABLE):
+    for name in (VARIABLE, discovery.CONFIG_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
 def say(monkeypatch: pytest.MonkeyPatch, **place: Any) -> None:
-    monkeypatch.setenv(discovery.VARIABLE, json.dumps(place))
+    monkeypatch.setenv(VARIABLE, json.dumps(place))
 
 
 def test_the_environment_says_which(monkeypatch: pytest.MonkeyPatch, shared_hub: Hub) -> None:
@@ -41,8 +42,8 @@ def test_the_environment_says_which(monkeypatch: pytest.MonkeyPatch, shared_hub:
     "text", ["{", "[]", '{"adress": "x"}', '{"backend": 3}', '{"options": []}']
 )
 def test_an_environment_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv(discovery.VARIABLE, text)
-    with pytest.raises(LayerConfigError, match=discovery.VARIABLE):
+    monkeypatch.setenv(VARIABLE, text)
+    with pytest.raises(LayerConfigError, match=VARIABLE):
         ChannelLayer()
 
 

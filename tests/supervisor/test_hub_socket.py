@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_first_client_is_heard_once(tmp_path: Path) -> None:
         hub.open({os.geteuid()}, is_used=False)
         came: list[int] = []
         for number in (1, 2):
-            hub.watch(lambda number=number: came.append(number))
+            hub.watch(partial(came.append, number))
         with connect(hub.path), connect(hub.path):
             async with asyncio.timeout(10):
                 while not came:

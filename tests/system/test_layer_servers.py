@@ -114,7 +114,8 @@ def test_a_room_over_two_workers_and_a_deploy(
     async def talk(run: Running) -> None:
         url = f"ws://{run.address}/"
         async with AsyncExitStack() as stack:
-            clients, before = [], set()
+            clients: list[ClientConnection] = []
+            before: set[int] = set()
             while before != set(run.pids("web")):  # which worker gets one is not said
                 clients.append(await stack.enter_async_context(connect(url)))
                 before = await everybody_hears(clients, f"hello {len(clients)}")

@@ -36,7 +36,7 @@ def write_down(consumer):
         file.write(f"{consumer.handover['reason']} {os.getpid()}\n")
 
 
-class Consumer(HandoverMixin, AsyncWebsocketConsumer):
+class Consumer(HandoverMixin, AsyncWebsocketConsumer):  # type: ignore[misc,unused-ignore]
     async def connect(self):
         write_down(self)
         await self.accept()
@@ -91,11 +91,11 @@ class Leaver(Consumer):
     async def receive(self, text_data=None, bytes_data=None):
         await asyncio.sleep(0.1)
         await self.channel_layer.group_discard("letters", self.channel_name)
-        await self.store_checkpoint("left")
+        await self.store_checkpoint("left")  # type: ignore[misc,unused-ignore]
         await asyncio.sleep(0.1)
 
 
-class Sync(HandoverMixin, WebsocketConsumer):
+class Sync(HandoverMixin, WebsocketConsumer):  # type: ignore[misc,unused-ignore]
     def connect(self):
         write_down(self)
         async_to_sync(self.channel_layer.group_add)("letters", self.channel_name)

@@ -90,7 +90,7 @@ def patch_starlette() -> None:
         asgi3 = app if testclient._is_asgi3(app) else testclient._WrapASGI2(app)
         original(self, Through(asgi3), *arguments, **keywords)
 
-    testclient.TestClient.__init__ = initialise
+    testclient.TestClient.__init__ = initialise  # type: ignore[method-assign,unused-ignore]
 
 
 def patch_uvicorn() -> None:
