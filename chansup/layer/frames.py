@@ -57,7 +57,7 @@ class Kind:
     BIND = 13  # request: connection, channel: the channel serves this connection of a client
     PARK = 14  # connection, channel, id, milliseconds left, body: another process goes on with
     # the channel; the body, if any, is of the message that was in hand
-    QUIET = 15  # answer to QUIESCE: nothing follows
+    QUIET = 15  # answer to QUIESCE: nothing follows before there is a new connection
     TAKE_OVER = 16  # instead of HELLO: a new hub wants everything
     HELD = 17  # ids: in the hands of the app, keep it until TAKEN, GIVE_BACK or FAILED
     GIVE_BACK = 18  # ids of what was held: back to the head
@@ -74,7 +74,6 @@ class Kind:
     DELIVER = 68  # DELIVERY, body: of a channel with "!"
     DELIVER_MANY = 69  # DELIVERIES, ids, body
     QUIESCE = 70  # another hub takes over: stop, and say QUIET
-    RESUME = 71  # it did not: go on
     CLEAN = 74  # after FLUSH was answered: all clients have said CLEARED
     HAND = 73  # HANDED, body: of an ordinary channel
     FLUSHED = 72  # nothing is left: what was listened to wants to be listened to again

@@ -139,7 +139,6 @@ class Link:
         self._retrying: asyncio.TimerHandle | None = None
         self._sweeping = False
         self._telling = False
-        self._quiet = False
         self._end: AsyncGenerator[None, None] | None = None
         self._problem = ""
         self._lost_at = loop.time()
@@ -298,7 +297,6 @@ class Link:
         for flush in self._flushes:
             _fail(flush, HubLost("the hub went away before it answered"))
         self._flushes.clear()
-        self._quiet = False
         if not self.closed and self._retrying is None:
             if self._attempts:
                 self._retry()
@@ -565,17 +563,6 @@ class Link:
             self._greeted(payload)
         elif kind == Kind.QUIESCE:
             self._quiesce()
-        elif kind == Kind.RESUME:
-            self._quiet = False
-            self.ready = True
-            self._renew()
-            for frame in self._deferred:
-                self._emit(frame)
-            self._deferred.clear()
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                _wake(waiter)
-            self._settle_rest()
         elif kind == Kind.FLUSHED:
             self._client.forget_memberships()
             for inbox in self._inboxes.values():
@@ -599,11 +586,12 @@ class Link:
             self._listen(inbox)
 
     def _quiesce(self) -> None:
-        self.flush()
-        self._emit(pack(Kind.QUIET))
+        """Say nothing more, until there is a new connection: to the next hub, or to this one."""
+        self._emit_taken()
+        self._emit(pack(Kind.QUIET))  # in one write with what was taken: both arrive, or neither
         self.flush()
         self.ready = False
-        self._quiet = True
+        self._lost_at = self.loop.time()
 
     def _put(self, inbox: Inbox, entry: Entry) -> None:
         number = entry[0]

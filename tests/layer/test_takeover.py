@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from chansup.layer import ChannelFull, LocalChannelLayer
-from tests.layer.hubs import Hub, replaced
+from chansup.layer.frames import HANDED, ID, Kind, pack, string
+from tests.layer.hubs import PATIENCE, Hub, replaced
+from tests.layer.raw import Raw
 
 
 def run(coroutine: Any) -> Any:
@@ -150,6 +152,147 @@ def test_what_a_frozen_process_finds_afterwards_it_has_not_got(hub: Hub) -> None
                 assert [process.stdout.readline() for _ in range(3)] == ["1\n", "2\n", "3\n"]
             finally:
                 process.kill()
+        await layer.close()
+
+    run(tried())
+
+
+async def ended(process: "subprocess.Popen[bytes]") -> int:
+    return await asyncio.to_thread(process.wait, PATIENCE)
+
+
+def heir_of(hub: Hub) -> Raw:
+    heir = Raw(hub.path, introduced=False)
+    heir.say(pack(Kind.TAKE_OVER))
+    return heir
+
+
+def test_what_is_sent_while_clients_fall_quiet_waits_for_the_next_hub(hub: Hub) -> None:
+    """A client that is quiet could not say that it has it."""
+    receiver, sender = Raw(hub.path), Raw(hub.path)
+    for id in (1, 2):
+        receiver.say(pack(Kind.LISTEN, ID.pack(id) + b"work"))
+    sender.say(pack(Kind.SEND, string(b"work") + b"before"))
+    assert receiver.wait_for(Kind.HAND)[HANDED.size :] == b"before"
+    receiver.say(pack(Kind.HELD, ID.pack(1)))
+    old = hub.process
+    assert old is not None
+    hub.start("--takeover")
+    receiver.wait_for(Kind.QUIESCE)
+    sender.wait_for(Kind.QUIESCE)
+    receiver.say(pack(Kind.QUIET))
+    sender.say(pack(Kind.SEND, string(b"work") + b"after"))
+    receiver.say(pack(Kind.LISTEN, ID.pack(3) + b"work"))  # nobody says so, and it does no harm
+    sender.say(pack(Kind.QUIET))
+    assert old.wait(PATIENCE) == 0
+    assert Kind.HAND not in receiver.rest()
+    third = Raw(hub.path)
+    third.say(pack(Kind.LISTEN, ID.pack(1) + b"work"))
+    assert third.wait_for(Kind.HAND)[HANDED.size :] == b"after"
+    for one in (receiver, sender, third):
+        one.close()
+
+
+def test_after_a_takeover_that_failed_everybody_gets_what_they_wait_for(hub: Hub) -> None:
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path, timeout=20)
+        other = LocalChannelLayer(hub.path, timeout=20)
+        own = await layer.new_channel()
+        unwanted = await layer.new_channel()
+        await layer.send("held", {"number": 0})
+        held = await layer.take("held", until_done=True)
+        early = asyncio.create_task(layer.receive("early"))
+        given_up = asyncio.create_task(layer.receive("given.up"))
+        let_go = asyncio.create_task(layer.receive(unwanted))
+        listening = asyncio.create_task(layer.receive(own))
+        await layer.statistics()
+        slow = Raw(hub.path)  # is never quiet
+        heir = heir_of(hub)
+        slow.wait_for(Kind.QUIESCE)
+        while layer._client.link().ready:
+            await asyncio.sleep(0.01)
+        late = asyncio.create_task(layer.receive("late"))
+        for cancelled in (given_up, let_go):
+            cancelled.cancel()
+        await asyncio.sleep(0)
+        slow.say(pack(Kind.SEND, string(b"given.up") + other.serialize({"number": 1})))
+        held.give_back(failed=True)
+        heir.close()
+        slow.close()
+        for name in ("early", "late", own, unwanted):
+            await other.send(name, {"number": 2})
+        assert (await early)["number"] == 2
+        assert (await late)["number"] == 2
+        assert (await listening)["number"] == 2
+        assert (await layer.receive("given.up"))["number"] == 1
+        assert (await layer.receive(unwanted))["number"] == 2
+        again = await layer.take("held")
+        assert (again.message["number"], again.attempt) == (0, 2)
+        statistics = await other.statistics()
+        assert statistics["messages_pending"] == statistics["messages_in_hand"] == 0
+        await replaced(hub)  # another one may try again
+        await other.send("last", {"number": 3})
+        assert (await layer.receive("last"))["number"] == 3
+        await layer.close()
+        await other.close()
+
+    run(tried())
+
+
+def test_a_successor_that_reads_nothing_is_given_up(hub: Hub) -> None:
+    """And the hub goes on, with everything."""
+
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path, timeout=30)
+        for number in range(20):
+            await layer.send("work", {"number": number, "ballast": b"x" * 500_000})
+        heir = heir_of(hub)
+        await asyncio.to_thread(heir.receive)  # it begins
+        await layer.send("work", {"number": 20})
+        assert [(await layer.receive("work"))["number"] for _ in range(21)] == [*range(21)]
+        assert "going on" in hub.log.read_text()
+        heir.close()
+        await layer.close()
+
+    run(tried())
+
+
+FROZEN = """
+import os, runpy, signal, sys
+from chansup.layer.hub import takeover
+
+confirm = takeover.Received.confirm
+
+def later(self):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    confirm(self)
+
+takeover.Received.confirm = later
+sys.argv = ["hub", "--socket", sys.argv[1], "--takeover"]
+runpy.run_module("chansup.layer.hub", run_name="__main__")
+"""
+
+
+def test_a_successor_that_comes_too_late_does_not_begin_beside(hub: Hub) -> None:
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path, timeout=30)
+        await layer.send("work", {"number": 0})
+        before = (await layer.statistics())["pid"]
+        command = [sys.executable, "-c", FROZEN, hub.path]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as successor:
+            try:
+                while "going on" not in hub.log.read_text():
+                    assert successor.poll() is None
+                    await asyncio.sleep(0.05)
+                await layer.send("work", {"number": 1})
+                successor.send_signal(signal.SIGCONT)
+                assert await ended(successor) == 1
+            finally:
+                successor.kill()
+            assert successor.stderr is not None
+            assert b"took too long. It goes on" in successor.stderr.read()
+        assert (await layer.statistics())["pid"] == before
+        assert [(await layer.receive("work"))["number"] for _ in range(2)] == [0, 1]
         await layer.close()
 
     run(tried())

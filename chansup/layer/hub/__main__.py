@@ -43,11 +43,11 @@ def main() -> int:
             listener = received.listener
         else:
             listener = listening.listen(arguments.socket)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            handed_over = runner.run(_serve(listener, limits, users, received, bulletin))
     except ChansupError as error:
         print(f"chansup: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        handed_over = runner.run(_serve(listener, limits, users, received, bulletin))
     if not handed_over and arguments.descriptor is None:
         listening.remove(arguments.socket, listener)
     listener.close()
@@ -155,10 +155,10 @@ async def _serve(
     loop = asyncio.get_running_loop()
     snapshot = received.snapshot if received is not None else None
     server = Server(listener, limits, users, snapshot, bulletin)
+    if received is not None:
+        received.confirm()  # blocks: no client may be accepted before
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end, server)
-    if received is not None:
-        received.confirm()
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # nearly nothing here refers to itself

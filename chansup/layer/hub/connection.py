@@ -471,6 +471,10 @@ class Connection:
         self._server.forget(self)
         return self._socket
 
+    def pause(self) -> None:
+        """Read nothing more."""
+        self._server.loop.remove_reader(self._socket.fileno())
+
     def close(self, keep_held: bool = False) -> None:
         """Close the connection. What the client had not taken goes back to where it was.
 

@@ -71,6 +71,7 @@ class Server:
         self._reported = -_REPORT_INTERVAL
         self._heir: socket.socket | None = None
         self._deadline = 0.0
+        self._giving: asyncio.Task[None] | None = None  # to the heir: nothing changes meanwhile
         if snapshot is not None:
             self.epoch = snapshot.epoch
             takeover.restore(self.store, snapshot, self.capacities)
@@ -167,8 +168,16 @@ class Server:
         self.store.now = time.monotonic()
 
     def _tick(self) -> None:
-        self.tell_time()
         self._ticks += 1
+        if self._giving is None:
+            self._keep_house()
+        if self._ticks % self._watchdog_each == 0:
+            notify.send({"WATCHDOG": "1"})
+        if not self.ended.done():
+            self.loop.call_later(_TICK, self._tick)
+
+    def _keep_house(self) -> None:
+        self.tell_time()
         self.store.sweep()
         self._end_flushes()
         if self._ticks % _SWEEP_EACH == 0:
@@ -179,10 +188,6 @@ class Server:
         self.flush()
         if self._ticks % _REPORT_EACH == 0:
             self._report()
-        if self._ticks % self._watchdog_each == 0:
-            notify.send({"WATCHDOG": "1"})
-        if not self.ended.done():
-            self.loop.call_later(_TICK, self._tick)
 
     def _report(self, at_once: bool = False) -> None:
         if self._reporter is not None:
@@ -221,6 +226,7 @@ class Server:
             heir.close()
             return
         self._heir = heir
+        self.store.hands_out = False  # a client that is quiet could not say that it has it
         self.loop.remove_reader(self._listener.fileno())
         for connection in list(self._connections):
             if connection.introduced:
@@ -237,26 +243,35 @@ class Server:
         if waiting and time.monotonic() < self._deadline:
             self.loop.call_later(0.002, self._hand_over_if_quiet)
             return
-        assert self._heir is not None
-        heir, self._heir = self._heir, None
         for connection in waiting:  # frozen or not running: nothing of it is lost
             connection.close(keep_held=True)
         self.dirty.clear()
         self.tell_time()
+        for connection in self._connections:
+            connection.pause()  # what is given must not change meanwhile
+        assert self._heir is not None
+        self._giving = self.loop.create_task(self._give(self._heir))
+
+    async def _give(self, heir: socket.socket) -> None:
         try:
-            takeover.give(heir, self._listener, takeover.take_snapshot(self))
-        except OSError as error:
-            logger.warning("the other hub did not take over (%s): going on", error)
-            self.loop.add_reader(self._listener.fileno(), self._accept)
-            for connection in self._connections:
-                connection.quiet = False
-                connection.tell(Kind.RESUME)
-            self.flush()
-        else:
-            if not self.ended.done():
+            await takeover.give(heir, self._listener, takeover.take_snapshot(self))
+            if not self.ended.done():  # else it was told to end meanwhile
+                takeover.leave_to(heir)
                 self.ended.set_result(True)
+        except Exception as error:
+            self._go_on(error)
         finally:
             heir.close()
+
+    def _go_on(self, error: Exception) -> None:
+        """Be the hub again. The clients connect anew, as they would have to the other one."""
+        logger.warning("the other hub did not take over (%s): going on", error)
+        self._heir = self._giving = None
+        self.tell_time()
+        for connection in list(self._connections):
+            connection.close(keep_held=True)
+        self.store.hands_out = True
+        self.loop.add_reader(self._listener.fileno(), self._accept)
 
 
 def _has_gone(heir: socket.socket) -> bool:

@@ -2,11 +2,13 @@
 
 The new one connects, says TAKE_OVER, and receives the listening socket itself, so that no client is
 ever refused, and then a snapshot: records of MessagePack behind their lengths, the last one empty.
-It answers with one byte; then the old one ends, and its clients connect anew.
+It answers with one byte, the old one does the same and ends, and its clients connect anew. If the
+new one is too slow the old one closes the connection, and goes on: until its byte has come, the new
+one is nothing.
 """
 
 import array
-import contextlib
+import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -14,18 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from chansup.errors import ChansupError
 from chansup.layer import frames
 from chansup.layer.frames import Kind, pack
 from chansup.layer.hub.channel import Channel, Hold, Message, Returned
 from chansup.layer.policies import Capacities, Policy
+from chansup.protocol.hub_report import DEFAULT_PATTERN
 
 if TYPE_CHECKING:
     from chansup.layer.hub.server import Server
-from chansup.protocol.hub_report import DEFAULT_PATTERN
     from chansup.layer.hub.store import Store
 
+
+class TakeoverError(ChansupError):
+    """This hub was to take over, and the other one goes on."""
+
+
 _LENGTH = struct.Struct("!I")
-_PATIENCE = 30.0  # seconds
+_PATIENCE = 30.0  # seconds that the old one may be silent in between
+_STALLED = 3.0  # seconds in which the new one takes nothing: its clients have no hub meanwhile
+_PREPARING = 5.0  # seconds that the new one has for itself, and
+_PREPARING_MORE = 1 / 10_000_000  # for each byte
 _ANSWER = 5.0  # seconds; the other one gives its clients 2 to be quiet
 _MAX_RECORD = 1024 * 1024 * 1024
 _DONE = b"+"
@@ -233,25 +244,48 @@ def _restore_group(
         store.group_add(record.name, name, age, found)
 
 
-def give(heir: socket.socket, listener: socket.socket, records: Iterator[Record]) -> None:
-    """Give everything to another hub. Raises OSError if it does not take it."""
-    heir.setblocking(True)
-    heir.settimeout(_PATIENCE)
+async def give(heir: socket.socket, listener: socket.socket, records: Iterator[Record]) -> None:
+    """Give everything to another hub, until it is ready. Raises OSError if it does not take it."""
+    loop = asyncio.get_running_loop()
+    heir.setblocking(False)
     heir.sendmsg(
         [_DONE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener.fileno()]))]
     )
     encode = msgspec.msgpack.Encoder().encode
     buffer = bytearray()
+    size = 0
+
+    async def send(data: bytes) -> None:
+        nonlocal size
+        size += len(data)
+        for begin in range(0, len(data), frames.READ_SIZE):
+            try:
+                async with asyncio.timeout(_STALLED):
+                    await loop.sock_sendall(heir, data[begin : begin + frames.READ_SIZE])
+            except TimeoutError:
+                raise ConnectionError(f"it has taken nothing for {_STALLED:g} s") from None
+
     for record in records:
         encoded = encode(record)
         buffer += _LENGTH.pack(len(encoded))
         buffer += encoded
         if len(buffer) > frames.READ_SIZE:
-            heir.sendall(buffer)
+            await send(bytes(buffer))
             buffer.clear()
-    heir.sendall(bytes(buffer) + _LENGTH.pack(0))
-    if heir.recv(1) != _DONE:
+    await send(bytes(buffer) + _LENGTH.pack(0))
+    patience = _PREPARING + size * _PREPARING_MORE
+    try:
+        async with asyncio.timeout(patience):
+            answer = await loop.sock_recv(heir, 1)
+    except TimeoutError:
+        raise ConnectionError(f"it was not ready after {patience:.0f} s") from None
+    if answer != _DONE:
         raise ConnectionError("it has ended")
+
+
+def leave_to(heir: socket.socket) -> None:
+    """Tell another hub, which is ready, that it is the hub from now on. Raises OSError."""
+    heir.send(_DONE)
 
 
 class Received:
@@ -263,10 +297,19 @@ class Received:
         self.snapshot = snapshot
 
     def confirm(self) -> None:
-        """Tell the old hub that it can end."""
-        with contextlib.suppress(OSError):
+        """Let the old hub end. Raises TakeoverError if it has gone on instead."""
+        try:
             self._socket.sendall(_DONE)
-        self._socket.close()
+            answer = self._socket.recv(1)
+        except OSError:
+            answer = b""
+        finally:
+            self._socket.close()
+        if answer != _DONE:
+            raise TakeoverError(
+                "the former hub did not wait for this one, which took too long. It goes on, with"
+                " all that is queued: try again"
+            )
 
 
 def take(path: str) -> Received:
@@ -276,7 +319,14 @@ def take(path: str) -> Received:
         sock.settimeout(_ANSWER)
         sock.connect(path)
         sock.sendall(pack(Kind.TAKE_OVER))
-        data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
+        try:
+            data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
+        except TimeoutError:
+            sock.setblocking(False)  # the one that was frozen may be this one: look once more
+            try:
+                data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
+            except BlockingIOError:
+                raise TimeoutError from None
         sock.settimeout(_PATIENCE)
         descriptors = array.array("i")
         for level, kind, content in ancillary:
@@ -301,7 +351,10 @@ def take(path: str) -> Received:
 
 
 def _read(stream: Any, size: int) -> bytes:
-    data = stream.read(size)
+    try:
+        data = stream.read(size)
+    except TimeoutError:
+        raise ConnectionError("the hub there was silent in the middle") from None
     if len(data) != size:
         raise ConnectionError("the hub there ended in the middle")
     return bytes(data)
