@@ -1,5 +1,6 @@
 """What clients can make a hub hold is bounded, and counted without drift."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -152,37 +153,39 @@ def until_closed(raw: socket.socket) -> bytes:
     return found
 
 
-def test_a_client_that_binds_without_end_is_refused_and_one_that_listens_is_cut_off() -> None:
+async def memory(hub: Hub) -> tuple[int, int]:
+    layer = LocalChannelLayer(hub.path)
+    found = await layer.statistics()
+    await layer.close()
+    return found["memory"], found["memory_limit"]
+
+
+def test_a_client_that_listens_without_end_is_cut_off() -> None:
     with hubs.running("--memory", "1M") as hub:
-
-        async def memory() -> tuple[int, int]:
-            layer = LocalChannelLayer(hub.path)
-            found = await layer.statistics()
-            await layer.close()
-            return found["memory"], found["memory_limit"]
-
         with greeted(hub) as raw:
             for number in range(2000):
                 with contextlib.suppress(BrokenPipeError):
                     raw.sendall(pack(Kind.LISTEN, ID.pack(number + 1) + b"mail.%d" % number))
             until_closed(raw)
         assert "a client is disconnected: the hub holds as much as it may" in hub.log.read_text()
-        used, limit = run(memory())
-        assert used <= limit * 1.25 + limits.PROCESS
+        used, limit = run(memory(hub))
+        assert used <= limit * 1.25 + 10 * limits.PROCESS
 
-        async def bound() -> None:
-            layer = LocalChannelLayer(hub.path)
-            token = connection.connection.set(connection.Connection("client"))
-            for _ in range(2000):
-                await layer.new_channel()
-            connection.connection.reset(token)
-            with pytest.raises(HubError, match="memory"):
-                await layer.group_add("all", await layer.new_channel())
-            await layer.close()
 
-        run(bound())
-        used, limit = run(memory())
-        assert limit * 0.9 < used <= limit * 1.25 + 10 * limits.PROCESS
+def test_a_client_that_binds_without_end_is_refused() -> None:
+    async def bound(hub: Hub) -> None:
+        layer = LocalChannelLayer(hub.path)
+        token = connection.connection.set(connection.Connection("client"))
+        await asyncio.gather(*(layer.new_channel() for _ in range(2000)))
+        connection.connection.reset(token)
+        with pytest.raises(HubError, match="memory"):
+            await layer.group_add("all", await layer.new_channel())
+        await layer.close()
+
+    with hubs.running("--memory", "1M") as hub:
+        run(bound(hub))
+        used, limit = run(memory(hub))
+        assert limit * 0.9 < used <= limit + 10 * limits.PROCESS
 
 
 def test_one_channel_bound_twice_cuts_the_client_off(hub: Hub) -> None:
