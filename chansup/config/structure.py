@@ -64,10 +64,15 @@ def _with_options(config: Config, document: dict[str, object], findings: list[Fi
     options = table.get("options") if isinstance(table, dict) else None
     if layer.backend != "local" or not isinstance(options, dict):
         return config
+    known = local_options(options, findings)
+    return replace(config, channel_layer=replace(layer, options=known))
+
+
+def local_options(options: dict[str, object], findings: list[Finding]) -> dict[str, object]:
+    """Return the options of chansup's own layer; what is wrong is added to `findings`."""
     key = ("channel_layer", "options")
     checked = _table(_type_of(LocalOptions), options, key, findings)
-    known = {name: value for name, value in to_builtins(checked).items() if name in options}
-    return replace(config, channel_layer=replace(layer, options=known))
+    return {name: value for name, value in to_builtins(checked).items() if name in options}
 
 
 def fields(table: type[Table]) -> dict[str, types.Field]:

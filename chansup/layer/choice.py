@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from chansup.layer import discovery
 from chansup.layer.discovery import Place
-from chansup.layer.errors import LayerConfigError
+from chansup.layer.errors import LayerConfigError, NoHub
 
 _REDIS = ("redis://", "rediss://", "unix://")
 _SENTINEL = "redis+sentinel://"
@@ -25,13 +25,14 @@ class ChannelLayer:
     """
 
     def __new__(cls, **config: Any) -> Any:
-        """Return the layer. Raises LayerConfigError, NoHub."""
+        """Return the layer. Raises LayerConfigError."""
         if "backend" in config or "address" in config:
             place = Place(config.pop("backend", "local"), config.pop("address", None), {})
-            if place.backend == "local" and place.address is None:
-                place.address = discovery.find_hub()
         else:
-            place = discovery.find()
+            try:
+                place = discovery.find()
+            except NoHub:  # whoever uses the layer will hear of it
+                place = Place()
         return make(place, config)
 
 

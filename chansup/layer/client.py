@@ -1,18 +1,19 @@
 """What the event loops of one process share: links to one hub, memberships, who receives what."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import secrets
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from chansup.layer.delivery import Handed
-from chansup.layer.errors import HubLost, HubUnavailable
+from chansup.layer.errors import HubLost, HubUnavailable, LayerError
 from chansup.layer.frames import AGE, Kind, pack, string
 from chansup.layer.greetings import Hello
 from chansup.layer.link import Link, Refusal
@@ -23,6 +24,7 @@ from chansup.protocol.hub_report import Queue
 logger = logging.getLogger("chansup.layer")
 
 _MAX_LEFT = 10_000  # channels that this process has left, that are remembered
+_FEW_MEMBERSHIPS = 500  # that there may be before it is worth looking for expired ones
 
 _queues = msgspec.msgpack.Decoder(dict[str, Queue])
 Name = bytes
@@ -32,8 +34,15 @@ _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
 class Client:
     """A channel layer of this process, as the hub sees it."""
 
-    def __init__(self, address: str, policy: Policy, patience: float) -> None:
-        self.address = address
+    def __init__(
+        self,
+        address: str,
+        policy: Policy,
+        patience: float,
+        find: Callable[[], str] | None = None,
+    ) -> None:
+        self.address = address  # "" until it is found for the first time
+        self._find = find
         self.process = secrets.token_hex(8)
         self._policy = policy
         self._patience = patience
@@ -42,6 +51,7 @@ class Client:
         self._memberships: dict[Name, dict[Name, float]] = {}  # groups of channels, and since when
         self._bound: dict[Name, bytes] = {}  # channels that were made for a client's connection
         self._left: dict[Name, None] = {}
+        self._prune_at = _FEW_MEMBERSHIPS
         self._epoch = ""
         self._number = 0
         _clients.add(self)
@@ -49,13 +59,22 @@ class Client:
     # Links
 
     def link(self) -> Link:
-        """Return the link of the running event loop."""
+        """Return the link of the running event loop. Raises NoHub, LayerConfigError."""
+        if not self.address and self._find is not None:
+            self.address = self._find()
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None or link.closed:
             self._forget_closed_loops()
             link = self._links[loop] = Link(self, loop)
         return link
+
+    def find_address(self) -> str:
+        """Return where the hub listens: the site may have been started anew elsewhere."""
+        if self._find is not None:
+            with contextlib.suppress(LayerError):
+                self.address = self._find()
+        return self.address
 
     def _forget_closed_loops(self) -> None:
         had_channels = False
@@ -274,6 +293,21 @@ class Client:
         """Add a channel to a group."""
         await self.request(_group_add(group, channel, 0), repeat=True)
         self._memberships.setdefault(channel, {})[group] = time.monotonic()
+        if len(self._memberships) >= self._prune_at:
+            self._forget_expired()
+
+    def _forget_expired(self) -> None:
+        """Forget memberships that the hub has forgotten: not every consumer leaves its groups."""
+        ended = time.monotonic() - self._policy.group_expiry
+        for channel, groups in list(self._memberships.items()):
+            kept = {group: began for group, began in groups.items() if began > ended}
+            if kept:
+                self._memberships[channel] = kept
+            else:
+                del self._memberships[channel]
+                if channel not in self._owners:
+                    self._bound.pop(channel, None)
+        self._prune_at = max(_FEW_MEMBERSHIPS, 2 * len(self._memberships))
 
     async def group_discard(self, group: Name, channel: Name) -> None:
         """Remove a channel from a group."""

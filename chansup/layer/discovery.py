@@ -3,7 +3,8 @@
 Processes that chansup starts are told by the environment: CHANSUP_CHANNEL_LAYER is a JSON object
 with `backend` ("local", or URLs), `address` (of a local hub) and `options`. Others, a shell or a
 cron job, look into the config file: CHANSUP_CONFIG, else chansup.toml in the working directory or
-above. The hub listens in the runtime directory of that file's supervisor.
+above. The hub listens in the runtime directory of that file's supervisor, if that runs: it is
+looked for when it is needed, since a layer is made at import, by commands that never use it, too.
 """
 
 import os
@@ -15,8 +16,9 @@ from typing import Any
 import msgspec
 import tomli
 
-from chansup.config import runtime_places
-from chansup.config.interpolation import interpolate
+from chansup.config import env_files, runtime_places
+from chansup.config.interpolation import interpolate_tree
+from chansup.config.keys import Finding, Key, dotted
 from chansup.config.text import UnreadableFileError, read
 from chansup.layer.errors import LayerConfigError, NoHub
 from chansup.protocol import channel_layer
@@ -29,7 +31,10 @@ TABLE = "channel_layer"
 
 
 def find(environ: Mapping[str, str] = os.environ) -> Place:
-    """Return what the environment or the config says. Raises LayerConfigError, NoHub."""
+    """Return what the environment or the config says. Raises LayerConfigError, NoHub.
+
+    Where only the config says that there is a hub, `address` is None: see SiteHub.
+    """
     text = environ.get(VARIABLE)
     if text:
         try:
@@ -39,9 +44,14 @@ def find(environ: Mapping[str, str] = os.environ) -> Place:
                 f"{VARIABLE}: {error}. Expected something like "
                 '{"backend": "local", "address": "/run/chansup/hub.sock"}'
             ) from None
-    config = _config(environ)
+    return _configured(_config(environ), environ)
+
+
+def _configured(config: Path, environ: Mapping[str, str]) -> Place:
     document = _document(config)
-    table = _filled_in(document.get(TABLE, {}), environ, config)
+    table = _filled_in(
+        (TABLE,), document.get(TABLE, {}), _variables(document, environ, config), config
+    )
     if not isinstance(table, dict):
         raise LayerConfigError(f"{config}: [{TABLE}] is no table")
     backend = table.get("backend", "local")
@@ -50,23 +60,52 @@ def find(environ: Mapping[str, str] = os.environ) -> Place:
     options = table.get("options", {})
     if not isinstance(options, dict):
         raise LayerConfigError(f"{config}: [{TABLE}] options is no table")
-    address = None
     if backend == "local":
-        supervisor = _filled_in(document.get("supervisor", {}), environ, config)
+        from chansup.config.structure import local_options  # children of chansup need it not
+
+        findings: list[Finding] = []
+        options = local_options(options, findings)
+        _raise_first(findings, config)
+    return Place(backend, None, options)
+
+
+class SiteHub:
+    """The hub of this site: it need not run yet, and may be elsewhere when the site ran anew."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        """Raises LayerConfigError where this site has another layer, or a broken config."""
+        self._environ = environ
+        self._config: Path | None = None
+        try:
+            if not environ.get(VARIABLE):
+                self._config = _config(environ)
+            self._place()
+        except NoHub:  # whoever uses it will hear of it
+            pass
+
+    def find(self) -> str:
+        """Return the path of its socket. Raises LayerConfigError, NoHub."""
+        address = self._place().address
+        if address is not None:
+            return address
+        config = self._config or _config(self._environ)
+        document = _document(config)
+        variables = _variables(document, self._environ, config)
+        supervisor = _filled_in(("supervisor",), document.get("supervisor", {}), variables, config)
         configured = supervisor.get("runtime_directory") if isinstance(supervisor, dict) else None
-        address = _hub(config, configured if isinstance(configured, str) else None, environ)
-    return Place(backend, address, options)
+        return _hub(config, configured if isinstance(configured, str) else None, self._environ)
 
-
-def find_hub(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the path of the hub's socket. Raises LayerConfigError, NoHub."""
-    place = find(environ)
-    if place.backend != "local" or place.address is None:
-        raise LayerConfigError(
-            f"this site's channel layer is {place.backend!r}, not chansup's own: use "
-            "chansup.layer.ChannelLayer, or give LocalChannelLayer an address"
-        )
-    return place.address
+    def _place(self) -> Place:
+        if self._config is None:
+            place = find(self._environ)
+        else:
+            place = _configured(self._config, self._environ)
+        if place.backend != "local":
+            raise LayerConfigError(
+                f"this site's channel layer is {place.backend!r}, not chansup's own: use "
+                "chansup.layer.ChannelLayer, or give LocalChannelLayer an address"
+            )
+        return place
 
 
 def _config(environ: Mapping[str, str]) -> Path:
@@ -94,17 +133,33 @@ def _document(config: Path) -> dict[str, Any]:
         raise LayerConfigError(f"{config}: this is not TOML: {error}") from None
 
 
-def _filled_in(value: Any, environ: Mapping[str, str], config: Path) -> Any:
-    if isinstance(value, str):
-        text, problem = interpolate(value, environ)
-        if problem:
-            raise LayerConfigError(f"{config}: {problem}")
-        return str(text)
-    if isinstance(value, dict):
-        return {key: _filled_in(one, environ, config) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(one, environ, config) for one in value]
-    return value
+def _variables(
+    document: dict[str, Any], environ: Mapping[str, str], config: Path
+) -> Mapping[str, str]:
+    """Return the environment, and what the app's env files add to it where they can be read."""
+    app = document.get("app")
+    if not isinstance(app, dict) or "env_file" not in app:
+        return environ
+    directory = _filled_in(("app", "directory"), app.get("directory", "."), environ, config)
+    variables = dict(environ)
+    if isinstance(directory, str):
+        for name in env_files.paths(
+            _filled_in(("app", "env_file"), app["env_file"], environ, config)
+        ):
+            variables.update(env_files.load(name, config.parent / directory)[0])
+    return variables
+
+
+def _filled_in(key: Key, value: Any, variables: Mapping[str, str], config: Path) -> Any:
+    findings: list[Finding] = []
+    found = interpolate_tree(value, variables, key, findings)
+    _raise_first(findings, config)
+    return found
+
+
+def _raise_first(findings: list[Finding], config: Path) -> None:
+    for key, message in findings:
+        raise LayerConfigError(f"{config}: {dotted(key)}: {message}")
 
 
 def _hub(config: Path, configured: str | None, environ: Mapping[str, str]) -> str:

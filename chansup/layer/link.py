@@ -158,7 +158,7 @@ class Link:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            sock.connect(self._client.address)
+            sock.connect(self._client.find_address())
             user = peer.user_id(sock)
             if user not in (os.geteuid(), 0):
                 raise PermissionError(f"it belongs to user id {user}, and is not trusted")

@@ -71,7 +71,8 @@ _MAX_KNOWN = 20_000  # names that are not checked again
 class LocalChannelLayer(Base):
     """Channels and groups for the processes of one machine.
 
-    `address` is the path of the hub's socket; without it, the hub of the site is looked for.
+    `address` is the path of the hub's socket. Without it, the hub of the site is looked for when
+    the layer is used: then NoHub is raised if there is none.
     `timeout` is how long a request waits while no hub answers.
     """
 
@@ -111,7 +112,10 @@ class LocalChannelLayer(Base):
         self._limit = serializers.MAX_FOREIGN_SIZE
         if isinstance(self._serializer, serializers.MessagePackSerializer):
             self._limit = 4 * serializers.MAX_SIZE - 1024  # it has looked itself
-        self._client = Client(address or discovery.find_hub(), policy, timeout)
+        if address:
+            self._client = Client(address, policy, timeout)
+        else:
+            self._client = Client("", policy, timeout, discovery.SiteHub().find)
         self._channels: dict[str, bytes] = {}
         self._groups: dict[str, bytes] = {}
 
@@ -235,7 +239,7 @@ class LocalChannelLayer(Base):
         self._client.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(address={self._client.address!r})"
+        return f"{type(self).__name__}(address={self._client.address or None!r})"
 
     # Messages and names
 

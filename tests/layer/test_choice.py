@@ -48,8 +48,9 @@ def test_an_environment_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, tex
 
 
 def test_without_anything_it_says_what_to_do() -> None:
-    with pytest.raises(NoHub, match=r"chansup\.toml"):
-        ChannelLayer()
+    for layer in (ChannelLayer(), LocalChannelLayer(), ChannelLayer(backend="local")):
+        with pytest.raises(NoHub, match=r"no channel layer is known.*chansup\.toml"):
+            asyncio.run(layer.send("alpha", {}))
 
 
 def test_outside_of_chansup_the_hub_is_found_through_the_config(
@@ -59,24 +60,80 @@ def test_outside_of_chansup_the_hub_is_found_through_the_config(
     config.write_text(
         '[supervisor]\nruntime_directory = "run"\n[channel_layer.options]\ncapacity = 4\n'
     )
-    with pytest.raises(NoHub, match=r"chansup -c .*chansup\.toml run"):
-        ChannelLayer()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "hub.sock").symlink_to(shared_hub.path)
-    with pytest.raises(NoHub):
-        ChannelLayer()  # a link is no socket
-    (tmp_path / "run" / "hub.sock").unlink()
-    os.link(shared_hub.path, tmp_path / "run" / "hub.sock")
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    layer = ChannelLayer()
+    layer = ChannelLayer()  # as an app does that makes it at import
     assert layer.capacity == 4
+    monkeypatch.chdir("/")
+    with pytest.raises(NoHub, match=r"chansup -c .*chansup\.toml run"):
+        asyncio.run(layer.send("alpha", {}))
+    with pytest.raises(NoHub):
+        asyncio.run(layer.take("alpha"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "hub.sock").symlink_to(shared_hub.path)
+    with pytest.raises(NoHub):  # a link is no socket
+        asyncio.run(layer.group_add("all", "alpha"))
+    (tmp_path / "run" / "hub.sock").unlink()
+    os.link(shared_hub.path, tmp_path / "run" / "hub.sock")
     asyncio.run(layer.send("alpha", {}))
     asyncio.run(layer.flush())
-    monkeypatch.chdir("/")
     monkeypatch.setenv(discovery.CONFIG_VARIABLE, str(config))
     assert LocalChannelLayer().capacity == 100
+
+
+def test_a_site_that_was_started_anew_elsewhere_is_found_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: Hub
+) -> None:
+    async def tried() -> None:
+        config = tmp_path / "chansup.toml"
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        config.write_text('[supervisor]\nruntime_directory = "one"\n')
+        os.link(hub.path, tmp_path / "one" / "hub.sock")
+        layer = ChannelLayer(timeout=20)
+        receiving = asyncio.ensure_future(layer.receive("alpha"))
+        await layer.group_add("all", "beta")
+        hub.kill()
+        (tmp_path / "one" / "hub.sock").unlink()
+        os.unlink(hub.path)
+        joining = asyncio.ensure_future(layer.group_add("all", "gamma"))
+        await asyncio.sleep(0.05)
+        hub.start()
+        os.link(hub.path, tmp_path / "two" / "hub.sock")
+        config.write_text('[supervisor]\nruntime_directory = "two"\n')
+        await joining
+        await layer.send("alpha", {"type": "x"})
+        assert await asyncio.wait_for(receiving, 20) == {"type": "x"}
+        await layer.close()
+
+    asyncio.run(tried())
+
+
+def test_options_from_variables_are_what_they_are_inside_of_chansup(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "chansup.toml"
+    config.write_text(
+        '[app]\nenv_file = "chat.env"\n[channel_layer.options]\n'
+        'capacity = "${CAPACITY}"\nexpiry = "${EXPIRY:-7.5}"\nserializer_format = "${FORMAT:-json}"\n'
+    )
+    (tmp_path / "chat.env").write_text("CAPACITY=9\n")
+    layer = ChannelLayer()
+    assert (layer.capacity, layer.expiry) == (9, 7.5)
+    monkeypatch.setenv("EXPIRY", "soon")
+    with pytest.raises(LayerConfigError, match=r"chansup\.toml: channel_layer\.options\.expiry: "):
+        ChannelLayer()
+    monkeypatch.delenv("EXPIRY")
+    (tmp_path / "chat.env").unlink()
+    with pytest.raises(LayerConfigError, match=r"options\.capacity: .*CAPACITY is not set"):
+        ChannelLayer()
+
+
+def test_a_layer_of_another_kind_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "chansup.toml").write_text('[channel_layer]\nbackend = "redis://x"\n')
+    with pytest.raises(LayerConfigError, match="not chansup's own"):
+        LocalChannelLayer()
 
 
 def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
