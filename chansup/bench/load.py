@@ -70,6 +70,11 @@ class Load:
         return (self.ended or perf_counter()) - self.begun
 
     @property
+    def unanswered(self) -> bool:
+        """Whether it asked, and nobody ever answered."""
+        return self.unfinished > 0 and not self.tally.answers
+
+    @property
     def connecting(self) -> int | None:
         """How many connections are yet to be opened before it begins; None once it has begun."""
         return None if self.begun is not None else self.options.connections - self._tried

@@ -31,7 +31,9 @@ def run(target: Target, options: Options, as_json: bool) -> int:
         show.show(load)
     if load.interrupted:
         return INTERRUPTED
-    return ExitCode.FAILED if load.tally.failures else ExitCode.OK
+    if load.unanswered and not load.tally.failures:
+        click.echo("No answer came in this time.", err=True)
+    return ExitCode.FAILED if load.tally.failures or load.unanswered else ExitCode.OK
 
 
 async def _measure(load: Load) -> None:

@@ -46,6 +46,9 @@ def judge(seen: Situation) -> tuple[Verdict, str]:
         return "falls_behind", f"falls behind: {waiting} wait, and nobody takes them"
     if not seen.done and not waiting and seen.idle:
         return "idle", "no messages came"
+    if not seen.done and seen.stood:
+        words = f"falls behind: {waiting} wait, and none was done within {seen.seconds:.3g} s"
+        return "falls_behind", f"{words}; if one takes longer than that, measure longer"
     if not seen.done:
         return "unclear", f"none was done within {seen.seconds:.3g} s: measure longer"
     if seen.depth is None:

@@ -1,6 +1,7 @@
 """What is counted of HTTP, and how long it took."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,3 +231,12 @@ def test_the_path_the_query_and_the_host(raw: Raw) -> None:
     assert measured(f"http://{address}", "-n", "1", "-H", "host: example.org").code == 0
     assert b"host: example.org\r\n" in heads[-1]
     assert heads[-1].lower().count(b"host:") == 1
+
+
+def test_a_server_that_never_answers_is_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        found = measured(f"http://{address}/", "-s", "0.3", "-c", "2")
+    assert found.code == 1
+    assert (found["answers"], found["failed"], found["unfinished"]) == (0, 0, 2)
+    assert "No answer came" in found.stderr

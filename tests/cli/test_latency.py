@@ -83,8 +83,10 @@ def test_what_is_measured() -> None:
          "falls behind: 30 messages/min arrive, 0 are handled"),
         ({"depth": 5}, {"depth": 5}, "falls_behind",
          "falls behind: 5 wait, and nobody takes them"),
-        ({"depth": 5, "in_flight": 2}, {"depth": 5, "in_flight": 2}, "unclear",
-         "none was done within 10 s: measure longer"),
+        ({"depth": 5, "in_flight": 2}, {"depth": 5, "in_flight": 2}, "falls_behind",
+         ("falls behind: 5 wait, and none was done within 10 s; "
+         "if one takes longer than that, measure longer")),
+        ({"in_flight": 2}, {"in_flight": 2}, "unclear", "none was done within 10 s: measure longer"),
         ({"depth": None}, {"depth": None, "handled": 40, "each": 0.1}, "keeps_up",
          "keeps up, 20% busy"),
         ({"depth": None}, {"depth": None, "handled": 100, "each": 0.2}, "unclear",
