@@ -17,7 +17,7 @@ import msgspec
 
 from chansup import __version__
 from chansup.errors import ChansupError, ExitCode
-from chansup.supervisor.peer import Credentials, credentials
+from chansup.protocol.peer import Credentials, credentials
 from chansup.supervisor.status import Consumption, Event, LogLine, Status
 
 ANSWER_TIMEOUT = 10.0  # seconds for what the supervisor answers from memory

@@ -25,7 +25,6 @@ READ_SIZE = 256 * 1024  # bytes read at once
 
 ID = struct.Struct("!I")
 AGE = struct.Struct("!I")  # seconds
-TIME_LEFT = struct.Struct("!I")  # milliseconds
 PARKED = struct.Struct("!IIQ")  # id, milliseconds left, number of the last message that was taken
 DELIVERY = struct.Struct("!QII")  # number of the message, milliseconds left, id
 DELIVERIES = struct.Struct("!QII")  # number of the message, milliseconds left, how many ids follow

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chansup.layer import frames, peer
+from chansup.layer import frames
 from chansup.layer.delivery import Handed
 from chansup.layer.errors import HubError, HubLost, HubUnavailable
 from chansup.layer.frames import (
@@ -44,6 +44,7 @@ from chansup.layer.frames import (
 )
 from chansup.layer.greetings import Welcome
 
+from chansup.protocol.peer import credentials
 if TYPE_CHECKING:
     from chansup.layer.client import Client
 
@@ -159,7 +160,7 @@ class Link:
         try:
             sock.setblocking(False)
             sock.connect(self._client.find_address())
-            user = peer.user_id(sock)
+            user = credentials(sock).uid
             if user not in (os.geteuid(), 0):
                 raise PermissionError(f"it belongs to user id {user}, and is not trusted")
         except OSError as error:

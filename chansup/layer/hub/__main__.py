@@ -7,11 +7,13 @@ import gc
 import logging
 import os
 import pwd
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
 
+from chansup.config import size
 from chansup.errors import ChansupError
 from chansup.layer.hub import listening, takeover
 from chansup.layer.hub.limits import Limits
@@ -21,6 +23,9 @@ from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
 
 logger = logging.getLogger("chansup.layer.hub")
+
+_LEAST_MEMORY = 2**20
+_OWN_FILES = 64  # that the hub has open beside its clients
 
 
 def main() -> int:
@@ -33,6 +38,7 @@ def main() -> int:
             memory=_bytes(arguments.memory),
             connections=arguments.connections,
         )
+        _permit_files(limits.connections + _OWN_FILES)
         bulletin = _bulletin(arguments.report) if arguments.report is not None else None
         received = None
         if arguments.takeover:
@@ -83,11 +89,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bytes(text: str) -> int:
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    if not number.isdigit() or int(number) * factor < 2**20:
+    try:
+        found = size.parse(text)
+    except ValueError as error:
+        raise ListeningError(f"--memory: {error}") from None
+    if found < _LEAST_MEMORY:
         raise ListeningError(f"--memory {text}: expected a size of at least 1M, like 256M")
-    return int(number) * factor
+    return found
+
+
+def _permit_files(needed: int) -> None:
+    """Raise the limit of open files to what clients need, as far as it may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    found = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, found), hard))
+    if found < needed:
+        logger.warning(
+            "%d clients at most, and not %d: the limit of open files (ulimit -Hn) is %d",
+            max(0, found - _OWN_FILES), needed - _OWN_FILES, found,
+        )  # fmt: skip
 
 
 def _user_id(name: str) -> int:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from chansup.layer import peer
 from chansup.layer.frames import Kind
 from chansup.layer.hub import takeover
 from chansup.layer.hub.channel import Channel, Message
@@ -20,6 +19,7 @@ from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
 from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
+from chansup.protocol.peer import credentials
 
 logger = logging.getLogger("chansup.layer.hub")
 
@@ -28,6 +28,7 @@ _SWEEP_EACH = 16  # ticks between two looks at everything
 _REPORT_EACH = 4  # ticks between two reports to the supervisor
 _WATCHDOG_EACH = 16  # ticks between two signs of life, at most
 _GREETING_TIME = 5.0  # seconds that a client has to say who it is
+_PAUSE = 1.0  # seconds without new clients where there are no descriptors for them
 _QUIET_TIME = 2.0  # seconds that clients have to stop sending before another hub takes over
 _CLEARING_TIME = 0.5  # seconds that clients have to forget what was delivered to them
 _MAX_POLICIES = 10_000
@@ -93,9 +94,11 @@ class Server:
                 return
             except OSError as error:
                 self.report(f"cannot accept a client: {error}")
+                self.loop.remove_reader(self._listener.fileno())  # it would be tried all the time
+                self.loop.call_later(_PAUSE, self._accept_again)
                 return
             self.tell_time()
-            user = peer.user_id(sock)
+            user = credentials(sock).uid
             if user not in self._users:
                 self.report(f"a client of user id {user} is refused: see --user")
                 sock.close()
@@ -105,6 +108,14 @@ class Server:
             else:
                 sock.setblocking(False)
                 self._connections[Connection(self, sock)] = None
+
+    def _accept_again(self) -> None:
+        if self._heir is None and not self.ended.done():
+            self.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def listens_on(self, descriptor: int) -> bool:
+        """Say whether a descriptor is of the socket that this hub listens on."""
+        return os.path.sameopenfile(descriptor, self._listener.fileno())
 
     def forget(self, connection: Connection) -> None:
         """Take notice that a connection is closed."""

@@ -4,9 +4,9 @@ import asyncio
 import errno
 import logging
 import socket
-import struct
 from typing import Any
 
+from chansup.protocol.peer import credentials
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.interface import Interface
 from chansup.relay.appworker.permits import Order, Permits
@@ -17,7 +17,6 @@ _log = logging.getLogger("chansup.relay")
 
 _MOST_CONNECTIONS = 256  # of interface processes, those that were replaced and drain included
 _GREETING_TIMEOUT = 10.0  # seconds
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED of unix(7)
 _TRANSIENT = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EAGAIN})
 _PAUSE = 0.1  # seconds without accepting when descriptors have run out
 
@@ -81,8 +80,7 @@ class AppWorker:
             self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _is_welcome(self, sock: socket.socket) -> bool:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, user, _ = _CREDENTIALS.unpack(credentials)
+        pid, user, _ = credentials(sock)
         if user not in self._peers:
             _log.warning("process %d of user %d knocked and was turned away", pid, user)
             return False
