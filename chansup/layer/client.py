@@ -45,7 +45,7 @@ class Client:
         self._find = find
         self.process = secrets.token_hex(8)
         self._policy = policy
-        self._patience = patience
+        self.patience = patience
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
         self._owners: dict[Name, Link] = {}  # of channels that somebody receives from
         self._memberships: dict[Name, dict[Name, float]] = {}  # groups of channels, and since when
@@ -116,13 +116,13 @@ class Client:
         Raises HubUnavailable, HubLost, Refusal.
         """
         link = self.link()
+        deadline = link.loop.time() + self.patience
         if link.ready:
             try:
                 return await link.request(frame)
             except HubLost:
                 if not repeat:
                     raise
-        deadline = link.loop.time() + self._patience
         while True:
             await link.until_ready(deadline)
             try:
@@ -134,7 +134,7 @@ class Client:
     async def flush_all(self) -> None:
         """Let the hub and all its clients forget all messages and groups. Raises HubUnavailable."""
         link = self.link()
-        deadline = link.loop.time() + self._patience
+        deadline = link.loop.time() + self.patience
         while True:
             await link.until_ready(deadline)
             try:

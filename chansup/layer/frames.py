@@ -13,6 +13,8 @@ message only when TAKEN comes. Between the two may stand HELD: the app has the m
 the hub keeps it until TAKEN, or gives it to somebody else when the connection ends.
 """
 
+import array
+import socket
 import struct
 
 from chansup.errors import ChansupError
@@ -135,6 +137,15 @@ def pack_ids(kind: int, numbers: list[int]) -> bytes:
     """Return one frame of ids."""
     count = len(numbers)
     return struct.pack(f"!IB{count}I", count * 4, kind, *numbers)
+
+
+def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with what was received."""
+    found = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(content[: len(content) - len(content) % found.itemsize])
+    return found.tolist()
 
 
 class Decoder:

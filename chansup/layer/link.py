@@ -9,6 +9,7 @@ fail, because nobody knows whether the hub got them.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import socket
@@ -43,8 +44,8 @@ from chansup.layer.frames import (
     string,
 )
 from chansup.layer.greetings import Welcome
-
 from chansup.protocol.peer import credentials
+
 if TYPE_CHECKING:
     from chansup.layer.client import Client
 
@@ -57,6 +58,7 @@ _LONG = 5.0  # seconds without a hub before it is worth a warning
 _SWEEP = 1.0  # seconds between two looks for old messages that nobody took
 _DELAY = 0.005  # seconds that the hub may learn later what was taken
 _MAX_TAKEN = 200  # messages that it may learn of together
+_AGAIN = 0.1  # seconds between two looks at a hub that says something, but no answer
 _LEFT = MAX_MILLISECONDS
 _MAX_ID = 2**32 - 1
 _ORPHAN = -1  # number of a message that the hub knows nothing of
@@ -71,6 +73,7 @@ class Refusal(Exception):
         self.reason = reason
 
 
+Request = tuple[asyncio.Future[bytes] | None, float]  # None: nobody waits; and since when
 Entry = tuple[int, float, bytes, bool]  # number, deadline, body, whether the channel fills up
 
 
@@ -128,7 +131,9 @@ class Link:
         self._unsent: memoryview | None = None
         self._scheduled = False
         self._writing = False
-        self._requests: deque[asyncio.Future[bytes] | None] = deque()
+        self._requests: deque[Request] = deque()
+        self._watching: asyncio.TimerHandle | None = None  # over the oldest of them
+        self._heard = False  # something since the last look
         self._waiting: list[asyncio.Future[None]] = []  # for the connection
         self._flushes: deque[asyncio.Future[None]] = deque()  # that are not over everywhere
         self._inboxes: dict[bytes, Inbox] = {}
@@ -263,7 +268,7 @@ class Link:
             self._emit(frame)
         self._deferred.clear()
         for frame in self._client.replay(welcome.epoch):
-            self._requests.append(None)
+            self._requests.append((None, 0.0))
             self._emit(frame)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -285,18 +290,18 @@ class Link:
         for one in settled:
             self.settle(*one)
 
-    def _lose(self, problem: str) -> None:
+    def _lose(self, problem: str, why: str = "the hub went away before it answered") -> None:
         """Take notice that the connection is gone, and see to a new one."""
         if self.ready:
             self._lost_at = self.loop.time()
         self._drop_socket()
         self._problem = self._problem or problem
         requests, self._requests = self._requests, deque()
-        for request in requests:
-            if request is not None and not request.done():
-                request.set_exception(HubLost("the hub went away before it answered"))
+        for request, _ in requests:
+            if request is not None:
+                _fail(request, HubLost(why))
         for flush in self._flushes:
-            _fail(flush, HubLost("the hub went away before it answered"))
+            _fail(flush, HubLost(why))
         self._flushes.clear()
         if not self.closed and self._retrying is None:
             if self._attempts:
@@ -332,9 +337,12 @@ class Link:
                 self._retrying.cancel()
                 self._retrying = None
             gone = HubUnavailable("this channel layer was closed in its event loop")
-            for request in self._requests:
-                if request is not None and not request.done():
-                    request.set_exception(gone)
+            if self._watching is not None:
+                self._watching.cancel()
+                self._watching = None
+            for request, _ in self._requests:
+                if request is not None:
+                    _fail(request, gone)
             for demand in self._demands.values():
                 if not demand.future.done():
                     demand.future.set_exception(gone)
@@ -393,7 +401,9 @@ class Link:
     def request(self, frame: bytes) -> "asyncio.Future[bytes]":
         """Send a request, and return its answer to be."""
         future: asyncio.Future[bytes] = self.loop.create_future()
-        self._requests.append(future)
+        self._requests.append((future, self.loop.time()))
+        if self._watching is None:
+            self._watching = self.loop.call_later(self._client.patience, self._look)
         self._out.append(frame)
         if not self._scheduled:
             self._scheduled = True
@@ -403,18 +413,49 @@ class Link:
     def notify(self, frame: bytes) -> None:
         """Send a request whose answer does not matter; nothing, if there is no connection."""
         if self.ready:
-            self._requests.append(None)
+            self._requests.append((None, 0.0))
             self._emit(frame)
+
+    def _look(self) -> None:
+        """Give up the connection if nothing comes from the hub, and an answer is overdue."""
+        patience = self._client.patience
+        self._watching = None
+        remaining = self._remaining(patience)
+        if remaining <= 0:
+            self._heard = False
+            self._read()  # this process may be the one that stood still
+            remaining = self._remaining(patience)
+            if remaining <= 0 and not self._heard:
+                self._out.append(pack(Kind.QUIET))  # what is in hand here stays
+                self._flush_once()
+                self._lose(
+                    f"it has not answered for {patience:g} s",
+                    f"the hub has not answered for {patience:g} s: whether it has done what it was"
+                    " asked for is not known",
+                )
+                return
+        if remaining < math.inf:
+            self._watching = self.loop.call_later(max(remaining, _AGAIN), self._look)
+
+    def _remaining(self, patience: float) -> float:
+        """Return how long the hub may still take for the oldest request that somebody waits for."""
+        for request, since in self._requests:
+            if request is not None and not request.done():
+                return since + patience - self.loop.time()
+        return math.inf
 
     async def flush_all(self) -> None:
         """Let the hub and all its clients forget all messages and groups. Raises HubLost."""
         everywhere: asyncio.Future[None] = self.loop.create_future()
         self._flushes.append(everywhere)
         request = self.request(pack(Kind.FLUSH))
+        late = HubLost("the hub has not said in time that all is forgotten everywhere")
+        timer = self.loop.call_later(2 * self._client.patience, _fail, everywhere, late)
         try:
             await request
             await everywhere
         finally:
+            timer.cancel()
             for future in (request, everywhere):  # the other one fails for the same reason
                 if future.done() and not future.cancelled():
                     future.exception()
@@ -504,6 +545,7 @@ class Link:
         if not data:
             self._lose("the hub closed the connection")
             return
+        self._heard = True
         try:
             self._take_all(self._decoder.feed(data))
         except (FrameError, msgspec.DecodeError, struct.error, IndexError) as error:
@@ -516,7 +558,7 @@ class Link:
         for kind, payload in received:
             if kind == Kind.ANSWERED:
                 for _ in range(ID.unpack(payload)[0]):
-                    request = self._requests.popleft()
+                    request, _ = self._requests.popleft()
                     if request is not None and not request.done():
                         request.set_result(b"")
             elif kind == Kind.DELIVER:
@@ -553,11 +595,11 @@ class Link:
 
     def _take(self, kind: int, payload: bytes) -> None:
         if kind == Kind.REFUSED:
-            request = self._requests.popleft()
+            request, _ = self._requests.popleft()
             if request is not None and not request.done():
                 request.set_exception(Refusal(payload[0], payload[1:].decode()))
         elif kind == Kind.RESULT:
-            request = self._requests.popleft()
+            request, _ = self._requests.popleft()
             if request is not None and not request.done():
                 request.set_result(payload)
         elif kind == Kind.WELCOME:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import random
+import signal
 import socket
 import struct
 import threading
@@ -396,3 +397,38 @@ def test_another_user_is_refused(hub: Hub) -> None:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert "user id 65534 is refused" in hub.log.read_text()
+
+
+def test_a_hub_that_is_frozen_is_not_waited_for_without_end(hub: Hub) -> None:
+    """Who receives goes on waiting, and what is in hand stays in hand."""
+
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path, timeout=1)
+        await layer.send("held", {"number": 0})
+        held = await layer.take("held", until_done=True)
+        receiving = asyncio.create_task(layer.receive("work"))
+        another = asyncio.create_task(layer.take("held"))
+        await layer.statistics()
+        assert hub.process is not None
+        hub.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(HubLost, match="has not answered for 1 s"):
+                await layer.send("work", {"number": 1})
+            with pytest.raises(HubUnavailable, match="not answered") as caught:
+                await layer.send("work", {"number": 2})
+            assert not isinstance(caught.value, HubLost)  # it was not sent for sure
+            with pytest.raises(HubUnavailable):
+                await layer.statistics()
+            assert not receiving.done()
+        finally:
+            hub.process.send_signal(signal.SIGCONT)
+        assert (await receiving)["number"] == 1
+        held.done()
+        while (await layer.statistics())["messages_in_hand"]:
+            await asyncio.sleep(0.01)
+        assert not another.done()
+        await layer.send("held", {"number": 3})
+        assert (await another).message["number"] == 3
+        await layer.close()
+
+    run(tried())

@@ -1,19 +1,21 @@
 """A hub that is replaced hands everything over."""
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chansup.layer import ChannelFull, LocalChannelLayer
 from chansup.layer.frames import HANDED, ID, Kind, pack, string
-from tests.layer.hubs import PATIENCE, Hub, replaced
+from tests.layer.hubs import PATIENCE, Hub, replaced, running
 from tests.layer.raw import Raw
 
 
@@ -296,3 +298,31 @@ def test_a_successor_that_comes_too_late_does_not_begin_beside(hub: Hub) -> None
         await layer.close()
 
     run(tried())
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+MAY_NOT = """
+import os, socket, sys
+os.setgroups([])
+os.setuid(1)
+with socket.socket(socket.AF_UNIX) as heir:
+    heir.settimeout(20)
+    heir.connect(sys.argv[1])
+    heir.sendall(bytes.fromhex(sys.argv[2]))
+    print(heir.recv(1))
+"""
+
+
+@as_root
+def test_a_user_that_may_only_connect_does_not_take_over() -> None:
+    with running("--user", "1") as hub:
+        path = Path(hub.path)
+        path.parent.chmod(0o755)
+        path.chmod(0o666)
+        words = [sys.executable, "-c", MAY_NOT, hub.path, pack(Kind.TAKE_OVER).hex()]
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert asked.stdout == "b''\n", asked.stderr
+        assert "user id 1 may not take over" in hub.log.read_text()
+        run(LocalChannelLayer(hub.path).statistics())
+        run(replaced(hub))

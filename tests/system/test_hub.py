@@ -247,6 +247,47 @@ def test_a_successor_that_fails_leaves_the_hub_as_it_is(tmp_path: Path) -> None:
         assert taken(run) == [0]
 
 
+STALLS = """
+import os, signal, sys
+
+if "--takeover" in sys.orig_argv:
+    from chansup.layer.hub import takeover
+
+    read = takeover._read
+
+    def stall(stream, size):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return read(stream, size)
+
+    takeover._read = stall
+"""
+
+
+def test_a_successor_that_stalls_costs_nothing(tmp_path: Path) -> None:
+    """Neither what is queued, nor the hub that waits for it: it goes on to say that it is alive."""
+    (tmp_path / "sitecustomize.py").write_text(STALLS)
+    config = HUB + (
+        "options = { capacity = 1000 }\n[rollout]\nstart_timeout = 8\n[supervisor]\n"
+        f'runtime_directory = "{tmp_path}/.chansup"\nliveness_timeout = 2\n'
+    )
+    with running(tmp_path, config, {"PYTHONPATH": str(tmp_path)}) as run:
+        run.wait_until_ready()
+        before = hub(run)["pid"]
+
+        async def fill(layer: LocalChannelLayer) -> None:
+            for number in range(20):
+                await layer.send("alpha", {"number": number, "ballast": b"x" * 500_000})
+
+        talk(run, fill)
+        restarted = run.command("restart", "hub")
+        assert restarted.returncode == 1, restarted.stdout
+        assert "the other hub did not take over" in run.output()
+        assert "not ready within start_timeout = 8 s" in run.output()
+        assert hub(run)["pid"] == before
+        assert hub(run)["restarts"] == {}
+        assert taken(run, 20) == [*range(20)]
+
+
 def test_a_killed_hub_comes_back_and_its_clients_go_on(tmp_path: Path) -> None:
     with running(tmp_path, HUB) as run:
         run.wait_until_ready()
@@ -424,6 +465,10 @@ def test_the_hub_runs_as_the_user_of_the_site(open_to_all: Path) -> None:
         reload(run)
         assert owner_of(hub(run)["pid"]) == 0
         assert sends(run, nobody) == ""
+        # And back: the old one sees that the new one has its socket, from the supervisor.
+        rewrite(run, '[channel_layer]\nuser = "root"\n', "[channel_layer]\n")
+        reload(run)
+        assert owner_of(hub(run)["pid"]) == nobody
         assert taken(run, 2) == [0, 0]
 
 

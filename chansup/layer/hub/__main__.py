@@ -42,7 +42,7 @@ def main() -> int:
         bulletin = _bulletin(arguments.report) if arguments.report is not None else None
         received = None
         if arguments.takeover:
-            received = _take_over(arguments.socket, arguments.descriptor is not None)
+            received = _take_over(arguments.socket, arguments.descriptor)
         if arguments.descriptor is not None:
             listener = _inherited(arguments.descriptor)
         elif received is not None:
@@ -139,19 +139,19 @@ def _bulletin(descriptor: int) -> Bulletin:
         ) from None
 
 
-def _take_over(path: str, inherited: bool) -> takeover.Received | None:
+def _take_over(path: str, inherited: int | None) -> takeover.Received | None:
     """Return what the hub there gives, or None if there is none.
 
     With an inherited socket the supervisor sees to it that the other hub is not one that hangs, and
     clients wait in the queue of the socket: better to begin empty than not at all.
     """
     try:
-        return takeover.take(path)
+        return takeover.take(path, inherited)
     except (FileNotFoundError, ConnectionRefusedError):
         why = "no hub runs there"
     except TimeoutError:
         why = "the hub there does not answer"
-        if not inherited:
+        if inherited is None:
             raise ListeningError(f"cannot take over from the hub at {path}: {why}") from None
     except OSError as error:
         raise ListeningError(f"cannot take over from the hub at {path}: {error}") from None

@@ -3,6 +3,7 @@
 What is sent during one turn leaves in one write at its end. Nothing here waits.
 """
 
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ from chansup.layer.hub.limits import ENTRY
 from chansup.layer.hub.store import NoRoom
 from chansup.layer.policies import Capacities
 from chansup.protocol.hub_report import Queue
+from chansup.protocol.peer import credentials
 
 if TYPE_CHECKING:
     from chansup.layer.hub.server import Server
@@ -52,7 +54,7 @@ class Connection:
     __slots__ = (
         "_answered", "_capacities", "_decoder", "_dirty", "_out", "_process", "_server", "_size",
         "_socket", "_store", "_unsent", "_writing", "born", "closed", "crowded", "deaf",
-        "flight", "held", "listening", "quiet",
+        "entitled", "flight", "held", "listening", "quiet",
     )  # fmt: skip
 
     def __init__(self, server: "Server", sock: socket.socket) -> None:
@@ -73,6 +75,7 @@ class Connection:
         self.deaf = False
         self.crowded = False
         self.quiet = False
+        self.entitled = False  # to take over: it holds the listening socket
         self.listening: dict[int, Channel] = {}
         self.flight: dict[int, tuple[Channel, Message]] = {}
         self.held: dict[int, tuple[Channel, Message]] = {}  # in the hands of the app
@@ -99,7 +102,10 @@ class Connection:
         if self.closed:
             return
         try:
-            data = self._socket.recv(frames.READ_SIZE)
+            if self._process is None:
+                data = self._receive_first()
+            else:
+                data = self._socket.recv(frames.READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -107,17 +113,25 @@ class Connection:
         server = self._server
         server.tell_time()
         if not data:
-            self.close()
+            self.close(keep_held=self.quiet)
         else:
             try:
                 self._take_all(self._decoder.feed(data))
-            except NoRoom as error:
+            except (NoRoom, PermissionError) as error:
                 server.report(f"a client is disconnected: {error}")
                 self.close()
             except (FrameError, msgspec.DecodeError, struct.error, IndexError, ValueError) as error:
                 server.report(f"a client is disconnected, what it sent makes no sense: {error}")
                 self.close()
         server.flush()
+
+    def _receive_first(self) -> bytes:
+        """Return what came, and see whether the listening socket came with it."""
+        data, ancillary, _, _ = self._socket.recvmsg(frames.READ_SIZE, socket.CMSG_SPACE(ID.size))
+        for descriptor in frames.descriptors(ancillary):
+            self.entitled = self.entitled or self._server.listens_on(descriptor)
+            os.close(descriptor)
+        return data
 
     def _take_all(self, received: list[frames.Frame]) -> None:
         store = self._store
@@ -218,6 +232,12 @@ class Connection:
 
     def _introduce(self, kind: int, payload: bytes) -> None:
         if kind == Kind.TAKE_OVER:
+            user = credentials(self._socket).uid
+            if user not in (0, os.geteuid()) and not self.entitled:
+                raise PermissionError(
+                    f"user id {user} may not take over, only root, user id {os.geteuid()} and"
+                    " whoever holds the listening socket"
+                )
             self._server.begin_handing_over(self.detach())
             return
         if kind != Kind.HELLO:

@@ -9,6 +9,7 @@ one is nothing.
 
 import array
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -312,13 +313,18 @@ class Received:
             )
 
 
-def take(path: str) -> Received:
-    """Ask the hub that listens there for everything. Raises OSError."""
+def take(path: str, inherited: int | None = None) -> Received:
+    """Ask the hub that listens there for everything. Raises OSError.
+
+    `inherited` is the descriptor of its listening socket: whoever has it may do this as any user.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(_ANSWER)
         sock.connect(path)
-        sock.sendall(pack(Kind.TAKE_OVER))
+        rights = array.array("i", [inherited] if inherited is not None else [])
+        proof = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+        sock.sendmsg([pack(Kind.TAKE_OVER)], proof)
         try:
             data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4))
         except TimeoutError:
@@ -328,12 +334,12 @@ def take(path: str) -> Received:
             except BlockingIOError:
                 raise TimeoutError from None
         sock.settimeout(_PATIENCE)
-        descriptors = array.array("i")
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                descriptors.frombytes(content[: len(content) - len(content) % 4])
+        descriptors = frames.descriptors(ancillary)
         if data != _DONE or len(descriptors) != 1:
-            raise ConnectionError("the hub there gave nothing: it may be of another version")
+            raise ConnectionError(
+                f"the hub there gave nothing to user id {os.geteuid()}: either it does not know"
+                " this user, or it is of another version. Stop and start it: its queues end with it"
+            )
         listener = socket.socket(fileno=descriptors[0])
         records: list[Any] = []
         with sock.makefile("rb") as stream:
