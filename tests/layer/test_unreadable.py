@@ -59,11 +59,15 @@ def test_what_nobody_can_read_is_kept_until_somebody_says_so(hub: Hub) -> None:
     async def tried() -> None:
         odd = LocalChannelLayer(hub.path, serializer_format="json")
         layer = LocalChannelLayer(hub.path)
+
+        async def is_back() -> bool:
+            return await depth(odd, "work") == 1
+
         await odd.send("work", MESSAGE)
         with pytest.raises(Unreadable):
             await soon(layer.take("work", until_done=True))
         await layer.close()  # as if the process has died
-        assert await depth(odd, "work") == 1
+        await until(is_back)
         with pytest.raises(Unreadable) as caught:
             await soon(layer.take("work", until_done=True))
         assert caught.value.receipt.attempt == 2
