@@ -101,13 +101,13 @@ class Client:
         if epoch == self._epoch:
             return
         self._epoch = epoch
+        self._forget_expired()
         for name, key in self._bound.items():
             yield _bind(key, name)
         now = time.monotonic()
         for channel, groups in self._memberships.items():
             for group, began in groups.items():
-                if now - began < self._policy.group_expiry:
-                    yield _group_add(group, channel, now - began)
+                yield _group_add(group, channel, now - began)
 
     async def request(self, frame: bytes, repeat: bool = False) -> bytes:
         """Send a request, and return the answer.
