@@ -31,6 +31,7 @@ def test_a_consumer_that_raises_costs_one_message(site: Project) -> None:
         for channel in ("thumbnails", "mail"):
             site.send(channel, *numbers(3), {"number": 3, "fail": True}, *numbers(2))
         run.wait_for(lambda: len(site.journal()) == 10)
+        assert run.stop() == 0
     output = run.output()
     for slot, channel in (("thumbnails.0", "thumbnails"), ("mail.0", "mail")):
         start = f"{slot} | chansup: channel {channel}: the consumer raised, one message is lost"

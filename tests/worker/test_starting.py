@@ -8,6 +8,8 @@ import pytest
 from tests.running import running
 from tests.worker import project
 
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
 HUB = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
 CONFIGURED = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}'
 
