@@ -55,9 +55,9 @@ def dropped(store: Store, reason: str) -> dict[str, int]:
     return store.drops.as_dict().get(reason, {})
 
 
-def test_every_reason_but_one_is_told() -> None:
+def test_what_is_told() -> None:
     reasons = {value for name, value in vars(Drop).items() if name.isupper()}
-    assert set(drops._EXPLANATIONS) == reasons - {Drop.FLUSHED}
+    assert set(drops._EXPLANATIONS) == reasons - {Drop.FLUSHED, Drop.LEFT}
 
 
 def test_full(store: Store, told: Any) -> None:
@@ -139,6 +139,27 @@ def test_of_a_process_that_has_ended(store: Store, told: Any) -> None:
     store.now += 100
     store.sweep()
     assert store.memory.used == 0
+
+
+def test_for_a_consumer_whose_client_went_away(store: Store, told: Any) -> None:
+    process = store.process(OWN.partition(b"!")[0] + b"!")
+    store.connected(process)
+    store.group_add(b"all", OWN, 0, CAPACITIES)
+    channel = store.channels[OWN]
+    store.listen(channel, Pretended(), 1)
+    store.group_send(b"all", b"", CAPACITIES)
+    store.group_discard(b"all", OWN)
+    store.let_go(channel)
+    store.now += 61
+    store.sweep_all()
+    assert dropped(store, Drop.LEFT) == {"chat*": 1}
+    store.send(OWN, b"", CAPACITIES)
+    store.listen(channel, Pretended(), 2)  # it is read again
+    store.stop_reading(channel)
+    store.now += 61
+    store.sweep_all()
+    assert dropped(store, Drop.EXPIRED) == {"chat*": 1}
+    assert len(told()) == 1
 
 
 def test_for_a_group_that_the_next_process_does_not_join(store: Store, told: Any) -> None:

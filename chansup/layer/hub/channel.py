@@ -80,7 +80,7 @@ class Channel:
     """A queue, and who reads it."""
 
     __slots__ = (
-        "aliases", "capacities", "connection", "demands", "entries", "forgotten", "groups", "hold",
+        "aliases", "capacities", "connection", "demands", "entries", "forgotten", "groups", "hold", "left",
         "id", "idle", "kept_until", "lenient_until", "limit", "name", "pattern", "process",
         "reader", "sent", "soonest", "specific", "successor",
     )  # fmt: skip
@@ -93,6 +93,7 @@ class Channel:
         self.soonest = IN_ORDER  # when something behind the first entry may be too old
         self.groups: dict[Group, None] = {}
         self.forgotten = False
+        self.left = False  # its process has let go of it, and reads no more
         self.pattern = DEFAULT_PATTERN
         self.capacities: Capacities | None = None  # of whoever sent to it last
         self.limit = 0  # how many messages it may hold according to these

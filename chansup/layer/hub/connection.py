@@ -286,7 +286,7 @@ class Connection:
             return
         if channel.specific:
             if channel.reader is self and channel.id == id:
-                self._store.stop_reading(channel)
+                self._store.let_go(channel)
             return
         found = self.flight.pop(id, None)
         if found is not None:

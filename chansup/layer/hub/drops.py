@@ -17,10 +17,11 @@ class Drop:
     MEMORY = "memory"  # the hub had as much as it may
     GONE = "gone"  # the process that it was for has ended
     MOVED = "moved"  # for a group that the connection's new process did not join
+    LEFT = "left"  # the consumer that it was for had ended: its client went away
     FLUSHED = "flushed"  # somebody asked for it
 
 
-_EXPLANATIONS = {  # of all but FLUSHED
+_EXPLANATIONS = {  # of what may be somebody's fault
     Drop.FULL: 'were refused, because channels of the pattern "%s" were full. Read faster, or '
     "raise capacity or channel_capacity",
     Drop.EXPIRED: 'for channels of the pattern "%s" expired unread',

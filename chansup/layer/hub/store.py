@@ -265,7 +265,7 @@ class Store:
         while entries and entries[0].deadline <= self.now:
             message = entries.popleft()
             self._count_waiting(channel, message, -1)
-            self.drop(message, Drop.EXPIRED, channel.pattern)
+            self.drop(message, self._why(channel, Drop.EXPIRED), channel.pattern)
         if channel.soonest <= self.now:
             self._expire_behind(channel)
 
@@ -277,7 +277,7 @@ class Store:
         for message in channel.entries:
             if message.deadline <= self.now:
                 self._count_waiting(channel, message, -1)
-                self.drop(message, Drop.EXPIRED, channel.pattern)
+                self.drop(message, self._why(channel, Drop.EXPIRED), channel.pattern)
                 continue
             kept.append(message)
             soonest = min(soonest, message.deadline)
@@ -383,10 +383,16 @@ class Store:
         if self.channels.get(channel.name) is not channel:
             return  # another process has just taken over
         channel.reader = reader
+        channel.left = False
         channel.id = id
         channel.kept_until = None
         self.expire(channel)
         self.pump(channel)
+
+    def let_go(self, channel: Channel) -> None:
+        """Take notice that the process that reads a channel with "!" reads it no more."""
+        channel.left = True
+        self.stop_reading(channel)
 
     def stop_reading(self, channel: Channel) -> None:
         """Take back what was delivered from a channel with "!", and not taken."""
@@ -598,8 +604,15 @@ class Store:
         self._idle.pop(channel, None)
         self.memory.used -= limits.CHANNEL
 
+    @staticmethod
+    def _why(channel: Channel, reason: str) -> str:
+        """Return why a message of a channel is dropped: nobody misses what came for who left."""
+        return Drop.LEFT if channel.left and not channel.groups else reason
+
     def clear(self, channel: Channel, reason: str = Drop.GONE) -> None:
         """Drop all that is queued in a channel."""
+        if reason == Drop.GONE:
+            reason = self._why(channel, reason)
         for place, message in enumerate(channel.entries):
             if place >= channel.sent:
                 self._count_waiting(channel, message, -1)
