@@ -80,8 +80,8 @@ class Channel:
     """A queue, and who reads it."""
 
     __slots__ = (
-        "aliases", "capacities", "connection", "demands", "entries", "forgotten", "groups", "hold", "left",
-        "id", "idle", "kept_until", "lenient_until", "limit", "name", "pattern", "process",
+        "aliases", "capacities", "connection", "demands", "entries", "forgotten", "groups", "hold",
+        "id", "idle", "kept_until", "left", "lenient_until", "limit", "name", "pattern", "process",
         "reader", "sent", "soonest", "specific", "successor",
     )  # fmt: skip
 
