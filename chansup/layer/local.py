@@ -129,8 +129,24 @@ class LocalChannelLayer(Base):
             await self._client.request(pack(Kind.SEND, name + body))
         except Refusal as refusal:
             if Link.is_full(refusal):
-                raise ChannelFull(f"{channel} is full ({refusal})") from None
+                raise ChannelFull(self._why_full(channel, str(refusal))) from None
             raise Link.explain(refusal) from None
+
+    def _why_full(self, channel: str, reason: str) -> str:
+        """Return what a sender is told that the hub refused."""
+        if reason == "memory":
+            return (
+                f'the hub holds as much as [channel_layer] memory allows, so "{channel}" takes no '
+                "message: `chansup status` says what is queued; raise memory, or read faster"
+            )
+        fitting = (limit for pattern, limit in self.channel_capacity if pattern.match(channel))
+        number = next(fitting, self.capacity)
+        messages = f"{number} message{'s' if number != 1 else ''}"
+        more = "its consumer reads too slowly" if "!" in channel else "run more workers"
+        return (
+            f'the channel "{channel}" is full, it may hold {messages}: {more}, or raise capacity '
+            "or channel_capacity in [channel_layer.options]"
+        )
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Return the next message of a channel, or wait for it."""
