@@ -162,6 +162,18 @@ class LocalOptions(Table, frozen=True, kw_only=True):
     timeout: PositiveSeconds = 5.0  # that a request waits while no hub answers
 
 
+class ServerOptions(Table, frozen=True, kw_only=True):
+    """What is known of ``[channel_layer.options]`` on Redis or RabbitMQ; there may be others."""
+
+    capacity: Annotated[int, Meta(ge=1)] = 100
+    channel_capacity: dict[str, Annotated[int, Meta(ge=1)]] = {}
+    expiry: PositiveSeconds = 60.0
+    group_expiry: PositiveSeconds = 86400.0
+    prefix: str = "asgi"
+    pubsub: bool = False
+    symmetric_encryption_keys: list[str] = []
+
+
 class Rollout(Table, frozen=True, kw_only=True):
     """``[rollout]``: how code is replaced and how everything stops."""
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from chansup.config.interpolation import Interpolated, Unresolved
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
-from chansup.config.schema import Config, LocalOptions, Table
+from chansup.config.schema import Config, LocalOptions, ServerOptions, Table
 
 _BAD = object()  # stands for a value that is left out, because it was wrong
 _MAX_INTEGER = 2**63 - 1
@@ -58,13 +58,16 @@ def build(document: dict[str, object], findings: list[Finding]) -> Config:
 
 
 def _with_options(config: Config, document: dict[str, object], findings: list[Finding]) -> Config:
-    """Look at the options of chansup's own channel layer, which are known."""
+    """Look at the options of the channel layer: those of chansup's own are all known."""
     layer = config.channel_layer
     table = document.get("channel_layer")
     options = table.get("options") if isinstance(table, dict) else None
-    if layer.backend != "local" or not isinstance(options, dict):
+    if not isinstance(options, dict):
         return config
-    known = local_options(options, findings)
+    if layer.backend == "local":
+        known = local_options(options, findings)
+    else:
+        known = {**layer.options, **_server_options(options, findings)}
     return replace(config, channel_layer=replace(layer, options=known))
 
 
@@ -73,6 +76,18 @@ def local_options(options: dict[str, object], findings: list[Finding]) -> dict[s
     key = ("channel_layer", "options")
     checked = _table(_type_of(LocalOptions), options, key, findings)
     return {name: value for name, value in to_builtins(checked).items() if name in options}
+
+
+def _server_options(options: dict[str, object], findings: list[Finding]) -> dict[str, object]:
+    """Return those options of another's layer that variables were filled in, as what they mean."""
+    meant: dict[str, object] = {}
+    for name, field in fields(ServerOptions).items():
+        if name not in options:
+            continue
+        value = _value(field.type, options[name], ("channel_layer", "options", name), findings)
+        if isinstance(options[name], Interpolated) and value is not _BAD:
+            meant[name] = int(value) if isinstance(value, float) and value.is_integer() else value
+    return meant
 
 
 def fields(table: type[Table]) -> dict[str, types.Field]:

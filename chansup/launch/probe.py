@@ -17,6 +17,8 @@ from chansup.launch import __main__ as launcher
 from chansup.launch import application
 from chansup.protocol import channel_layer
 
+_LAYER_ERROR = "chansup.layer.errors.LayerConfigError"
+
 
 class Consumption(msgspec.Struct, frozen=True):
     """What a pool of channel workers wants of the app and of its settings."""
@@ -74,8 +76,10 @@ def probe(question: Question) -> Findings:
             for found in server.check(question.options, question.gateway)
         ]
     if question.application:
-        problems += _application(question)
-        problems += _channel_layer()
+        of_the_app, of_the_layer = list(_application(question)), list(_channel_layer())
+        if of_the_layer:  # an app may make its layer while it is imported: one mistake, told once
+            of_the_app = [one for one in of_the_app if _LAYER_ERROR not in one.message]
+        problems += [*of_the_app, *of_the_layer]
     return Findings(problems, notes)
 
 

@@ -93,8 +93,14 @@ def _made(layer: Any, options: dict[str, Any]) -> Any:
         return layer(**options)
     except LayerConfigError:
         raise
-    except (TypeError, ValueError) as error:
-        raise LayerConfigError(f"the channel layer does not take its options: {error}") from None
+    except Exception as error:  # channels_redis asserts, too
+        what = str(error)
+        if not isinstance(error, TypeError | ValueError):
+            what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise LayerConfigError(
+            f"the channel layer does not take what [channel_layer.options], or CONFIG of the"
+            f" settings, say: {what}"
+        ) from None
 
 
 def _names(layer: Any) -> list[str]:

@@ -42,6 +42,18 @@ LAYER = SITE + "[channel_layer]\n"
         ("options = { expiry = -1 }", "options.expiry", "seconds above 0"),
         ("options = { channel_capacity = { x = 0 } }", "options.channel_capacity.x", "1 or more"),
         ("options = { symmetric_encryption_keys = 'x' }", "options.symmetric_encryption_keys", "a list of strings"),
+        ("backend = 'redis://h:port/0'", "backend", "no number from 1 to 65535"),
+        ("backend = ['redis://h', 'redis://h:0']", "backend[1]", "no number"),
+        ("backend = 'redis://:pa/ss@h'", "backend", "p%2Fq"),
+        ("backend = 'amqp://h:99999/x'", "backend", "no number"),
+        ("backend = 'redis+sentinel://a:1,b:x/main'", "backend", "no number"),
+        ("backend = 'redis://x'\noptions = { hosts = [] }", "options.hosts", "[channel_layer] backend"),
+        ("backend = 'amqp://x'\noptions = { host = 'y' }", "options.host", "[channel_layer] backend"),
+        ("backend = 'redis://x'\noptions = { prefix = 5 }", "options.prefix", '"5"'),
+        ("backend = 'redis://x'\noptions = { capacity = 'x' }", "options.capacity", "a whole number"),
+        ("backend = 'redis://x'\noptions = { expiry = 'y' }", "options.expiry", "a number of seconds"),
+        ("backend = 'redis://x'\noptions = { channel_capacity = { a = 'x' } }", "options.channel_capacity.a", "a whole"),
+        ("backend = 'redis://x'\noptions = { pubsub = 1 }", "options.pubsub", "true or false"),
         ("backend = 'redis://x'\nmemory = '1G'", "memory", "chansup's own hub"),
         ("backend = 'redis://x'\nconnections = 9", "connections", "chansup's own hub"),
         ("backend = 'redis://x'\nuser = 'root'", "user", "chansup's own hub"),
@@ -70,6 +82,8 @@ def test_no_password_is_shown(problems, scheme: str) -> None:
         'backend = "rediss://:secret@host:1/2"',
         'backend = "unix:///run/redis.sock"',
         'backend = "redis+sentinel://one,two/main"',
+        'backend = "redis+sentinel://:p%2Fq@one:1,[::1]:2/main/3"',
+        'backend = "redis://[::1]:6379/0"\noptions = { capacity = 3, expiry = 2, prefix = "x" }',
         'backend = "amqps://guest@host/vhost"\noptions = { local_capacity = 3 }',
         'backend = ["redis://a", { host = "b", port = 3 }]\noptions = { whatever = true }',
         'backend = "${LAYER:-local}"\nmemory = "${MEMORY:-1G}"',
@@ -97,6 +111,17 @@ def test_the_options_are_those_of_the_layer() -> None:
     for name, field in known.items():
         default = field.default if field.default is not msgspec.NODEFAULT else None
         assert (default or None) == (taken[name].default or None), name
+
+
+def test_options_of_a_server_may_stand_in_variables(tmp_path: Path) -> None:
+    options = 'capacity = "${CAPACITY}", group_expiry = "${EXPIRY}", prefix = "${CAPACITY}", x = 7'
+    (tmp_path / "chansup.toml").write_text(
+        f'{LAYER}backend = "redis://x"\noptions = {{ {options} }}'
+    )
+    config = load(tmp_path / "chansup.toml", {"CAPACITY": "7", "EXPIRY": "60"}).config
+    found = config.channel_layer.options
+    assert found == {"capacity": 7, "group_expiry": 60, "prefix": "7", "x": 7}
+    assert type(found["group_expiry"]) is int  # Redis takes no other
 
 
 def test_the_hub_starts_at_once_where_somebody_speaks_of_it(tmp_path: Path) -> None:
@@ -153,3 +178,16 @@ def test_check_misses_the_package_of_the_layer(tmp_path: Path, backend: str, pac
     (problem,) = probed(tmp_path, without, f'backend = "{backend}"')
     assert problem.startswith(f"channel_layer.backend: needs {package}, where the app runs")
     assert "hunter2" not in problem
+
+
+def test_check_tells_what_the_class_says_of_its_options(tmp_path: Path) -> None:
+    """The app makes its layer when it is imported; it is not the app that is wrong."""
+    made = "from chansup.layer import ChannelLayer\nlayer = ChannelLayer()\n"
+    wrong = (
+        'backend = "redis://x"\noptions = { random_prefix_length = "x", serializer_format = "y" }'
+    )
+    found = probed(tmp_path, made, wrong)
+    assert len(found) == 1
+    assert found[0].startswith("channel_layer.options: "), found
+    assert "Traceback" not in found[0]
+    assert "choice.py" not in found[0]

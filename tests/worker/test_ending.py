@@ -176,10 +176,11 @@ def test_poison_is_given_up_after_three_attempts(site: Project, word: str) -> No
     [
         ("", ""),
         ('dead_letters = "/dev/full"\n', "No space left on device"),
-        ('dead_letters = "no/such/directory"\n', "No such file or directory"),
+        ('dead_letters = "dangling"\n', "No such file or directory"),
     ],
 )
 def test_the_log_has_what_no_file_takes(site: Project, key: str, words: str) -> None:
+    (site.directory / "dangling").symlink_to("no/such/file")
     with site.running(THUMBNAILS + REDELIVER + "max_deliveries = 1\n" + key) as run:
         site.send("thumbnails", {"number": 7, "fail": True, "words": "so long"}, {"number": 2})
         run.wait_for(lambda: site.journal() == [2])

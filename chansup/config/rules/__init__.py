@@ -40,6 +40,7 @@ _ERRORS: tuple[Rule, ...] = (
     processes.environments,
     timing.rule,
     channel_layer.backend,
+    channel_layer.options,
     channel_layer.of_the_hub,
 )
 _WARNINGS: tuple[Rule, ...] = (

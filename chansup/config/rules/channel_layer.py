@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from chansup.config import accounts, size
 from chansup.config.keys import Finding, Key, listed, quoted
@@ -12,6 +13,7 @@ _REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://")
 _RABBITMQ = ("amqp://", "amqps://")
 _FORMS = listed(["local", *(f"{scheme}…" for scheme in (*_REDIS, *_RABBITMQ))])
 _SCHEME = re.compile(r"[A-Za-z0-9+.-]{1,30}://")
+_OF_THE_BACKEND = ("host", "hosts")  # what the classes of other layers call it
 _OF_THE_HUB = ("memory", "connections", "user")
 _LEAST_MEMORY = 2**20
 
@@ -33,6 +35,12 @@ def _one(key: Key, given: str) -> Iterator[Finding]:
         yield key, f"expected {_FORMS}, found {_shown(given)}"
     elif not given.removeprefix(_scheme(given)):
         yield key, f"there is no server in {quoted(given)}: write {given}HOST"
+    elif not _has_ports(given):
+        message = (
+            "a port in it is no number from 1 to 65535. In a password, write / ? # @ and : with "
+            "percent signs, as in p%2Fq"
+        )
+        yield key, message
 
 
 def _one_of_several(key: Key, given: object) -> Iterator[Finding]:
@@ -47,6 +55,18 @@ def _one_of_several(key: Key, given: object) -> Iterator[Finding]:
         yield from _one(key, given)
 
 
+def _has_ports(given: str) -> bool:
+    """Say whether the ports in a URL, if any, can be such; a Sentinel's has several servers."""
+    if given in ("local", *_REDIS, *_RABBITMQ) or given.startswith("unix://"):
+        return True
+    scheme = _scheme(given)
+    try:
+        network = urlsplit(given).netloc
+        return all(urlsplit(scheme + one).port != 0 for one in network.split(","))
+    except ValueError:
+        return False
+
+
 def _shown(given: str) -> str:
     """Return what can be said of a URL: what follows its scheme may hold a password."""
     scheme = _scheme(given)
@@ -58,6 +78,15 @@ def _shown(given: str) -> str:
 def _scheme(given: str) -> str:
     match = _SCHEME.match(given)
     return match[0] if match else ""
+
+
+def options(context: Context) -> Iterator[Finding]:
+    """The options do not name the servers once more: it would go unsaid which of both counts."""
+    table = context.config.channel_layer
+    for field in _OF_THE_BACKEND:
+        if table.backend != "local" and field in table.options:
+            message = "the servers stand in [channel_layer] backend: remove it, and name them there"
+            yield (*_KEY, "options", field), message
 
 
 def of_the_hub(context: Context) -> Iterator[Finding]:

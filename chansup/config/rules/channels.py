@@ -1,5 +1,6 @@
 """Rules of channel workers: what they consume, the app that has their consumers, redelivery."""
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -92,6 +93,22 @@ def _redelivery(name: str, table: Workers, context: Context) -> Iterator[Finding
             "[channel_layer] backend is another: remove one of both"
         )
         yield (*key, "redeliver"), message
+    if table.redeliver and table.dead_letters is not None:
+        yield from _dead_letters((*key, "dead_letters"), table.dead_letters, context)
+
+
+def _dead_letters(key: Key, given: str, context: Context) -> Iterator[Finding]:
+    path = os.path.join(context.config_directory, given)
+    directory = os.path.dirname(path)
+    if not given:
+        yield key, "expected the path of a file, found nothing: name one, or remove it for the log"
+    elif given.startswith("~"):
+        yield key, '"~" is not expanded: write "${HOME}/…"'
+    elif os.path.isdir(path):
+        yield key, f"{quoted(path, limit=300)} is a directory: name a file in it"
+    elif not os.path.isdir(directory):
+        what = "is not a directory" if os.path.lexists(directory) else "does not exist: create it"
+        yield key, f"{quoted(directory, limit=300)} {what}, or name a file elsewhere"
 
 
 def _backend(name: str, table: Workers, context: Context) -> Iterator[Finding]:
