@@ -3,6 +3,8 @@
 import grp
 import os
 import pwd
+import stat
+from pathlib import Path
 
 import msgspec
 
@@ -43,6 +45,16 @@ def is_permitted(account: Account) -> bool:
     if os.geteuid() == 0:
         return True
     return account.user == os.geteuid() and account.group == os.getegid()
+
+
+def obstacle(path: Path, user: int) -> Path | None:
+    """Return the directory above that seems closed to `user`; groups and ACLs may still let it."""
+    for directory in path.parents:
+        status = directory.stat()
+        passable = stat.S_IXUSR if status.st_uid == user else stat.S_IXGRP | stat.S_IXOTH
+        if not status.st_mode & passable:
+            return directory
+    return None
 
 
 def _record(user: str | None) -> pwd.struct_passwd | None:

@@ -5,15 +5,16 @@ The supervisor does not import this: it is slow, asks the network, and runs the 
 
 import os
 import shutil
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from chansup.config import address, cores, listening, pools, probe, relay, routes
+from chansup.config import accounts, address, cores, listening, pools, probe, relay, routes
 from chansup.config import commands as command_lines
 from chansup.config.errors import ConfigError, Problem
-from chansup.config.keys import Finding, dotted, quoted
+from chansup.config.keys import Finding, Key, dotted, quoted
 from chansup.config.lines import Lines
 from chansup.config.load import Loaded, load
 from chansup.config.rules import addresses
@@ -52,6 +53,7 @@ def check(
     findings = [
         *_listening(loaded, held),
         *_commands(loaded, environ),
+        *_users(loaded),
         *_runtime_directory(runtime_directory),
     ]
     problems = [Problem(dotted(key), message, lines.of(key)) for key, message in findings]
@@ -111,6 +113,37 @@ def _commands(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Finding]:
         words = command_lines.parse(table.command)
         key = (*entry.key, "command")
         yield from ((key, reason) for reason in _unusable(words, directory, search_path))
+
+
+def _users(loaded: Loaded) -> Iterator[Finding]:
+    """Yield the users that cannot run the interpreter of their pool, as far as modes tell."""
+    in_relay_mode = relay.is_relay(loaded.config)
+    for entry in pools.entries(loaded.config):
+        table = entry.table
+        if table.command is not None or table.user is None:
+            continue
+        python = loaded.python_of(entry.name)
+        if entry.name == "interface":
+            python = sys.executable if in_relay_mode else loaded.python or sys.executable
+        yield from _closed((*entry.key, "user"), table.user, python)
+    hub_user = loaded.config.channel_layer.user
+    if hub_user is not None:
+        yield from _closed(("channel_layer", "user"), hub_user, sys.executable)
+
+
+def _closed(key: Key, user: str, python: str) -> Iterator[Finding]:
+    account = accounts.find(user, None)
+    if account is None or account.user in (0, os.geteuid()):
+        return
+    for path in (python, os.path.realpath(python)):
+        closed = accounts.obstacle(Path(path), account.user)
+        if closed is not None:
+            message = (
+                f"{quoted(user)} may not go into {closed}, and so cannot run {path}: let that user "
+                "pass (chmod o+x), or install Python and chansup elsewhere, for instance in /opt"
+            )
+            yield key, message
+            return
 
 
 def _unusable(words: list[str], directory: Path, search_path: str) -> Iterator[str]:

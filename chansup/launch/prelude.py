@@ -46,9 +46,25 @@ def main() -> None:
         os.execve(order["executable"], order["argv"], environment)  # noqa: S606 - its purpose
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, PermissionError):
+            reason = _closed(order["executable"], order["user"]) or reason
         sys.stderr.write(f"chansup: cannot run {order['program']}: {reason}\n")
         sys.stderr.flush()
         os._exit(EXIT_CANNOT_EXECUTE)
+
+
+def _closed(program: str, user: str) -> str:
+    """Say what keeps this process from a program that it may not execute; "" if nothing does."""
+    remedy = "let that user pass (chmod o+x), or install what is to run elsewhere"
+    for path in dict.fromkeys((program, os.path.realpath(program))):
+        names = path.split("/")
+        for depth in range(2, len(names)):
+            directory = "/".join(names[:depth])
+            if not os.access(directory, os.X_OK, effective_ids=True):
+                return f"user {user} may not go into {directory}, on the way to {path}: {remedy}"
+        if not os.access(path, os.X_OK, effective_ids=True):
+            return f"user {user} may not execute {path}: let that user, or set another one"
+    return ""
 
 
 def _place(descriptors: list[int]) -> None:

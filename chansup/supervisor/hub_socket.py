@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from chansup.config.accounts import obstacle
 from chansup.protocol.channel_layer import SOCKET
 from chansup.supervisor.errors import RuntimeDirectoryError
-from chansup.supervisor.runtime import obstacle
 
 BACKLOG = 1024
 

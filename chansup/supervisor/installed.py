@@ -1,18 +1,23 @@
 """The code that a process of chansup's own would run if it started now."""
 
+import hashlib
 import importlib
 import os
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from importlib import machinery, metadata
 from pathlib import Path
 
 import chansup
-from chansup.supervisor.runtime import obstacle
+from chansup.config.accounts import obstacle
 
 
 def fingerprint(server: str | None = None) -> tuple[object, ...]:
-    """Return what changes when chansup, or the distribution of `server`, was installed anew."""
+    """Return what changes with the code of chansup, and with the version of `server`, the last.
+
+    The same code installed anew changes nothing: a deploy may do that each time.
+    """
     directory = _package()
     files = []
     for folder, _, names in os.walk(directory):
@@ -21,8 +26,15 @@ def fingerprint(server: str | None = None) -> tuple[object, ...]:
             if name.endswith(".py"):
                 with suppress(OSError):  # it is being replaced just now
                     status = os.stat(path)
-                    files.append((path, status.st_size, status.st_mtime_ns))
+                    files.append((path, _digest(path, status.st_size, status.st_mtime_ns)))
     return (*sorted(files), _version(server) if server is not None else None)
+
+
+@lru_cache(maxsize=2000)  # several times what there is, so that most are read once
+def _digest(path: str, size: int, changed: int) -> bytes:
+    """Return what tells the content of a file that was last `changed` then."""
+    with open(path, "rb") as file:
+        return hashlib.blake2b(file.read(), digest_size=16).digest()
 
 
 def is_reachable(user: int) -> bool:

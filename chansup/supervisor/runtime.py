@@ -42,16 +42,6 @@ def control_socket_path(
     return next((path for path in paths if _is_own_socket(path)), paths[0])
 
 
-def obstacle(path: Path, user: int) -> Path | None:
-    """Return the directory above that seems closed to `user`; groups and ACLs may still let it."""
-    for directory in path.parents:
-        status = directory.stat()
-        passable = stat.S_IXUSR if status.st_uid == user else stat.S_IXGRP | stat.S_IXOTH
-        if not status.st_mode & passable:
-            return directory
-    return None
-
-
 def _is_own_socket(path: Path) -> bool:
     try:
         status = os.lstat(path)

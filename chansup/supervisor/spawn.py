@@ -66,6 +66,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
             resource.RLIMIT_NOFILE: _inherited_descriptor_limit,
             **{one.resource: (one.soft, one.hard) for one in _limits(command)},
         },
+        "user": command.user or (account.name if account else None) or str(os.geteuid()),
         "uid": account.user if account else None,
         "gid": account.group if account else None,
         "groups": account.groups if account else None,

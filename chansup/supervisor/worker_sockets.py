@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from chansup.config.accounts import obstacle
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.runtime import obstacle
 
 BACKLOG = 2048  # every interface process connects, and all at once after a worker's start
 _NAME = re.compile(r"w\d+\.sock\Z")

@@ -230,3 +230,16 @@ def test_a_probe_that_never_ends_is_killed_with_its_children(site, tmp_path):
 def test_no_probe_without_an_app(tmp_path):
     (tmp_path / "chansup.toml").write_text('[programs.x]\ncommand = "x"')
     assert probe.ask(load(tmp_path / "chansup.toml", ENVIRON), ENVIRON) == probe.Answer()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has users to choose from")
+def test_a_user_who_cannot_run_the_interpreter(site):
+    path = site('user = "nobody"\n[programs.x]\ncommand = "true"\nuser = "nobody"\n')
+    closed = path.parent
+    closed.chmod(0o700)  # as is what pytest puts it in
+    report = check(path, ENVIRON)
+    assert keys(report) == ["interface.user"]
+    message = report.problems[0].message
+    assert message.startswith('"nobody" may not go into /')
+    assert f"cannot run {closed}/python" in message
+    assert "chmod o+x" in message
