@@ -190,7 +190,8 @@ class Rollout:
         if pool is None or new is None or not (pool.specification.relays and new.relays):
             return
         if pool.slots_not_of(self.generation) and self.site.desired_in(new):
-            message = "the interface itself changes, so its WebSockets will be closed"
+            why = _what_changed(pool.specification, new)
+            message = f"the interface itself changes ({why}), so its WebSockets will be closed"
             self._progress(message, step="check")
 
     async def _prove(self) -> None:
@@ -438,6 +439,13 @@ async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
             raise result
         failures.append(result)
     return failures
+
+
+def _what_changed(old: PoolSpecification, new: PoolSpecification) -> str:
+    """Return why an interface that relays cannot stay."""
+    if old.identity[:1] != new.identity[:1]:
+        return "chansup or its server was installed anew, and has other code"
+    return "its settings are others"
 
 
 def slot_holds(process: Process) -> str:

@@ -203,4 +203,6 @@ def test_a_new_release_of_chansup_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
     second = installed.fingerprint("uvicorn")
     assert first != second
     os.utime(package / "relay" / "link.py", (1, 1))
+    assert second == installed.fingerprint("uvicorn")  # the same code, installed anew
+    (package / "relay" / "link.py").write_text("less")
     assert second != installed.fingerprint("uvicorn")

@@ -115,7 +115,7 @@ def test_what_is_the_interfaces_own_replaces_it(site: Path) -> None:
         with unnoticed(run):
             rewrite(run, 'bind = "127.0.0.1:0"', 'bind = "127.0.0.1:0"\nhealth_path = "/up"')
             told = reload(run)
-            changes = told.index("the interface itself changes, so its WebSockets will be closed")
+            changes = told.index("the interface itself changes (its settings are others), so its")
             assert changes < told.index("interface.0: starting")
         assert not set(run.pids()) & set(interface)
         assert httpx.get(f"{run.url}/up").status_code == 200
