@@ -16,7 +16,7 @@ from chansup.launch.child import Child
 from chansup.launch.options import OptionProblem
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.launch import ChannelWorker as Orders
-from chansup.worker import layers, routes
+from chansup.worker import layers, routes, threads
 from chansup.worker.books import Books
 from chansup.worker.dead_letters import DeadLetters
 from chansup.worker.errors import WorkerConfigError
@@ -85,6 +85,7 @@ def prepare_django() -> None:
 async def _serve(child: Child, orders: Orders, loaded: Any) -> int:
     loop = asyncio.get_running_loop()
     heartbeat.start(child, loop)
+    threads.let_stop_iteration_arrive(loop)
     try:
         worker = _worker(child, orders, loaded)  # layers may want the loop that they are used in
     except WorkerConfigError as error:

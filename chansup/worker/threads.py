@@ -1,7 +1,10 @@
-"""A thread of its own for each consumer that is synchronous."""
+"""Threads of synchronous consumers: one for each, and what they raise arrives."""
 
+import asyncio
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, cast
 
@@ -41,3 +44,24 @@ def own_thread() -> AbstractAsyncContextManager[None]:
     except ImportError:
         return contextlib.nullcontext()
     return OwnThread()
+
+
+def let_stop_iteration_arrive(loop: asyncio.AbstractEventLoop) -> None:
+    """Let who waits for a thread of this loop hear of a StopIteration in it.
+
+    Futures of asyncio refuse one (python/cpython#112182; not every 3.11 has the mend), and whoever
+    waits would wait for ever: for a consumer, until somebody restarts its process.
+    """
+    run = loop.run_in_executor
+
+    def run_in_executor(executor: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        return run(executor, partial(_call, function), *arguments)
+
+    cast(Any, loop).run_in_executor = run_in_executor
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise RuntimeError("a thread raised StopIteration") from error

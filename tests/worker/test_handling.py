@@ -63,6 +63,18 @@ def test_a_consumer_cannot_end_the_process(site: Project, channel: str) -> None:
         run.wait_for_output("SystemExit, which ends no worker: 3")
 
 
+@pytest.mark.parametrize("channel", ["thumbnails", "mail"])
+def test_an_iterator_that_is_empty_costs_a_message_as_any_other_mistake(
+    site: Project, channel: str
+) -> None:
+    """A thread's StopIteration would leave asyncio waiting for ever."""
+    with site.running(f'[workers.x]\nchannels = ["{channel}"]\n') as run:
+        site.send(channel, {"number": 1, "next": True}, {"number": 2})
+        run.wait_for(lambda: site.journal() == [2])
+        run.wait_for_output("raised StopIteration")
+        run.wait_for_output("one message is lost")
+
+
 def test_a_consumer_may_stop_after_a_message(site: Project) -> None:
     with site.running(THUMBNAILS) as run:
         site.send("thumbnails", *numbers(5, stop=True))
