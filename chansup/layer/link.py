@@ -147,6 +147,8 @@ class Link:
         self._telling = False
         self._end: AsyncGenerator[None, None] | None = None
         self._problem = ""
+        self._is_greeted = False  # WELCOME has come on this connection
+        self._refusal = ""  # what came in its place
         self._lost_at = loop.time()
         self._warned = False
 
@@ -171,10 +173,12 @@ class Link:
         except OSError as error:
             sock.close()
             self._problem = error.strerror or str(error)
+            self._refusal = ""
             self._retry()
             return
         self._end_with_loop()
         self._socket = sock
+        self._is_greeted = False
         self._decoder = Decoder()
         self._out = [pack(Kind.HELLO, self._client.hello())]
         self.loop.add_reader(sock.fileno(), self._read)
@@ -192,11 +196,7 @@ class Link:
         pause = min(longest, _FIRST_PAUSE * 2 ** min(self._attempts, 10))
         if not self._warned and self.loop.time() - self._lost_at > _LONG:
             self._warned = True
-            logger.warning(
-                "chansup: no channel layer hub answers at %s (%s). Trying on",
-                self._client.address,
-                self._problem,
-            )
+            logger.warning("chansup: %s. Trying on", self._why_not())
         pause *= 0.75 + random.random() / 2  # noqa: S311 - so that not all come at once
         self._retrying = self.loop.call_later(pause, self._try_again)
 
@@ -217,11 +217,8 @@ class Link:
             self.connect()
             remaining = deadline - self.loop.time()
             if remaining <= 0:
-                why = f" ({self._problem})" if self._problem else ""
-                raise HubUnavailable(
-                    f"no channel layer hub answers at {self._client.address}{why}. Is "
-                    "`chansup run` running?"
-                )
+                hint = "" if self._refusal else ". Is `chansup run` running?"
+                raise HubUnavailable(self._why_not() + hint)
             waiter = self.loop.create_future()
             self._waiting.append(waiter)
             timer = self.loop.call_later(remaining, _wake, waiter)
@@ -231,6 +228,14 @@ class Link:
                 timer.cancel()
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(waiter)
+
+    def _why_not(self) -> str:
+        """Say why there is no connection."""
+        address = self._client.address
+        if self._refusal:
+            return f"the channel layer hub at {address} refuses this process: {self._refusal}"
+        why = f" ({self._problem})" if self._problem else ""
+        return f"no channel layer hub answers at {address}{why}"
 
     def _greeted(self, payload: bytes) -> None:
         welcome = _welcome.decode(payload)
@@ -242,7 +247,8 @@ class Link:
         same = welcome.epoch == self._epoch
         self._epoch = welcome.epoch
         self._attempts = 0
-        self._problem = ""
+        self._problem = self._refusal = ""
+        self._is_greeted = True
         self._warned = False
         self.ready = True
         self._by_id.clear()
@@ -512,7 +518,10 @@ class Link:
         except (BlockingIOError, InterruptedError):
             written = 0
         except OSError as error:
-            self._lose(error.strerror or str(error))
+            if not self._is_greeted:
+                self._read()  # its last words may say why
+            if self._socket is not None:
+                self._lose(error.strerror or str(error))
             return
         if written < len(data):
             self._unsent = data[written:]
@@ -594,7 +603,10 @@ class Link:
                     demand.future.set_result(handed)
 
     def _take(self, kind: int, payload: bytes) -> None:
-        if kind == Kind.REFUSED:
+        if kind == Kind.REFUSED and not self._is_greeted:
+            self._refusal = payload[1:].decode()
+            self._lose(self._refusal)
+        elif kind == Kind.REFUSED:
             request, _ = self._requests.popleft()
             if request is not None and not request.done():
                 request.set_exception(Refusal(payload[0], payload[1:].decode()))

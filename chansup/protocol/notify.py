@@ -8,6 +8,7 @@ What chansup's supervisor understands:
 - ``READY=1``: the process accepts work.
 - ``STOPPING=1``: the process accepts no new work any more; what it holds, it finishes.
 - ``STATUS=…``: one line for people.
+- ``X_CHANSUP_LOST=…``, of a hub: why it did not get what the hub before it had.
 - ``WATCHDOG=1``: the process is alive; from then on, silence means that it hangs.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 
 SOCKET_VARIABLE = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLE = "WATCHDOG_USEC"  # microseconds of silence that mean "hangs"
+LOST = "X_CHANSUP_LOST"
 MAX_DATAGRAM = 4096  # bytes; longer ones are cut
 
 

@@ -93,15 +93,18 @@ class Operations:
             yield event
 
     async def _restart(self, slots: list[Slot], left: list[str], progress: Progress) -> None:
+        lost = ""
         for done, slot in enumerate(slots):
             self._refuse_while_stopping("restart")
             progress.tell(self._progress(slot, "starting", done, len(slots)))
             with suppress(SlotRemoved):
                 await slot.replace(None, "command")
+                if slot.current is not None and slot.current.lost:
+                    lost = f"; {slot.current.lost}: the messages and groups that it had are lost"
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
         stayed = f"; {', '.join(left)} stayed (to replace: chansup restart NAME)" if left else ""
-        progress.tell(Event("result", f"{count} replaced{stayed}", outcome="succeeded"))
+        progress.tell(Event("result", f"{count} replaced{stayed}{lost}", outcome="succeeded"))
 
     async def _to_its_result(
         self, work: Coroutine[object, object, None], progress: Progress

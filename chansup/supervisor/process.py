@@ -69,6 +69,7 @@ class Process:
         if equipment.socket is not None:
             self.address = equipment.socket.path
         self.status: str | None = None  # what it says of itself
+        self.lost = ""  # why a hub did not get what the one before it had
         self.exit: Exit | None = None
         self.late = False  # killed because it was not ready in time
         self.hung = False  # killed because its loop stood still

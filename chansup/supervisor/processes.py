@@ -11,7 +11,7 @@ import msgspec
 
 from chansup.config import channels, relay, schema
 from chansup.protocol import channel_layer, launch
-from chansup.protocol.notify import SOCKET_VARIABLE, WATCHDOG_VARIABLE
+from chansup.protocol.notify import LOST, SOCKET_VARIABLE, WATCHDOG_VARIABLE
 from chansup.supervisor import guard
 from chansup.supervisor.consumption import ConsumptionCounts
 from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
@@ -80,6 +80,8 @@ class Processes:
             return
         if "STATUS" in fields:
             process.status = fields["STATUS"][:200]
+        if LOST in fields:
+            process.lost = fields[LOST][:200]
         if fields.get("WATCHDOG") == "1":
             process.watchdog = True
             process.signs_of_life += 1

@@ -272,7 +272,9 @@ class Rollout:
             self._progress(message, slot=slot, step="retiring")
 
         await slot.replace(self.generation, "reload", retiring)
-        self._progress(f"{slot.name}: replaced", slot=slot, step="replaced")
+        lost = slot.current.lost if slot.current is not None else ""
+        what = f", but {lost}: the messages and groups that it had are lost" if lost else ""
+        self._progress(f"{slot.name}: replaced{what}", slot=slot, step="replaced")
 
     async def _booted(self, slot: Slot) -> None:
         await slot.booted()

@@ -321,7 +321,11 @@ class Slot:
         self.pool.changed()
         if predecessor is not None:
             retiring(predecessor)
-            await asyncio.shield(self._begin_to_retire(predecessor))
+            retirement = self._begin_to_retire(predecessor)
+            if self.current.lost:  # nothing of it can be saved, and its clients wait for it
+                self._say(f"{self.current.lost}: what it had is lost, killing it", predecessor)
+                predecessor.kill()
+            await asyncio.shield(retirement)
 
     async def replace(
         self,

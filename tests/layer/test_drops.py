@@ -66,7 +66,7 @@ def test_full(store: Store, told: Any) -> None:
     assert store.send(b"mail", b"", CAPACITIES) == Drop.FULL
     assert dropped(store, Drop.FULL) == {"mail*": 2}
     (line,) = told()
-    assert line.startswith("1 messages were refused")
+    assert line.startswith("1 message was refused")
     assert '"mail*"' in line
     assert "capacity" in line
 
@@ -214,7 +214,7 @@ def test_what_is_told_is_told_each_ten_seconds_at_most(
     counted.tell_rest()
     assert len(told()) == 4
     counted.add(Drop.FULL, "mail*")
-    assert told()[4].startswith("1 messages")
+    assert told()[4].startswith("1 message was")
     assert counted.as_dict() == {"full": {"mail*": 501, "chat*": 1000}}
 
 

@@ -23,7 +23,7 @@ from chansup.layer import (
     MessageTooLarge,
 )
 from chansup.layer.frames import MAX_PAYLOAD, Kind, pack
-from tests.layer.hubs import Hub
+from tests.layer.hubs import Hub, running
 
 
 def run(coroutine: Any) -> Any:
@@ -392,11 +392,33 @@ def test_another_user_is_refused(hub: Hub) -> None:
             with socket.socket(socket.AF_UNIX) as stranger:
                 stranger.settimeout(5)
                 stranger.connect(hub.path)
-                code = 0 if stranger.recv(1) == b"" else 2
+                said = b"".join(iter(lambda: stranger.recv(4096), b""))
+                code = 0 if b"user id 65534 may not connect" in said else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert "user id 65534 is refused" in hub.log.read_text()
+
+
+def test_who_is_refused_hears_why() -> None:
+    async def tried(path: str) -> str:
+        first, second = LocalChannelLayer(path), LocalChannelLayer(path, timeout=0.5)
+        await first.send("channel", {"type": "said"})
+        with pytest.raises(HubUnavailable) as found:
+            await second.send("channel", {"type": "said"})
+        await second.close()
+        await first.close()
+        third = LocalChannelLayer(path, timeout=30)
+        await third.send("channel", {"type": "said"})
+        await third.close()
+        return str(found.value)
+
+    with running("--connections", "1") as hub:
+        said = run(tried(hub.path))
+    assert (
+        "refuses this process: the hub has as many clients as it may ([channel_layer] conn" in said
+    )
+    assert "chansup run" not in said
 
 
 def test_a_hub_that_is_frozen_is_not_waited_for_without_end(hub: Hub) -> None:

@@ -386,6 +386,29 @@ def test_a_frozen_hub_is_replaced(tmp_path: Path) -> None:
         assert taken(run) == [0]
 
 
+def test_a_frozen_hub_is_restarted_and_what_it_had_is_told_to_be_lost(tmp_path: Path) -> None:
+    """At once: neither its stop_timeout nor its liveness_timeout is waited for."""
+    config = HUB + (
+        f'[supervisor]\nruntime_directory = "{tmp_path}/.chansup"\nliveness_timeout = 600\n'
+        "[rollout]\nstop_timeout = 600\n"
+    )
+    with running(tmp_path, config) as run:
+        run.wait_until_ready()
+        put(run)
+        frozen = hub(run)["pid"]
+        os.kill(frozen, signal.SIGSTOP)
+        restarted = run.command("restart", "hub")
+        assert restarted.returncode == 0, restarted.stdout
+        assert "1 process was replaced; the former hub did not answer: the mess" in restarted.stdout
+        assert not Path(f"/proc/{frozen}").exists()
+        assert hub(run)["restarts"] == {"command": 1}
+        again = run.command("restart", "hub")
+        assert again.returncode == 0
+        assert "lost" not in again.stdout
+        put(run)
+        assert taken(run) == [0]
+
+
 def test_no_hub_outlives_a_supervisor_and_its_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / ".chansup" / "hub.sock"
     with running(tmp_path, HUB) as run:
@@ -484,3 +507,16 @@ def test_two_users_share_a_hub_and_strangers_are_refused(open_to_all: Path) -> N
         assert "HubUnavailable" in sends(run, 12345, patience=0.5)
         run.wait_for_output("user id 12345 is refused")
         assert taken(run, 2) == [0, 0]
+
+
+@as_root
+def test_a_user_who_may_not_run_the_interpreter_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    program = tmp_path / "closed" / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    config = f'[programs.x]\ncommand = "{program}"\nuser = "nobody"\n'
+    with running(tmp_path, config) as run:
+        run.wait_for_output("cannot run")
+        run.wait_for_output("user nobody may not go into /")
+        run.wait_for_output(f"on the way to {program}: let that user pass (chmod o+x), or install")

@@ -153,6 +153,7 @@ def _take_over(path: str, inherited: int | None) -> takeover.Received | None:
         why = "the hub there does not answer"
         if inherited is None:
             raise ListeningError(f"cannot take over from the hub at {path}: {why}") from None
+        notify.send({notify.LOST: "the former hub did not answer"}, patience=1.0)
     except OSError as error:
         raise ListeningError(f"cannot take over from the hub at {path}: {error}") from None
     logger.warning("nothing to take over at %s: %s. Beginning with empty queues", path, why)

@@ -172,7 +172,7 @@ class Connection:
             if store.group_add(group, channel, age, capacities):
                 self._answer()
             else:
-                self._refuse("memory: see --memory", Reason.LIMIT)
+                self._refuse(str(NoRoom()), Reason.LIMIT)
         elif kind == Kind.GROUP_DISCARD:
             group, offset = read_string(payload, 0)
             channel, _ = read_string(payload, offset)

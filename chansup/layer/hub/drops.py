@@ -4,6 +4,8 @@ import logging
 import time
 from collections import Counter
 
+from chansup.layer.hub.limits import MEMORY
+
 logger = logging.getLogger("chansup.layer.hub")
 
 _INTERVAL = 10.0  # seconds between two warnings of the same reason and pattern
@@ -21,17 +23,23 @@ class Drop:
     FLUSHED = "flushed"  # somebody asked for it
 
 
-_EXPLANATIONS = {  # of what may be somebody's fault
-    Drop.FULL: 'were refused, because channels of the pattern "%s" were full. Read faster, or '
-    "raise capacity or channel_capacity",
-    Drop.EXPIRED: 'for channels of the pattern "%s" expired unread',
-    Drop.MEMORY: 'for channels of the pattern "%s" were refused, because the hub holds as much as '
-    "it may (--memory)",
-    Drop.GONE: 'for channels of the pattern "%s" were dropped, because the processes that they '
-    "were for have ended",
-    Drop.MOVED: 'for channels of the pattern "%s" were dropped, because a WebSocket\'s new process '
-    "did not join the group that they were for",
+_EXPLANATIONS = {  # of what may be somebody's fault; the pattern, and "was" or "were"
+    Drop.FULL: '{were} refused, because channels of the pattern "{pattern}" were full. Read faster,'
+    " or raise capacity or channel_capacity",
+    Drop.EXPIRED: 'for channels of the pattern "{pattern}" expired unread',
+    Drop.MEMORY: 'for channels of the pattern "{pattern}" {were} refused, because the hub holds as '
+    f"much as it may ({MEMORY})",
+    Drop.GONE: 'for channels of the pattern "{pattern}" {were} dropped, because the processes that '
+    "read these have ended",
+    Drop.MOVED: 'for channels of the pattern "{pattern}" {were} dropped, because a WebSocket\'s '
+    "new process did not join the group",
 }
+
+
+def _warn(reason: str, pattern: str, number: int) -> None:
+    one = number == 1
+    explanation = _EXPLANATIONS[reason].format(pattern=pattern, were="was" if one else "were")
+    logger.warning("%d %s %s", number, "message" if one else "messages", explanation)
 
 
 class Drops:
@@ -47,14 +55,13 @@ class Drops:
             return
         key = (reason, pattern)
         self.counts[key] += number
-        explanation = _EXPLANATIONS.get(reason)
-        if explanation is None:
+        if reason not in _EXPLANATIONS:
             return
         now = time.monotonic()
         when, count = self._told.get(key, (now - _INTERVAL, 0))
         if now - when >= _INTERVAL:
             self._told[key] = (now, self.counts[key])
-            logger.warning("%d messages " + explanation, self.counts[key] - count, pattern)
+            _warn(reason, pattern, self.counts[key] - count)
 
     def restore(self, reason: str, pattern: str, count: int) -> None:
         """Go on with the count of another hub, which has told what was to be told."""
@@ -68,9 +75,7 @@ class Drops:
         for key, (when, count) in list(self._told.items()):
             if now - when >= _INTERVAL and self.counts[key] > count:
                 self._told[key] = (now, self.counts[key])
-                logger.warning(
-                    "%d messages " + _EXPLANATIONS[key[0]], self.counts[key] - count, key[1]
-                )
+                _warn(*key, self.counts[key] - count)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
         """Return the counts, by reason and then by pattern."""

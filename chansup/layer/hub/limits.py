@@ -12,6 +12,11 @@ PROCESS = 1000
 FOR_CHANNELS = 0.25  # of the limit, beyond it: for channels that somebody listens to
 FOR_PROCESSES = 0.5  # the same, for processes that connect
 
+# What sets these, for messages to people: the config file, where there is a supervisor
+MEMORY = "[channel_layer] memory, or --memory of a hub alone"
+CONNECTIONS = "[channel_layer] connections, or --connections of a hub alone"
+USERS = "it is none of those that the site's pools run as, nor --user of a hub alone"
+
 
 class Limits(msgspec.Struct, frozen=True):
     """Set on the hub's command line."""

@@ -1,6 +1,7 @@
 """Accepts clients, keeps time, and ends."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -9,11 +10,11 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from chansup.layer.frames import Kind
+from chansup.layer.frames import Kind, Reason, pack
 from chansup.layer.hub import takeover
 from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.connection import Connection
-from chansup.layer.hub.limits import Limits, Memory
+from chansup.layer.hub.limits import CONNECTIONS, USERS, Limits, Memory
 from chansup.layer.hub.observation import Reporter
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
@@ -100,11 +101,12 @@ class Server:
             self.tell_time()
             user = credentials(sock).uid
             if user not in self._users:
-                self.report(f"a client of user id {user} is refused: see --user")
-                sock.close()
+                self.report(f"a client of user id {user} is refused: {USERS}")
+                _refuse(sock, f"user id {user} may not connect: {USERS}")
             elif len(self._connections) >= self.limits.connections:
-                self.report("a client is refused: there are as many as may be (--connections)")
-                sock.close()
+                full = f"the hub has as many clients as it may ({CONNECTIONS})"
+                self.report(f"a client is refused: {full}")
+                _refuse(sock, full)
             else:
                 sock.setblocking(False)
                 self._connections[Connection(self, sock)] = None
@@ -293,3 +295,11 @@ def _has_gone(heir: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def _refuse(sock: socket.socket, why: str) -> None:
+    """Let a client know why it may not be one, if it reads that, and close its connection."""
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):
+        sock.send(pack(Kind.REFUSED, bytes((Reason.LIMIT,)) + why.encode()))
+    sock.close()

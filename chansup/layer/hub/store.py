@@ -36,7 +36,7 @@ class NoRoom(Exception):
     """A client needs more than the hub may hold."""
 
     def __str__(self) -> str:
-        return "the hub holds as much as it may (--memory)"
+        return f"the hub holds as much as it may ({limits.MEMORY})"
 
 
 class Unclaimed(NamedTuple):
