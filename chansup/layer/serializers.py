@@ -51,7 +51,13 @@ class MessagePackSerializer:
     def serialize(self, message: dict[str, Any]) -> bytes:
         """Return the message as bytes. Raises TypeError and MessageTooLarge."""
         plain = _plain(message)
-        body = self._encode(plain)
+        try:
+            body = self._encode(plain)
+        except UnicodeEncodeError:
+            raise TypeError(
+                f"{_place_of_surrogate(plain)}: a str with half of a character (a lone surrogate) "
+                "cannot be sent: replace it, or send bytes"
+            ) from None
         if len(body) > MAX_SIZE and _json_size(plain) > MAX_SIZE:
             raise MessageTooLarge(
                 f"the message has {len(body)} bytes; more than 1 MB cannot be sent. Store it "
@@ -101,6 +107,25 @@ def _key(key: Any, path: str) -> str:
     if isinstance(key, str):
         return str(key)
     raise TypeError(f"{path}: the key {key!r} is no str")
+
+
+def _place_of_surrogate(value: Any, path: str = "message") -> str:
+    """Return where in a message a str is that has no UTF-8, "" if there is none."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return path
+        return ""
+    if isinstance(value, dict):
+        if any(_place_of_surrogate(key) for key in value):
+            return f"{path}: a key"
+        inner = ((one, f"{path}[{key!r}]") for key, one in value.items())
+    elif isinstance(value, list | tuple):
+        inner = ((one, f"{path}[{place}]") for place, one in enumerate(value))
+    else:
+        return ""
+    return next(filter(None, (_place_of_surrogate(one, where) for one, where in inner)), "")
 
 
 def _of_subclass(value: Any, path: str, depth: int) -> Any:

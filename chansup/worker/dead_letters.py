@@ -42,9 +42,10 @@ class DeadLetters:
                 where = None
         why = f": {error}" if error else ""
         _log.error(
-            "chansup: channel %s: a message was given up after %d attempts%s%s",
+            "chansup: channel %s: a message was given up after %d attempt%s%s%s",
             channel,
             attempts,
+            "" if attempts == 1 else "s",
             why,
             f" (it is in {where})" if where is not None else f"; it was {line}",
         )

@@ -54,6 +54,8 @@ def test_what_a_message_may_consist_of(shared_hub: Hub) -> None:
             ({"when": datetime.datetime.now(datetime.UTC)}, r"message\['when'\]: datetime"),
             ({"a": [{"b": {1, 2}}]}, r"message\['a'\]\[0\]\['b'\]: set"),
             ({"a": 2**63}, "64 bits"),
+            ({"a": ["x", {"b": "\ud800"}]}, r"message\['a'\]\[1\]\['b'\]: .*surrogate"),
+            ({"a": {"\ud800": 1}}, r"message\['a'\]: a key: .*surrogate"),
         ]
         for wrong, where in unfit:
             with pytest.raises(TypeError, match=where):
