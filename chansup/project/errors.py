@@ -13,7 +13,8 @@ class NothingFoundError(ChansupError):
             f"{directory}: no project found. Looked for manage.py, for an asgi.py or wsgi.py that "
             "assigns `application`, and for a module that assigns an app of FastAPI, Starlette, "
             "Quart, Litestar or Flask or defines `async def app(scope, receive, send)`. Go to the "
-            "project's directory, or write chansup.toml by hand: chansup.toml.example shows how"
+            "project's directory, or write chansup.toml by hand: its [app] names the app, "
+            'asgi = "mysite.asgi:application"'
         )
 
 

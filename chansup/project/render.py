@@ -10,7 +10,7 @@ _NAME_CHARACTERS = re.compile(r"[^a-z0-9_-]+")
 _CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,99}\Z")
 _HEAD = """\
 # How chansup runs this project. Try it: chansup check, then chansup run.
-# Every key is explained in chansup.toml.example."""
+# Every key is explained in chansup's documentation, on the page "Configuration"."""
 _MIGRATE = """\
 # Migrate before new code starts, on each start and each reload:
 # [tasks.migrate]
@@ -21,7 +21,7 @@ _REDIS = """\
 # [programs.redis]
 # command = ["redis-server", "--port", "6379", "--save", ""]
 # ready = "tcp:6379"
-# One machine needs no Redis: docs/channel-layer.md."""
+# One machine needs no Redis: chansup has a channel layer of its own."""
 _CHANNEL_LAYER = """\
 # Groups and channels between these processes: chansup's own, one machine needs nothing else.
 # For many machines: backend = "redis://HOST:6379/0"
@@ -35,8 +35,8 @@ _ONE_PROCESS = [
 _RELAY = """\
 # Relay mode: the processes of [interface] only hold the connections, and these run the project.
 # `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash likewise.
-# The connection stays; what a consumer keeps in its attributes starts anew: docs/handover.md,
-# "Checkpoints". Without this table, [interface] runs the project itself."""
+# The connection stays; what a consumer keeps in its attributes starts anew: documentation,
+# "Relay mode", "Checkpoints". Without this table, [interface] runs the project itself."""
 _MOST_POOLS = 4  # of channels; more share one
 
 

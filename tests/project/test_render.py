@@ -28,7 +28,7 @@ def test_a_small_project_gets_a_small_config(tmp_path):
     text = render(Project(directory=tmp_path, asgi="main:app"))
     assert text == (
         "# How chansup runs this project. Try it: chansup check, then chansup run.\n"
-        "# Every key is explained in chansup.toml.example.\n"
+        '# Every key is explained in chansup\'s documentation, on the page "Configuration".\n'
         "\n"
         "[app]\n"
         'asgi = "main:app"\n'
@@ -102,8 +102,8 @@ def test_websockets_mean_relay_mode(tmp_path):
         "# `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash "
         "likewise.\n"
         "# The connection stays; what a consumer keeps in its attributes starts anew: "
-        "docs/handover.md,\n"
-        '# "Checkpoints". Without this table, [interface] runs the project itself.\n'
+        "documentation,\n"
+        '# "Relay mode", "Checkpoints". Without this table, [interface] runs the project itself.\n'
         "[workers.web]\n"
         'serves = ["http", "websocket"]\n'
         'processes = "per-core"\n'
