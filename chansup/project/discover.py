@@ -6,9 +6,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from chansup.config import runworker
 from chansup.project import django, frameworks, procfile, sources, websockets
 from chansup.project.errors import NothingFoundError
-from chansup.project.project import Program, Project
+from chansup.project.project import Consumer, Project
 
 _ENVIRONMENTS = (".venv", "venv", "env")
 
@@ -100,6 +101,15 @@ def _project(base: Path, root: Path, project: Project) -> Project:
     programs = procfile.read(base)
     programs.pop("web", None)  # what chansup itself does
     release = programs.pop("release", None)
+    found = {name: runworker.find(program.command) for name, program in programs.items()}
+    consumers = [
+        Consumer(name, one.channels, one.layer)
+        for name, one in found.items()
+        if one is not None and one.is_plain and project.is_django and project.asgi is not None
+    ]
+    for consumer in consumers:
+        del programs[consumer.name]
+    consumed = {name for one in found.values() if one is not None for name in one.channels}
     python, has_chansup = _python(base, root)
     return replace(
         project,
@@ -110,18 +120,9 @@ def _project(base: Path, root: Path, project: Project) -> Project:
         python_has_chansup=has_chansup,
         programs=list(programs.values()),
         release=release.command if release else None,
-        channels=_without(project.channels, list(programs.values())),
+        consumers=consumers,
+        channels=[channel for channel in project.channels if channel not in consumed],
     )
-
-
-def _without(channels: list[str], programs: list[Program]) -> list[str]:
-    """Return the channels that no ``runworker`` of the Procfile consumes already."""
-    commands = [
-        program.command if isinstance(program.command, str) else " ".join(program.command)
-        for program in programs
-    ]
-    consumed = {word for text in commands if "runworker" in text for word in text.split()}
-    return [channel for channel in channels if channel not in consumed]
 
 
 def _python(base: Path, root: Path) -> tuple[str | None, bool]:

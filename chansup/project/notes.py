@@ -1,5 +1,6 @@
 """What whoever runs `chansup init` should know beside the file: nothing else is edited."""
 
+from chansup.config.keys import listed
 from chansup.project.project import Project
 
 _LINE = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}'
@@ -7,6 +8,18 @@ _LINE = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
 
 def notes(project: Project) -> list[str]:
     """Return what has to be said about a project, mostly nothing."""
+    return [*_runworker(project), *_channel_layer(project)]
+
+
+def _runworker(project: Project) -> list[str]:
+    if not project.consumers:
+        return []
+    channels = listed([name for one in project.consumers for name in one.channels], "and")
+    text = f"chansup's own workers take over from the Procfile's runworker: {channels}."
+    return [f"Note: {text} They run the same consumers."]
+
+
+def _channel_layer(project: Project) -> list[str]:
     if not project.has_channels or project.channel_layer == "chansup":
         return []
     settings = project.settings or "the settings"

@@ -15,6 +15,14 @@ class Program(msgspec.Struct, frozen=True):
     command: str | list[str]
 
 
+class Consumer(msgspec.Struct, frozen=True):
+    """One line of a Procfile that ran Channels' own worker."""
+
+    name: str
+    channels: list[str]
+    layer: str = "default"
+
+
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A project as its files show it."""
 
@@ -31,10 +39,13 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     has_env_file: bool = False
     python: str | None = None  # of a virtual environment, relative to `app_directory`
     python_has_chansup: bool = False
-    programs: list[Program] = []  # of a Procfile, without web and release
+    programs: list[Program] = []  # of a Procfile, without web, release and consumers
+    consumers: list[Consumer] = []  # of a Procfile
     release: str | list[str] | None = None  # the Procfile's release command
 
     @property
     def has_channels(self) -> bool:
         """Whether this is a project of Django Channels."""
-        return self.is_django and bool(self.has_websockets or self.channels or self.channel_layer)
+        return self.is_django and bool(
+            self.has_websockets or self.channels or self.consumers or self.channel_layer
+        )

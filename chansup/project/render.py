@@ -4,7 +4,7 @@ import json
 import re
 
 from chansup.config.pools import RESERVED
-from chansup.project.project import Program, Project
+from chansup.project.project import Consumer, Program, Project
 
 _NAME_CHARACTERS = re.compile(r"[^a-z0-9_-]+")
 _CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,99}\Z")
@@ -130,15 +130,28 @@ def _tasks(project: Project, names: _Names) -> list[str]:
 
 
 def _workers(project: Project, names: _Names) -> list[str]:
+    sections = [_consumer(consumer, names) for consumer in project.consumers]
     channels = [channel for channel in project.channels if _CHANNEL.match(channel)]
     if not channels or not project.is_django:
-        return []
+        return sections
     if len(channels) > _MOST_POOLS:
-        return [f"[workers.{names.take('background')}]\nchannels = {json.dumps(channels)}"]
-    return [
+        background = f"[workers.{names.take('background')}]\nchannels = {json.dumps(channels)}"
+        return [*sections, background]
+    return sections + [
         f"[workers.{names.take(channel)}]\nchannels = {json.dumps([channel])}"
         for channel in channels
     ]
+
+
+def _consumer(consumer: Consumer, names: _Names) -> str:
+    lines = [
+        f"# In place of runworker, which the Procfile has as {_string(consumer.name)}.",
+        f"[workers.{names.take(consumer.name)}]",
+        f"channels = {json.dumps(consumer.channels)}",
+    ]
+    if consumer.layer != "default":
+        lines.append(f"layer = {_string(consumer.layer)}")
+    return "\n".join(lines)
 
 
 def _channel_layer(project: Project) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from chansup.project import NothingFoundError, Project, discover
+from chansup.project.project import Consumer
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -158,9 +159,9 @@ def test_channels_of_the_procfile_are_not_run_twice(files):
     )
     found = discover(files({**django(), "chat/routing.py": ROUTING, "Procfile": procfile}))
     assert found.channels == ["mail.out", "previews"]
+    assert found.consumers == [Consumer("worker", ["thumbnails"])]
     assert found.release == "python manage.py migrate"
     assert {program.name: program.command for program in found.programs} == {
-        "worker": "python manage.py runworker thumbnails",
         "clock": ["sh", "-c", "FOO=1 python clock.py --at ${CLOCK:-5}"],
         "bot": ["sh", "-c", "exec python bot.py $TOKEN"],
         "watch": ["sh", "-c", "sleep 1 | cat"],
@@ -296,3 +297,29 @@ def test_websockets_of_other_frameworks(files, text):
 )
 def test_no_websockets(files, contents):
     assert not discover(files(contents)).has_websockets
+
+
+@pytest.mark.parametrize(
+    ("command", "consumer"),
+    [
+        ("python manage.py runworker -v 2 mail mail bots", Consumer("x", ["mail", "bots"])),
+        ("venv/bin/python -m django runworker mail --layer jobs", Consumer("x", ["mail"], "jobs")),
+        ("django-admin runworker --layer=jobs mail", Consumer("x", ["mail"], "jobs")),
+        ("python manage.py runworker --settings mysite.other mail", None),
+        ("python manage.py runworker mail $MORE", None),
+        ("DEBUG=1 python manage.py runworker mail", None),
+        ("python manage.py runworker", None),
+        ("python manage.py runworkers mail", None),
+    ],
+)
+def test_which_lines_of_the_procfile_become_channel_workers(files, command, consumer):
+    found = discover(files({**django(), "Procfile": f"x: {command}\n"}))
+    assert found.consumers == ([] if consumer is None else [consumer])
+    assert [program.name for program in found.programs] == ([] if consumer else ["x"])
+
+
+def test_runworker_stays_where_there_is_no_asgi(files):
+    contents = {name: text for name, text in django().items() if not name.endswith("asgi.py")}
+    contents["mysite/wsgi.py"] = "application = 1"
+    found = discover(files({**contents, "Procfile": "x: python manage.py runworker mail\n"}))
+    assert (found.consumers, len(found.programs)) == ([], 1)

@@ -8,7 +8,7 @@ from chansup.config.load import load
 from chansup.config.relay import is_relay
 from chansup.errors import ChansupError
 from chansup.project import FileExistsAlreadyError, Project, discover, notes, render, write
-from chansup.project.project import Program
+from chansup.project.project import Consumer, Program
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -233,3 +233,23 @@ def test_the_chat_example(tmp_path):
     assert config.workers["thumbnails"].channels == ["thumbnails"]
     assert "[channel_layer]" in render(project)
     assert notes(project) == []
+
+
+def test_runworker_becomes_channel_workers(tmp_path):
+    project = Project(
+        directory=tmp_path,
+        asgi="mysite.asgi:application",
+        is_django=True,
+        channels=["thumbnails"],
+        channel_layer="chansup",
+        consumers=[Consumer("Worker", ["jobs", "mail"]), Consumer("workers", ["x"], "other")],
+    )
+    config = loaded(tmp_path, project)
+    assert {name: (one.channels, one.layer) for name, one in config.workers.items()} == {
+        "worker": (["jobs", "mail"], "default"),
+        "workers-2": (["x"], "other"),
+        "thumbnails": (["thumbnails"], "default"),
+    }
+    assert config.programs == {}
+    (note,) = notes(project)
+    assert 'runworker: "jobs", "mail" and "x". They run the same consumers' in note

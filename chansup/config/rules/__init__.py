@@ -47,6 +47,7 @@ _WARNINGS: tuple[Rule, ...] = (
     application.unused,
     addresses.public_admin,
     names.aimless_tasks,
+    processes.channels_own_worker,
     serving.doubtful,
     timing.cut_clients,
     timing.cut_handovers,

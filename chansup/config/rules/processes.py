@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from chansup.config import accounts, commands, cores, limits, modes, readiness, signals
+from chansup.config import accounts, commands, cores, limits, modes, readiness, runworker, signals
 from chansup.config.keys import Finding, Key, quoted
 from chansup.config.pools import Entry
 from chansup.config.rules.context import Context, attempt
@@ -20,6 +20,19 @@ def commands_and_readiness(context: Context) -> Iterator[Finding]:
             yield from attempt((*entry.key, "command"), commands.parse, entry.table.command)
         if not isinstance(entry.table, Task) and entry.table.ready is not None:
             yield from attempt((*entry.key, "ready"), readiness.parse, entry.table.ready)
+
+
+def channels_own_worker(context: Context) -> Iterator[Finding]:
+    """Channels' ``runworker``, whose work chansup does itself."""
+    for entry in context.entries:
+        command = entry.table.command
+        found = runworker.find(command) if command is not None else None
+        if found is not None and entry.key[0] in ("workers", "programs"):
+            message = (
+                f"is Channels' runworker: {found.table(entry.name)} replaces it, runs the same "
+                "consumers, and loses no message at a deploy"
+            )
+            yield (*entry.key, "command"), message
 
 
 def counts(context: Context) -> Iterator[Finding]:
