@@ -11,10 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from chansup.config import accounts, address, cores, listening, pools, probe, relay, routes
+from chansup.config import (
+    accounts,
+    address,
+    cores,
+    listening,
+    pools,
+    probe,
+    relay,
+    routes,
+    runworker,
+)
 from chansup.config import commands as command_lines
 from chansup.config.errors import ConfigError, Problem
-from chansup.config.keys import Finding, Key, dotted, quoted
+from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.lines import Lines
 from chansup.config.load import Loaded, load
 from chansup.config.rules import addresses
@@ -62,12 +72,37 @@ def check(
         Problem(found.key, found.message, lines.of(_key(found.key))) for found in answer.problems
     )
     problems.sort(key=lambda problem: problem.line or 0)
-    return Report(problems, loaded.warnings, [*notes, *answer.notes])
+    warnings = [*loaded.warnings]
+    if idle := _not_consumed(loaded.config, answer):
+        if loaded.config.channel_layer.backend == "local":
+            warnings.append(Problem("app.asgi", idle, lines.of(("app", "asgi"))))
+        else:  # perhaps workers on another machine do
+            notes.append(idle)
+    return Report(problems, warnings, [*notes, *answer.notes])
 
 
 def _key(text: str) -> tuple[str, ...]:
     """Return the key of a dotted name from the probe, whose names are all bare ones."""
     return tuple(text.split("."))
+
+
+def _not_consumed(config: Config, answer: probe.Answer) -> str | None:
+    """Return what to say where the app has consumers for channels that nobody consumes."""
+    consumed = set(answer.consumed)
+    for entry in pools.entries(config):
+        command = entry.table.command
+        found = runworker.find(command) if command is not None else None
+        if found is not None and not found.channels:
+            return None  # those that a variable names
+        consumed.update(found.channels if found is not None else ())
+    idle = [name for name in answer.routed if name not in consumed]
+    if not idle:
+        return None
+    table = runworker.RunWorker(idle).table("NAME")
+    return (
+        f"routes {listed(idle, 'and')} to consumers, and no workers of this file take messages out "
+        f"of {'these channels' if len(idle) > 1 else 'this channel'}: add {table}"
+    )
 
 
 def _listening(loaded: Loaded, held: Collection[str]) -> Iterator[Finding]:

@@ -73,6 +73,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     problems: list[Finding] = []
     notes: list[str] = []
+    routed: list[str] = []  # the channels that the app has consumers for
+    consumed: list[str] = []  # those that the pools asked about take
 
 
 def questions(loaded: Loaded, environ: Mapping[str, str]) -> list[Asked]:
@@ -175,6 +177,8 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
     """
     problems: dict[Finding, None] = {}
     notes = []
+    routed: dict[str, None] = {}
+    consumed: dict[str, None] = {}
     place = {channel_layer.VARIABLE: channel_layer.encode(hub.place(loaded, environ))}
     for asked in questions(loaded, environ):
         # An app may make its channel layer while it is imported.
@@ -182,7 +186,9 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
         answer = _ask(asked, timeout)
         problems.update(dict.fromkeys(answer.problems))
         notes += [f"{asked.pool}: {note}" if asked.pool else note for note in answer.notes]
-    return Answer(list(problems), notes)
+        routed.update(dict.fromkeys(answer.routed))
+        consumed.update(dict.fromkeys(answer.consumed))
+    return Answer(list(problems), notes, list(routed), list(consumed))
 
 
 def _ask(asked: Asked, timeout: float) -> Answer:

@@ -1,9 +1,9 @@
 """``python -m chansup.launch.probe``: says what is wrong with a server, its options and the app.
 
 Reads one JSON document from stdin, {server, gateway, application, options, directory, key,
-consumption}, and
-prints one line of JSON, the last of stdout: {"problems": [{key, message, traceback?}],
-"notes": [str]}. It imports the app's module, which is its purpose, and serves nothing.
+consumption}, and prints one line of JSON, the last of stdout:
+{"problems": [{key, message, traceback?}], "notes": [str], "routed": [str], "consumed": [str]}.
+It imports the app's module, which is its purpose, and serves nothing.
 """
 
 import importlib.util
@@ -56,6 +56,8 @@ class Findings(msgspec.Struct, frozen=True):
 
     problems: list[Problem]
     notes: list[str]
+    routed: list[str] = []  # the channels that the app has consumers for
+    consumed: list[str] = []  # those that the pools asked about take
 
 
 def probe(question: Question) -> Findings:
@@ -75,20 +77,27 @@ def probe(question: Question) -> Findings:
             Problem(f"interface.options.{found.name}", found.message)
             for found in server.check(question.options, question.gateway)
         ]
+    routed: list[str] = []
+    consumed: list[str] = []
     if question.application:
-        of_the_app, of_the_layer = list(_application(question)), list(_channel_layer())
+        of_the_app, of_the_layer = (
+            list(_application(question, routed, consumed)),
+            list(_channel_layer()),
+        )
         if of_the_layer:  # an app may make its layer while it is imported: one mistake, told once
             of_the_app = [one for one in of_the_app if _LAYER_ERROR not in one.message]
         problems += [*of_the_app, *of_the_layer]
-    return Findings(problems, notes)
+    return Findings(problems, notes, routed, consumed)
 
 
-def _application(question: Question) -> Iterator[Problem]:
+def _application(question: Question, routed: list[str], consumed: list[str]) -> Iterator[Problem]:
     key = question.key or f"app.{question.gateway}"
     try:
         loaded = application.load(question.application, question.gateway)
         if question.gateway == "wsgi" and question.server not in application.SPEAK_WSGI:
             application.wsgi_to_asgi(loaded)
+        routed += _routed(loaded)
+        consumed += _consumed(loaded, question.consumption)
         if question.consumption:
             yield from _consumption(loaded, question.consumption)
     except application.ApplicationError as error:
@@ -99,6 +108,24 @@ def _application(question: Question) -> Iterator[Problem]:
             yield Problem(key, f"app workers need a2wsgi to run it: {command}")
         else:
             yield Problem("interface.server", str(error))
+
+
+def _routed(loaded: object) -> list[str]:
+    if "channels.routing" not in sys.modules:  # else it has no router
+        return []
+    from chansup.worker import routes
+
+    return routes.routing(loaded).names or []
+
+
+def _consumed(loaded: object, pools: list[Consumption]) -> list[str]:
+    if not pools:
+        return []
+    from chansup.worker import routes
+
+    found = routes.routing(loaded)
+    choices = [routes.Choice(pool.channels, pool.only, pool.exclude) for pool in pools]
+    return [name for choice in choices for name in routes.consumed(found, choice)]
 
 
 def _channel_layer() -> Iterator[Problem]:

@@ -7,6 +7,8 @@ import pytest
 
 from chansup.config import schema, structure
 from chansup.config.check import check
+from chansup.config.keys import listed
+from chansup.config.load import load
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -194,3 +196,51 @@ def test_pools_with_the_same_app_are_asked_together(tmp_path):
     found = check(path, {"PATH": os.environ["PATH"]}).problems
     assert [problem.key for problem in found] == [f"workers.{one}.channels" for one in "abc"]
     assert (tmp_path / "imports").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("tables", "idle"),
+    [
+        ("", ["thumbnails", "mail"]),
+        ('[workers.x]\nchannels = ["mail"]', ["thumbnails"]),
+        ('[workers.x]\nexclude_channels = ["mail"]', ["mail"]),
+        ('[workers.x]\nonly_channels = ["*"]', []),
+        ('[workers.x]\nchannels = ["mail"]\n[workers.y]\nchannels = ["thumbnails"]', []),
+        ('[workers.x]\ncommand = "env manage.py runworker mail thumbnails"', []),
+        ('[programs.x]\ncommand = ["sh", "-c", "env manage.py runworker $ALL"]', []),
+    ],
+)
+def test_channels_that_nobody_consumes(tmp_path, tables, idle):
+    (tmp_path / "site_app.py").write_text(APP.format(application=wrapped(ROUTER), layers=OWN))
+    path = tmp_path / "chansup.toml"
+    path.write_text(f'{CONFIG}[interface]\nbind = "127.0.0.1:0"\n{tables}\n')
+    report = check(path, {"PATH": os.environ["PATH"]})
+    assert report.problems == []
+    warned = [one for one in report.warnings if "runworker" not in one.message]
+    assert bool(idle) == bool(warned)
+    if idle:
+        (warning,) = warned
+        assert (warning.key, warning.line) == ("app.asgi", 2)
+        assert f"routes {listed(idle, 'and')} to consumers, and no workers" in warning.message
+
+
+def test_channels_that_another_machine_may_consume(tmp_path):
+    (tmp_path / "site_app.py").write_text(APP.format(application=ROUTER, layers=OWN))
+    path = tmp_path / "chansup.toml"
+    path.write_text(
+        f'{CONFIG}[interface]\nbind = "127.0.0.1:0"\n[channel_layer]\nbackend = "redis://h"\n'
+    )
+    report = check(path, {"PATH": os.environ["PATH"]})
+    assert report.warnings == []
+    assert any('routes "thumbnails" and "mail" to consumers' in note for note in report.notes)
+
+
+@pytest.mark.parametrize("table", ["workers", "programs"])
+def test_runworker_is_told_what_replaces_it(tmp_path, table):
+    path = tmp_path / "chansup.toml"
+    path.write_text(f'{SITE}[{table}.x]\ncommand = "python manage.py runworker a --layer b c"\n')
+    (warning,) = load(path, {}).warnings
+    assert warning.key == f"{table}.x.command"
+    assert '[workers.x] with channels = ["a", "c"] and layer = "b" replaces it' in warning.message
+    path.write_text(f'{SITE}[{table}.x]\ncommand = "python runworker.py a"\n')
+    assert load(path, {}).warnings == []
