@@ -19,6 +19,7 @@ NOT_RUN = {
     "pip install": "downloads packages",
     "pip wheel": "takes long; it is a checkout that it is run in",
     "python3 -m venv": "makes an environment for pip",
+    "/srv/mysite/venv/bin/pip": "downloads packages",
     "/srv/mysite/releases/2/venv/bin/pip": "downloads packages",
     "docker": "needs a Docker daemon",
     "systemctl": "needs systemd as PID 1",

@@ -108,3 +108,11 @@ def test_the_control_socket_lies_where_systemd_makes_room():
     directory = unit("chansup.service")["Service"]["RuntimeDirectory"]
     for text in (CONTRIB / "chansup.service", CONTRIB / "README.md"):
         assert f'runtime_directory = "/run/{directory}"' in text.read_text()
+
+
+def test_the_site_may_write_where_the_documentation_puts_its_data():
+    paths = unit("chansup.service")["Service"]["ReadWritePaths"].split()
+    guide = (CONTRIB.parents[1] / "docs/deploy-server.md").read_text()
+    assert "-/srv/mysite/shared" in paths
+    assert 'dead_letters = "shared/' in guide
+    assert "/srv/mysite/shared/db.sqlite3" in guide
