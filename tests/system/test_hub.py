@@ -409,6 +409,19 @@ def test_a_frozen_hub_is_restarted_and_what_it_had_is_told_to_be_lost(tmp_path: 
         assert taken(run) == [0]
 
 
+@pytest.mark.parametrize(
+    ("number", "words"), [(1, "1 message is lost"), (2, "2 messages are lost")]
+)
+def test_what_a_hub_takes_along_is_told(tmp_path: Path, number: int, words: str) -> None:
+    with running(tmp_path, HUB) as run:
+        run.wait_until_ready()
+        for _ in range(number):
+            put(run)
+        assert run.command("restart", "hub").returncode == 0
+        assert run.stop() == 0
+        assert run.output().count(words) == 1
+
+
 def test_no_hub_outlives_a_supervisor_and_its_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / ".chansup" / "hub.sock"
     with running(tmp_path, HUB) as run:

@@ -190,6 +190,9 @@ async def _serve(
     handed_over = await server.ended
     if not handed_over:
         notify.send({"STOPPING": "1"})
+        if left := server.store.unread():
+            what = "1 message is" if left == 1 else f"{left} messages are"
+            logger.warning("the hub ends, and %s lost that nobody has read yet", what)
     server.close()
     return handed_over
 

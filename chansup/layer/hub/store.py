@@ -644,6 +644,13 @@ class Store:
             for message in channel.entries:
                 yield channel, message
 
+    def unread(self) -> int:
+        """Return how many messages wait for a worker, now or to come; not those of connections."""
+        return sum(
+            not channel.specific and message.deadline > self.now
+            for channel, message in self.pending()
+        )
+
     def statistics(self) -> dict[str, object]:
         """Return what can be counted."""
         patterns = self.observation.by_pattern()
