@@ -373,6 +373,8 @@ def test_malformed_frames_end_one_connection_and_no_other(shared_hub: Hub) -> No
         await layer.group_add("whole", name)
         await layer.group_send("whole", {"still": "here"})
         assert await layer.receive(name) == {"still": "here"}
+        await layer.send("alpha", {"for": "nobody that is gone"})
+        assert await layer.receive("alpha") == {"for": "nobody that is gone"}
         await layer.close()
 
     run(tried())

@@ -318,10 +318,10 @@ class Connection:
                     memory.used -= ENTRY
                     continue
             else:
-                del listening[id]
                 found = self.flight.pop(id, None)
-                if found is None:
+                if found is None:  # it still listens: `close` sees to that
                     raise FrameError("it has taken what it was not given")
+                del listening[id]
                 message = found[1]
                 store.consider(channel)
             if reason:
