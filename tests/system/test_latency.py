@@ -123,9 +123,9 @@ def test_what_is_told_is_what_was_done(local: Project) -> None:
         assert (course.messages, course.in_flight, course.depth) == (0, 1, 5)
         assert course.words.startswith("falls behind: ")
         measured = site.run.command("latency", "--seconds", "1", "--json")
-        assert measured.returncode == 0, measured.stderr
+        assert measured.returncode == 1, measured.stderr
         (row,) = json.loads(measured.stdout)["channels"]
-        assert (row["verdict"], row["in_flight"], row["depth"]) == ("unclear", 1, 5)
+        assert (row["verdict"], row["in_flight"], row["depth"]) == ("falls_behind", 1, 5)
         assert "thumbnails: 5 waiting, the oldest for" in site.run.command("status").stdout
 
         beginning = site.look()
