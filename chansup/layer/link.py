@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chansup.layer import frames
+from chansup.layer import farewell, frames
 from chansup.layer.delivery import Handed
 from chansup.layer.errors import HubError, HubLost, HubUnavailable
 from chansup.layer.frames import (
@@ -338,6 +338,9 @@ class Link:
         self.closed = True
         if self.ready:
             self._flush_once()
+        elif self._deferred:  # before the socket is closed: else the hub takes it for a crash
+            farewell.say(self._client.find_address(), self._client.hello(), self._deferred)
+            self._deferred.clear()
         if not self.loop.is_closed():
             if self._retrying is not None:
                 self._retrying.cancel()
@@ -801,8 +804,12 @@ class Link:
         self._emit_taken()
         # With the last number: while there is no connection the hub does not learn what was taken.
         head = string(connection) + string(name) + PARKED.pack(id, left, last)
-        self.send_or_defer(pack(Kind.PARK, head + (body if left else b"")))
+        frame = pack(Kind.PARK, head + (body if left else b""))
+        self.send_or_defer(frame)
+        was_ready = self.ready
         self.flush()
+        if was_ready and self._socket is None:  # it is as if the hub was gone before
+            self._deferred.append(frame)
 
     def release(self, name: bytes) -> None:
         """Let another loop of this process receive from a channel. In this loop's thread."""

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from chansup.layer import LocalChannelLayer
+from chansup.layer.frames import ID, Kind, pack
 from chansup.protocol.connection import Connection, connection
-from tests.layer.hubs import Hub
+from tests.layer.hubs import PATIENCE, Hub
+from tests.layer.raw import Raw
 
 _ids = (f"handover-{number}" for number in itertools.count())
 
@@ -211,6 +213,76 @@ def test_a_hub_that_was_restarted_knows_whose_channels_they_are(hub: Hub, id: st
         await sender.group_send("lions", {"number": 1})
         await new.open("lions")
         assert await new.receive() == 1
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_a_process_that_ends_in_between_two_hubs_says_what_it_has_taken(hub: Hub, id: str) -> None:
+    async def ended() -> None:
+        sender, old = LocalChannelLayer(hub.path), Worker(hub, id)
+        await old.open("lions")
+        for number in (1, 2, 3, 4):
+            await sender.group_send("lions", {"number": number})
+        assert await old.receive() == 1
+        heir = Raw(hub.path, introduced=False)
+        heir.say(pack(Kind.TAKE_OVER))
+        await asyncio.to_thread(heir.receive)  # by then all are quiet
+        assert [await old.receive(), await old.receive()] == [2, 3]
+        await old.leave("lions")
+        heir.close()  # so the hub goes on, and this process does not
+
+    async def begun() -> None:
+        new = Worker(hub, id)
+        await new.open("lions")
+        assert [await new.receive(), await new.receive()] == [3, 4]  # 3 was in hand
+        await new.nothing_more()
+        await new.layer.close()
+
+    run(ended())
+    run(begun())
+
+
+def test_a_process_that_leaves_before_it_sees_that_the_hub_was_replaced(hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender, old, new = LocalChannelLayer(hub.path), Worker(hub, id), Worker(hub, id)
+        await old.open("lions")
+        for number in (1, 2):
+            await sender.group_send("lions", {"number": number})
+        assert await old.receive() == 1
+        await sender.group_send("lions", {"number": 3})  # by now the hub knows that 1 was taken
+        former = hub.process
+        assert former is not None
+        hub.start("--takeover")
+        assert former.wait(PATIENCE) == 0  # it does not wait for this loop, which stands still
+        old.connection.leaving = True
+        for farewell in old.connection.farewells:
+            await inside(old.connection, _called(farewell))
+        await new.open("lions")
+        assert [await new.receive() for _ in range(3)] == [1, 2, 3]
+        for layer in (sender, old.layer, new.layer):
+            await layer.close()
+
+    run(tried())
+
+
+def test_a_process_that_comes_back_too_late_takes_nothing_from_the_next(hub: Hub, id: str) -> None:
+    async def tried() -> None:
+        sender, old, new = LocalChannelLayer(hub.path), Worker(hub, id), Worker(hub, id)
+        await old.open("lions")
+        await old.leave("lions")
+        await new.open("lions")
+        await sender.group_send("lions", {"number": 1})
+        assert await new.receive() == 1
+        late = Raw(hub.path)
+        late.say(pack(Kind.LISTEN, ID.pack(1) + old.name.encode()))
+        late.say(pack(Kind.STATISTICS))
+        await asyncio.to_thread(late.wait_for, Kind.RESULT)
+        late.close()
+        for name in (old.name, new.name):
+            await sender.send(name, {"number": 2})
+            assert await new.receive() == 2
         for layer in (sender, old.layer, new.layer):
             await layer.close()
 

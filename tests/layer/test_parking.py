@@ -1,8 +1,11 @@
 """How long a channel waits for its client's next process, and how much it holds meanwhile."""
 
+from types import SimpleNamespace
+
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.parking import CATCHING_UP, CONNECTING, JOINING, KEPT
 from chansup.layer.hub.store import LENIENCE, Store
+from chansup.layer.hub.takeover import Snapshot, restore, take_snapshot
 from chansup.layer.policies import Capacities, Policy
 
 CAPACITY = 3
@@ -17,9 +20,11 @@ class Reader:
     def __init__(self) -> None:
         self.flight: dict[int, object] = {}
         self.got: list[bytes] = []
+        self.last = 0  # number
 
     def deliver(self, id: int, message: object, crowded: bool) -> None:
         self.got.append(message.body)  # type: ignore[attr-defined]
+        self.last = message.number  # type: ignore[attr-defined]
 
     def deliver_to_many(self, ids: list[int], message: object, crowded: bool) -> None:
         self.deliver(ids[0], message, crowded)
@@ -54,6 +59,15 @@ class Site:
 
     def say(self, group: bytes, body: bytes) -> None:
         self.store.group_send(group, body, self.capacities)
+
+    def replace(self) -> None:
+        """Let another hub go on."""
+        server = SimpleNamespace(store=self.store, epoch="", held=lambda: iter(()))
+        snapshot = Snapshot(list(take_snapshot(server)))  # type: ignore[arg-type]
+        now = self.store.now
+        self.store = Store(Memory(10_000_000))
+        self.store.now = now
+        restore(self.store, snapshot, lambda policy: self.capacities)
 
     def wait(self, seconds: float) -> None:
         self.store.now += seconds
@@ -158,3 +172,38 @@ def test_nobody_comes_for_it() -> None:
     site.say(b"lions", b"1")
     site.wait(KEPT + 1)
     assert site.store.memberships == 0 and site.store.parking.count() == 0
+
+
+def test_what_came_along_in_hand_is_known_as_taken_when_it_was() -> None:
+    """A process says so when it leaves: TAKEN may have been lost when the hub was replaced."""
+    site = Site()
+    reader = site.listen(OLD)
+    site.say(b"lions", b"1")
+    site.store.parking.park(KEY, OLD, reader.last, b"1", 1000)  # which it had in hand
+    for name, got in (NEW, [b"1"]), (b"specific.newer!1", []):
+        site.bind(name)
+        for group in (b"lions", b"geese"):
+            site.join(name, group)
+        reader = site.listen(name)
+        assert reader.got == got
+        site.store.parking.park(KEY, name, reader.last, b"", 0)
+
+
+def test_another_hub_lets_the_new_process_wait_for_the_old_one_just_as_long() -> None:
+    site = Site()
+    connected = site.store.process_of_client(b"old!")
+    site.store.connected(connected)
+    site.listen(OLD)
+    site.say(b"lions", b"1")
+    site.bind(NEW)
+    site.join(NEW, b"geese")  # before the old process has said what it has taken
+    site.say(b"geese", b"2")
+    site.replace()
+    site.listen(OLD)
+    reader = site.listen(NEW)
+    site.say(b"lions", b"3")
+    site.say(b"geese", b"4")
+    assert reader.got == []
+    site.park()
+    site.join(NEW, b"lions")
+    assert reader.got == [b"1", b"2", b"3", b"4"]

@@ -261,7 +261,8 @@ class Connection:
         channel = self._store.for_reader(name)
         channel.capacity(self._capacities)
         self.listening[id] = channel
-        self._store.listen(channel, self, id)
+        if channel.name == name:  # else it is the former name of what another process reads by now
+            self._store.listen(channel, self, id)
 
     def _knows(self, id: int) -> bool:
         return id in self.listening or id in self.held

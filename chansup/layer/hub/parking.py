@@ -87,7 +87,8 @@ class Parking:
             if channel.process is not None and message.group is None:
                 channel.process.waiting -= 1
         if body and store.memory.has(limits.MESSAGE + len(body)):
-            message = Message(body, 0, store.now, store.now + milliseconds / 1000)
+            # The number tells the next process, when the hub is replaced, that it has this one.
+            message = Message(body, last, store.now, store.now + milliseconds / 1000)
             store.keep(message)
             store.give_back(channel, [message])
         if channel.successor is not None:

@@ -173,7 +173,7 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
     waiting: list[tuple[Channel, bytes]] = []
     messages: list[Message] = []
     of_groups: list[tuple[Message, bytes]] = []
-    unjoined: list[tuple[Hold, list[bytes]]] = []
+    holds: list[tuple[Channel, Hold, list[bytes]]] = []
     for record in snapshot.records:
         if isinstance(record, SavedCounts):
             store.number, store.sent = record.number, record.sent
@@ -208,11 +208,11 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
                 if record.successor is None:
                     store.parking.bound[record.connection] = channel
             if record.held is not None:
-                hold = channel.hold = Hold(store.now + CONNECTING)
+                hold = Hold(store.now + CONNECTING)
                 for number in record.held:
                     store.keep(messages[number])
                     hold.entries.append(messages[number])
-                unjoined.append((hold, record.unjoined))
+                holds.append((channel, hold, record.unjoined))
                 store.parking.holding[channel] = None
             if record.kept is not None:
                 store.parking.keep_for(channel, record.kept)
@@ -223,12 +223,13 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
             store.hold_for(channel, messages[record.message])
         else:
             _restore_group(store, record, capacities)
+    for channel, hold, names in holds:  # not sooner: that it joins these groups is no news
+        channel.hold = hold
+        hold.unjoined = {store.groups[name] for name in names if name in store.groups}
     for channel, name in waiting:
         channel.successor = store.channels.get(name)
         if channel.successor is not None and channel.successor.hold is not None:
             channel.successor.hold.predecessor = channel
-    for hold, names in unjoined:
-        hold.unjoined = {store.groups[name] for name in names if name in store.groups}
     for message, name in of_groups:
         message.group = store.groups.get(name)
     for channel in set(store.channels.values()):
