@@ -91,7 +91,7 @@ def _made(layer: Any, options: dict[str, Any]) -> Any:
         _check_names(options, names)
     try:
         return layer(**options)
-    except LayerConfigError:
+    except (LayerConfigError, RuntimeError):  # the latter: of where it is made, not of options
         raise
     except Exception as error:  # channels_redis asserts, too
         what = str(error)

@@ -44,6 +44,7 @@ class Process:
     courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
+    lost = ""  # why a hub did not get what the one before it had
 
     def __init__(
         self,
@@ -69,7 +70,6 @@ class Process:
         if equipment.socket is not None:
             self.address = equipment.socket.path
         self.status: str | None = None  # what it says of itself
-        self.lost = ""  # why a hub did not get what the one before it had
         self.exit: Exit | None = None
         self.late = False  # killed because it was not ready in time
         self.hung = False  # killed because its loop stood still
