@@ -150,8 +150,13 @@ def test_one_that_forks_as_fast_as_it_can_is_caught(supervise):
         script += "; f 300; echo go; sleep 9"
         spawn("/bin/bash", "-c", script).stdout.readline()
     """)
-    with open(f"/proc/{pids[0]}/environ", "rb") as file:
-        mark = next(one for one in file.read().split(b"\0") if one.startswith(b"CHANSUP_RUN="))
+
+    def marks() -> list[bytes]:  # none for a moment, while bash turns into sleep
+        variables = Path(f"/proc/{pids[0]}/environ").read_bytes().split(b"\0")
+        return [one for one in variables if one.startswith(b"CHANSUP_RUN=")]
+
+    wait_until(marks)
+    (mark,) = marks()
     supervisor.kill()
     supervisor.wait()
     wait_until(lambda: not exists(guard))
