@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,6 @@ PAGE = ROOT / "docs/channel-layer.md"
 def block(page: Path, note: str) -> Block:
     (found,) = (block for block in blocks(page) if note in block.notes)
     return found
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    directory = tmp_path / "mysite"
-    directory.mkdir()
-    one = Scene(directory)
-    try:
-        yield one
-    finally:
-        one.end()
 
 
 @pytest.mark.parametrize(

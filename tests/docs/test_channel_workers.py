@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,17 +23,6 @@ bind = "127.0.0.1:8000"
 [supervisor]
 runtime_directory = "run"
 """
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    directory = tmp_path / "mysite"
-    directory.mkdir()
-    one = Scene(directory)
-    try:
-        yield one
-    finally:
-        one.end()
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Every config in the docs loads; every server runs with the options that are shown for it."""
 
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -63,17 +62,6 @@ def test_a_config_loads(block: Block, site: Path) -> None:
 def test_each_server_is_shown_with_options() -> None:
     shown = {tomli.loads(block.text)["interface"]["server"] for block in WITH_OPTIONS}
     assert shown == {"uvicorn", "granian", "hypercorn", "daphne", "gunicorn"}
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    directory = tmp_path / "mysite"
-    directory.mkdir()
-    one = Scene(directory)
-    try:
-        yield one
-    finally:
-        one.end()
 
 
 @pytest.mark.parametrize(

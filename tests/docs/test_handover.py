@@ -1,7 +1,6 @@
 """What docs/handover.md says of apps and numbers holds."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,6 @@ settings.configure()
 
 app = Memory.as_asgi()
 """
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    directory = tmp_path / "mysite"
-    directory.mkdir()
-    one = Scene(directory)
-    try:
-        yield one
-    finally:
-        one.end()
 
 
 def block(note: str) -> Block:

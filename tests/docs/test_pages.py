@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,17 +33,6 @@ SHOWN = {
 }
 IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 HANDLED = {"console", "sh", "toml", "python", "dockerfile"}
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    directory = tmp_path / "mysite"
-    directory.mkdir()
-    one = Scene(directory)
-    try:
-        yield one
-    finally:
-        one.end()
 
 
 def acts(block: Block) -> bool:
