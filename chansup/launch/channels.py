@@ -2,18 +2,16 @@
 
 import asyncio
 import os
-import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any
 
 import chansup
-from chansup.launch import application, heartbeat, retirement, surroundings
+from chansup.launch import application, heartbeat, surroundings
 from chansup.launch.child import Child
 from chansup.launch.options import OptionProblem
+from chansup.launch.stopping import Stopping
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.launch import ChannelWorker as Orders
 from chansup.worker import layers, routes, threads
@@ -23,8 +21,6 @@ from chansup.worker.errors import WorkerConfigError
 from chansup.worker.worker import ChannelWorker
 
 PACKAGE = "chansup"
-_CUT_RESERVE = 2.0  # seconds of the timeout that are kept for what cannot be finished
-_CUT_SHARE = 0.4  # of the timeout, at most
 _LAST_WORDS = 3.0  # seconds for the layer to hear what was done, if there are as many
 
 
@@ -90,40 +86,17 @@ async def _serve(child: Child, orders: Orders, loaded: Any) -> int:
         worker = _worker(child, orders, loaded)  # layers may want the loop that they are used in
     except WorkerConfigError as error:
         raise application.ConfigurationError(str(error)) from None
-    asked = asyncio.Event()
-    hurried = asyncio.Event()
-    asked_at = 0.0
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked_at
-        asked_at = asked_at or time.monotonic()
-        loop.call_soon_threadsafe((hurried if asked.is_set() else asked).set)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    stopping = Stopping(child, loop)
     worker.start()
     child.ready()
-    await asked.wait()
-    late = time.monotonic() - asked_at  # a consumer may have kept the loop to itself
-    retirement.arm_last_resort(child, late)
+    await stopping.asked()
     worker.stop()
     child.stopped()
-    timeout = max(0.0, child.launch.drain.timeout - late)
-    reserve = min(_CUT_RESERVE, timeout * _CUT_SHARE)
-    await _first_of(timeout - reserve, worker.empty, hurried)
-    was_cut = not worker.empty.is_set() and await worker.cut(reserve / 3)
-    left = asked_at + child.launch.drain.timeout - time.monotonic()
-    await worker.close(max(reserve / 3, min(_LAST_WORDS, left / 3)))
+    was_cut = not await stopping.until(worker.empty) and await worker.cut(stopping.reserve / 3)
+    await worker.close(max(stopping.reserve / 3, min(_LAST_WORDS, stopping.left() / 3)))
     if was_cut and threading.active_count() > 1:
         # A consumer's thread cannot be ended: it would go on with what went back to the queue.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
     return 0
-
-
-async def _first_of(patience: float, *events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()

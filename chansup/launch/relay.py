@@ -1,16 +1,14 @@
 """Runs an app worker in this process: the app, behind the relay."""
 
 import asyncio
-import signal
 import sys
-import time
 from collections.abc import Mapping
-from types import FrameType
 
 import chansup
-from chansup.launch import application, heartbeat, retirement, surroundings
+from chansup.launch import application, heartbeat, surroundings
 from chansup.launch.child import Child
 from chansup.launch.options import OptionProblem
+from chansup.launch.stopping import Stopping
 from chansup.protocol.launch import AppWorker as Orders
 from chansup.protocol.scoreboard import IN_PROGRESS
 from chansup.relay.appworker.books import Books
@@ -20,8 +18,6 @@ from chansup.relay.frames import PROTOCOL
 from chansup.relay.scopes import Hello
 
 PACKAGE = "chansup"
-_CUT_RESERVE = 2.0  # seconds of the timeout that are kept for cancelling and lifespan shutdown
-_CUT_SHARE = 0.4  # of the timeout, at most
 
 
 def version() -> str:
@@ -62,41 +58,17 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
         peers=frozenset(orders.peers),
         state=lifespan.state,
     )
-    asked = asyncio.Event()
-    hurried = asyncio.Event()
-
-    asked_at = 0.0
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked_at
-        asked_at = asked_at or time.monotonic()
-        loop.call_soon_threadsafe((hurried if asked.is_set() else asked).set)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    stopping = Stopping(child, loop)
     worker.listen(child.sockets()[0])
     child.ready()
-    await asked.wait()
-    late = time.monotonic() - asked_at  # the app may have kept the loop to itself
-    retirement.arm_last_resort(child, late)
+    await stopping.asked()
     child.stopped()
     worker.drain()
-    timeout = max(0.0, launch.drain.timeout - late)
-    await _first_of(timeout - min(_CUT_RESERVE, timeout * _CUT_SHARE), worker.empty, hurried)
-    if not worker.empty.is_set():
-        tasks = worker.cut()
-        if tasks:
-            await asyncio.wait(tasks, timeout=min(_CUT_RESERVE, timeout * _CUT_SHARE) / 2)
+    if not await stopping.until(worker.empty) and (tasks := worker.cut()):
+        await asyncio.wait(tasks, timeout=stopping.reserve / 2)
     worker.close()
     child.cells[IN_PROGRESS] = child.traffic.requests
     failure = await lifespan.stop()
     if failure is not None:
         sys.stderr.write(f"chansup: lifespan shutdown failed: {failure}\n")
     return 0
-
-
-async def _first_of(patience: float, *events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
