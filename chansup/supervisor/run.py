@@ -5,6 +5,7 @@ import errno
 import faulthandler
 import logging
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from chansup.supervisor.reaper import Reaper, become_subreaper
 from chansup.supervisor.runtime import RuntimeDirectory, directory_for
 from chansup.supervisor.site import Site
 from chansup.supervisor.spawn import raise_descriptor_limit
-from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
+from chansup.supervisor.supervisor import MORE_DESCRIPTORS, STOP_SIGNALS, Supervisor
 from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
 from chansup.supervisor.worker_sockets import WorkerSockets
 
@@ -94,6 +95,8 @@ async def _supervise(
     try:
         return await supervisor.run()
     finally:
+        # It ends already; the loop takes its handlers along, and a signal would cut the end short.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
         reaper.stop()
         notify.close()
         inherited.close()

@@ -22,6 +22,7 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.systemd import ServiceNotifier
 from chansup.supervisor.waiting import within
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MORE_DESCRIPTORS = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
 SWEEP_TIME = 5.0  # seconds to find and kill what children left behind
 
@@ -103,7 +104,7 @@ class Supervisor:
             recent.resize(settings.keep_lines)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
 

@@ -120,6 +120,15 @@ def test_a_second_hub_is_refused_and_one_without_a_first_just_starts(hub: Hub) -
     assert other.stop() == 0
 
 
+def test_a_hub_that_is_told_to_end_again_and_again_still_ends_well(hub: Hub) -> None:
+    run(LocalChannelLayer(hub.path).statistics())
+    process = hub.process
+    assert process is not None
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+
+
 RECEIVER = """
 import asyncio, sys
 from chansup.layer import LocalChannelLayer

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -146,6 +147,20 @@ def test_a_second_signal_hurries(site: Path) -> None:
         run.wait_for_output("SIGTERM: stopping")
         run.send(signal.SIGINT)
         assert run.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_do_not_disturb_the_end(site: Path, number: signal.Signals) -> None:
+    with running(site, DIRECT) as run:
+        run.wait_until_ready()
+        run.send(signal.SIGTERM)
+        run.wait_for_output("SIGTERM: stopping")
+        while run.process.poll() is None:
+            run.send(number)
+            time.sleep(0.001)  # a flood overruns the pipe that tells asyncio of signals
+        assert run.process.returncode == 0
+        assert "Traceback" not in run.output()
+        assert not list((site / "run").glob("*"))
 
 
 def test_two_supervisors_on_one_config(site: Path) -> None:

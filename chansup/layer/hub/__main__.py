@@ -25,6 +25,7 @@ from chansup.protocol.bulletin import Bulletin
 logger = logging.getLogger("chansup.layer.hub")
 
 _LEAST_MEMORY = 2**20
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _OWN_FILES = 64  # that the hub has open beside its clients
 
 
@@ -180,7 +181,7 @@ async def _serve(
     server = Server(listener, limits, users, snapshot, bulletin)
     if received is not None:
         received.confirm()  # blocks: no client may be accepted before
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, _end, server)
     gc.collect()
     gc.freeze()
@@ -188,6 +189,8 @@ async def _serve(
     with contextlib.suppress(OSError):
         notify.send({"READY": "1", "WATCHDOG": "1"}, patience=1.0)
     handed_over = await server.ended
+    # It ends already; the loop takes its handlers along, and a signal would count as a crash.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     if not handed_over:
         notify.send({"STOPPING": "1"})
         if left := server.store.unread():
