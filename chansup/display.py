@@ -135,7 +135,7 @@ def _status_view(status: Status, console: "Console") -> "Group":
             if slot.output:
                 parts.extend(_output(slot.name, slot.output))
     for task in status.tasks:
-        if task.state == "failed" and task.output:
+        if task.output:
             parts.extend(_output(task.name, task.output))
     return Group(*parts)
 
@@ -265,6 +265,8 @@ def _tasks(status: Status) -> "list[Text]":
     for task in status.tasks:
         took = f" in {duration(task.duration)}" if task.duration is not None else ""
         reason = f": {clean(task.last_exit or '')}" if task.state == "failed" else ""
+        if task.state == "running" and task.last_exit is not None:
+            took = f", the run before ended{took} with {clean(task.last_exit)}"
         colour = colours.get(task.state, "dim")
         lines.append(
             Text.assemble(f"task {clean(task.name)}  ", (task.state, colour), took, reason)

@@ -158,15 +158,15 @@ class PoolStatus(msgspec.Struct, frozen=True):
 
 
 class TaskStatus(msgspec.Struct, frozen=True):
-    """The last run of a one-shot task."""
+    """A one-shot task: its run under way, if it is running, and how the last one ended."""
 
     name: str
     state: Literal["waiting", "running", "succeeded", "failed"]
     generation: int | None
     finished: float | None
-    duration: float | None
+    duration: float | None  # in seconds, of the last run that ended, as the next two
     last_exit: str | None
-    output: list[str]
+    output: list[str]  # its last lines, where it failed
 
 
 class RolloutStatus(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from chansup.supervisor.backoff import Backoff
 from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.generation import Generation, TaskSpecification
@@ -40,7 +42,10 @@ class Task:
             await self.process.gone.wait()
         specification = generation.tasks[self.name]
         started = time.time()
-        self.status = TaskStatus(self.name, "running", generation.number, None, None, None, [])
+        # How it ended last stays to be read until it has ended again.
+        self.status = msgspec.structs.replace(
+            self.status, state="running", generation=generation.number
+        )
         try:
             process = self.process = self.site.spawn_task(self, specification, generation)
         except SpawnError as error:

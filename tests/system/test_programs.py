@@ -79,6 +79,32 @@ def test_a_task_must_succeed_before_a_pool_starts(site: Path) -> None:
         assert httpx.get(run.url).text.startswith("2 ")
 
 
+def test_a_task_that_runs_again_still_shows_how_it_failed(site: Path) -> None:
+    (site / "migrate.py").write_text(
+        "import pathlib, time\n"
+        "gate, tried = pathlib.Path('gate'), pathlib.Path('tried')\n"
+        "if not tried.exists():\n"
+        "    tried.touch()\n"
+        "    raise SystemExit('no database')\n"
+        "while not gate.exists():\n"
+        "    time.sleep(0.01)\n"
+    )
+    task = (
+        f'\n[tasks.migrate]\ncommand = ["{sys.executable}", "migrate.py"]\nbefore = ["interface"]\n'
+    )
+    with running(site, DIRECT + task) as run:
+        run.wait_for_output("task migrate: failed (exit code 1)")
+        wait_for(lambda: run.status()["tasks"][0]["state"] == "running")
+        (shown,) = run.status()["tasks"]
+        assert shown["last_exit"] == "exit code 1"
+        assert shown["output"] == ["no database"]
+        assert "with exit code 1" in run.command("status").stdout
+        (site / "gate").touch()
+        run.wait_until_ready()
+        (shown,) = run.status()["tasks"]
+        assert (shown["state"], shown["output"]) == ("succeeded", [])
+
+
 def test_a_failed_reload_does_not_stop_the_first_start(site: Path) -> None:
     code = "import os, sys; sys.exit(0 if os.path.exists('gate') else 4)"
     config = (
