@@ -1,6 +1,5 @@
 """Runs `chansup run` for a test, as a user would, and sees to it that nothing stays behind."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
+
+from chansup import client
+from chansup.errors import ChansupError
 
 PATIENCE = 30.0  # seconds for whatever a test waits for
 
@@ -80,9 +83,12 @@ class Running:
         return command(*arguments, "-c", str(self.config), timeout=timeout)
 
     def status(self) -> dict[str, Any]:
-        done = self.command("status", "--json")
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
+        """Return what `chansup status --json` prints, without a process for each look."""
+        try:
+            found = client.find(self.config, os.environ).status()
+        except ChansupError as error:
+            raise AssertionError(str(error)) from None
+        document: dict[str, Any] = msgspec.to_builtins(found)
         return document
 
     def slots(self) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from websockets.asyncio.client import ClientConnection
 
@@ -73,6 +74,12 @@ def test_what_the_new_worker_does_to_it(tmp_path: Path) -> None:
         assert "ValueError: not today" in site.run.output()
 
 
+def remotes(site: Stage) -> list[tuple[str, int]]:
+    """Return who is connected to the interface."""
+    (pid,) = site.pids("interface")
+    return [tuple(one.raddr) for one in psutil.Process(pid).net_connections("inet") if one.raddr]
+
+
 async def paused(site: Stage, path: str) -> ClientConnection:
     """Open a WebSocket, have it leave its worker, and keep the new app from accepting it."""
     connection = await open_up(site, path)
@@ -110,7 +117,11 @@ def test_the_client_vanishes_while_the_old_app_says_goodbye(tmp_path: Path) -> N
             connection = await open_up(site, "/echo/a?linger=go")
             deploying = asyncio.create_task(asyncio.to_thread(site.deploy))
             await asyncio.to_thread(site.wait_for_line, "a.ends")
+            client = connection.local_address
             connection.transport.abort()
+            await asyncio.to_thread(
+                site.wait_for, lambda: client not in remotes(site), "the end of the connection"
+            )
             site.tell("go")
             await deploying
 

@@ -151,10 +151,6 @@ SENDER = """
 import asyncio, json, os, sys
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
-import django
-
-django.setup()
-
 from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
 
