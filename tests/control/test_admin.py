@@ -8,13 +8,13 @@ import socket
 import threading
 from pathlib import Path
 
-import httpx
 import pytest
 
 from chansup.supervisor.admin import Admin, is_host_trusted
 from chansup.supervisor.endpoint import Endpoint
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.http import admin_server
+from tests import fetch
 
 from . import consumed
 from .fake import FakeCommands
@@ -226,4 +226,4 @@ def test_it_listens_on_several_sockets(fake):
     second = tcp_listener()
     port = second.getsockname()[1]
     with serving(lambda one: admin_server(Admin(fake), [one, second]), tcp_listener()):
-        assert json.loads(httpx.get(f"http://127.0.0.1:{port}/healthz").text)["generation"] == 3
+        assert json.loads(fetch.get(f"http://127.0.0.1:{port}/healthz").text)["generation"] == 3

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import fetch
 from tests.running import PATIENCE, survivors, wait_for, write_app
 from tests.servers import redis
 
@@ -158,7 +159,7 @@ class Scene:
         if self._supervisor.poll() is not None:
             raise RuntimeError(f"chansup ended:\n{self.output()}")
         try:
-            state = httpx.get(f"http://127.0.0.1:{self.admin_port}/healthz").json()
+            state = fetch.get(f"http://127.0.0.1:{self.admin_port}/healthz").json()
         except httpx.TransportError:
             return False
         # Not /readyz: it is content with half of the processes, and the docs show all of them.

@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests import fetch
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chat"
 LOCAL, REDIS = "chansup.toml", "chansup.redis.toml"  # its two configs
 # What would make the site another one than the example is for a newcomer.
@@ -92,7 +94,7 @@ class Site:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                if httpx.get(f"{self.url}/", timeout=5).status_code == 200:
+                if fetch.get(f"{self.url}/", timeout=5).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from PIL import Image
 
+from tests import fetch
 from tests.browser import Browser, open_browser, require_browser
 from tests.servers import redis
 
@@ -81,11 +81,11 @@ def test_pages_and_static_files_load(site: Site, browser: Browser) -> None:
     assert "version 1" in browser.js("document.getElementById('served').textContent")
     assert browser.console() == []
 
-    page = httpx.get(f"{site.url}/rooms/tea-kitchen/").text
+    page = fetch.get(f"{site.url}/rooms/tea-kitchen/").text
     static = re.findall(r'(?:src|href)="(/static/[^"]+)"', page)
     assert len(static) >= 3
     for path in static:
-        response = httpx.get(site.url + path)
+        response = fetch.get(site.url + path)
         assert response.status_code == 200, path
         assert "immutable" in response.headers["Cache-Control"], path
 

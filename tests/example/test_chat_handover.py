@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
+from tests import fetch
 from tests.browser import Browser, open_browser, require_browser
 
 from .site import Site, running_site
@@ -151,7 +151,7 @@ def test_rooms_stay_connected_while_a_deploy_replaces_their_code(
     room.let_talk(5)
     room.assert_nothing_reconnected()
     room.assert_everything_arrived_once(in_order=True)
-    home = httpx.get(f"{site.url}/").text
+    home = fetch.get(f"{site.url}/").text
     assert "kept up by chansup" in home
     assert "made by code version 2" in home
     assert (site.pids("interface"), site.pids("hub")) == (interface, hub)

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from chansup.client import Client, find
 from chansup.supervisor.metrics import MAX_AGE
 from chansup.supervisor.status import SlotStatus
+from tests import fetch
 from tests.running import Running, running, wait_for
 
 HERE = Path(__file__).parent
@@ -144,7 +143,7 @@ class Stage:
         age = time.monotonic() - self._scraped
         if age <= MAX_AGE:
             time.sleep(MAX_AGE - age + 0.05)  # for so long the same page is given
-        text = httpx.get(f"http://{self._admin}/metrics").text
+        text = fetch.get(f"http://{self._admin}/metrics").text
         self._scraped = time.monotonic()
         found = re.findall(r"^chansup_relay_(\S+) (\S+)$", text, re.MULTILINE)
         return {name: float(value) for name, value in found}

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests import fetch
 from tests.relay.stage import HERE, Stage, stage
 from tests.relay.talk import dial
 
@@ -68,7 +69,7 @@ def several_pools(directory: Path) -> Iterator[Stage]:
 
 def pool_of(site: Stage, path: str, host: str | None = None) -> str:
     headers = {"host": host} if host else {}
-    return httpx.get(site.url + path, headers=headers).text.split()[0].split(".")[0]
+    return fetch.get(site.url + path, headers=headers).text.split()[0].split(".")[0]
 
 
 def test_each_pool_gets_what_it_serves(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def websockets_go_by_host(site: Stage) -> None:
 
 
 def a_pool_has_its_own_app_and_interpreter(site: Stage) -> None:
-    name, prefix = httpx.get(site.url + "/other/x").text.split()
+    name, prefix = fetch.get(site.url + "/other/x").text.split()
     assert name == "other"
     assert prefix.endswith("/environment") and prefix != sys.prefix
 
@@ -126,10 +127,10 @@ def test_what_is_not_served_is_not_found(tmp_path: Path) -> None:
     with stage(tmp_path, serves='["http:/pid", "websocket:/echo/*"]') as site:
         assert pool_of(site, "/pid") == "web"
         for path in ("/", "/pid/", "/pids", "/echo/a"):
-            answer = httpx.get(site.url + path)
+            answer = fetch.get(site.url + path)
             assert answer.status_code == 404, path
             assert "nothing is served here" in answer.text
-        assert httpx.post(site.url + "/nowhere", content=b"x" * 100_000).status_code == 404
+        assert fetch.post(site.url + "/nowhere", content=b"x" * 100_000).status_code == 404
 
         async def run() -> None:
             await (await dial(site.address, "/echo/a")).close()

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-
+from tests import fetch
 from tests.running import command, running, survivors, wait_for
 from tests.system.conftest import DIRECT
 
@@ -23,14 +22,14 @@ def test_health_and_readiness_turn_red_before_anything_is_refused(site: Path) ->
     with running(site, config) as run:
         run.wait_until_ready()
         url, admin = run.url, f"http://{run.status()['admin']}"
-        assert httpx.get(f"{url}/-/health").status_code == 200
-        assert httpx.get(f"{admin}/readyz").status_code == 200
+        assert fetch.get(f"{url}/-/health").status_code == 200
+        assert fetch.get(f"{admin}/readyz").status_code == 200
         run.send(signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{admin}/readyz").status_code == 503)
-        assert httpx.get(f"{url}/-/health").status_code == 503
+        wait_for(lambda: fetch.get(f"{admin}/readyz").status_code == 503)
+        assert fetch.get(f"{url}/-/health").status_code == 503
         for _ in range(10):
-            assert httpx.get(url).status_code == 200
-        assert httpx.get(f"{admin}/livez").status_code == 200
+            assert fetch.get(url).status_code == 200
+        assert fetch.get(f"{admin}/livez").status_code == 200
         run.send(signal.SIGTERM)
         assert run.wait() == 0
 
@@ -71,7 +70,7 @@ def test_admin_moves_with_a_reload(site: Path) -> None:
         )
         assert run.command("reload").returncode == 0
         assert run.status()["admin"] == f"127.0.0.1:{port}" != first
-        assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        assert fetch.get(f"http://127.0.0.1:{port}/livez").status_code == 200
 
 
 def test_a_socket_of_systemd_is_kept_for_the_next_start(site: Path) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from chansup.layer import LocalChannelLayer
 from chansup.protocol.channel_layer import VARIABLE
+from tests import fetch
 from tests.running import PATIENCE, Running, running
 from tests.system.conftest import DIRECT
 from tests.system.test_relay import reload, rewrite
@@ -74,7 +74,7 @@ def talkative(tmp_path: Path) -> Path:
 
 
 def get(run: Running, path: str) -> Any:
-    answer = httpx.get(f"{run.url}{path}", timeout=PATIENCE)
+    answer = fetch.get(f"{run.url}{path}", timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from tests import fetch
 from tests.running import Running, running, wait_for, write_app
 from tests.system.conftest import DIRECT
 from tests.system.test_reload import Background
@@ -81,7 +82,7 @@ def test_restart_during_a_rollout_keeps_the_new_generation(site: Path) -> None:
         assert run.command("restart", "interface.1").returncode == 0
         assert reload.code() == 0, reload.output
         assert {slot["generation"] for slot in run.slots().values()} == {2}
-        assert {httpx.get(run.url).text.split()[2] for _ in range(20)} == {"blue"}
+        assert {fetch.get(run.url).text.split()[2] for _ in range(20)} == {"blue"}
 
 
 def test_a_process_that_leaves_again_and_again_is_slowed_down(site: Path) -> None:
@@ -147,7 +148,7 @@ def test_exit_code_78_of_a_process_that_was_ready_is_a_crash(site: Path) -> None
         run.wait_until_ready()
         pid = run.pids()[0]
         try:
-            httpx.get(f"{run.url}/exit")
+            fetch.get(f"{run.url}/exit")
         except httpx.HTTPError:
             pass
         run.wait_for(lambda: run.pids()[0] not in (None, pid))
@@ -263,5 +264,5 @@ memory[:] = struct.pack("d", float("nan")) * (len(memory) // 8)
         run.wait_for_output("refused:")
         run.wait_until_ready()
         status = run.status()
-        assert httpx.get(f"http://{status['admin']}/metrics").status_code == 200
-        assert httpx.get(run.url).status_code == 200
+        assert fetch.get(f"http://{status['admin']}/metrics").status_code == 200
+        assert fetch.get(run.url).status_code == 200

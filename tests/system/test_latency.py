@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chansup.client import Client, find
 from chansup.latency.comparison import ChannelLatency, compare
 from chansup.supervisor.status import Consumption
+from tests import fetch
 from tests.running import Running
 from tests.servers import redis
 from tests.worker import project
@@ -38,7 +38,7 @@ class Site:
         self.gate = project.directory / "gate"
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        page = httpx.get(f"{self.admin}/metrics").text
+        page = fetch.get(f"{self.admin}/metrics").text
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(page)

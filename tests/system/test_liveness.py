@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import fetch
 from tests.running import running
 from tests.system.conftest import DIRECT
 
@@ -25,7 +26,7 @@ def test_a_blocked_loop_shows_its_stack_and_is_replaced(site: Path) -> None:
 
         def block() -> None:
             with suppress(httpx.HTTPError):
-                httpx.get(f"{run.url}/block", timeout=30)
+                fetch.get(f"{run.url}/block", timeout=30)
 
         thread = threading.Thread(target=block)
         thread.start()

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests import fetch
 from tests.running import Running, running, wait_for, write_app
 from tests.system.conftest import DIRECT
 
@@ -72,11 +72,11 @@ def test_a_task_must_succeed_before_a_pool_starts(site: Path) -> None:
         done = run.command("reload")
         assert done.returncode == 1
         assert "task ran" in done.stdout + done.stderr
-        assert httpx.get(run.url).text.startswith("1 ")
+        assert fetch.get(run.url).text.startswith("1 ")
         assert run.status()["ready"]
         (site / "gate").touch()
         assert run.command("reload").returncode == 0
-        assert httpx.get(run.url).text.startswith("2 ")
+        assert fetch.get(run.url).text.startswith("2 ")
 
 
 def test_a_task_that_runs_again_still_shows_how_it_failed(site: Path) -> None:
@@ -181,14 +181,14 @@ def test_restart_and_scale(site: Path) -> None:
         assert run.command("scale", "work=3").returncode == 0
         assert len(run.pids("work")) == 3
         assert run.command("scale", "interface=3").returncode == 0
-        answered = {httpx.get(run.url).text.split()[1] for _ in range(80)}
+        answered = {fetch.get(run.url).text.split()[1] for _ in range(80)}
         assert answered == {str(pid) for pid in run.pids()}
         assert run.command("reload").returncode == 0
         assert len(run.pids("work")) == 3 and len(run.pids()) == 3
         assert run.command("scale", "interface=1").returncode == 0
         assert len(run.pids()) == 1
         for _ in range(20):
-            assert httpx.get(run.url).status_code == 200
+            assert fetch.get(run.url).status_code == 200
         unknown = run.command("restart", "nobody")
         assert unknown.returncode == 1 and "nobody" in unknown.stderr
 
@@ -221,7 +221,7 @@ def test_a_child_that_floods_or_closes_its_stdout(site: Path) -> None:
         run.wait_until_ready()
         begun = time.monotonic()
         assert run.status()["pools"]
-        assert httpx.get(run.url).status_code == 200
+        assert fetch.get(run.url).status_code == 200
         assert time.monotonic() - begun < 20
         assert run.slots()["closed.0"]["state"] == "READY"
         assert run.stop() == 0
@@ -240,7 +240,7 @@ time.sleep(99)
         with running(site, DIRECT + program("talks", talk), stdout=writer) as run:
             run.wait_until_ready()
             wait_for(lambda: (site / "said").exists())
-            assert httpx.get(run.url).status_code == 200
+            assert fetch.get(run.url).status_code == 200
             wait_for(lambda: run.status()["log_lines_dropped"] > 0)
             assert run.stop() == 0
     finally:
@@ -275,6 +275,6 @@ def test_a_program_that_does_not_exist(site: Path) -> None:
         run.wait_for(
             lambda: "no-such-program-anywhere" in " ".join(run.slots()["missing.0"]["output"])
         )
-        assert httpx.get(run.url).status_code == 200
+        assert fetch.get(run.url).status_code == 200
         run.send(signal.SIGTERM)
         assert run.wait() == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import fetch
 from tests.load import FreshConnections, KeepAlive, WebSockets, in_background
 from tests.running import Running, running, write_app
 from tests.system.conftest import DIRECT
@@ -100,7 +101,7 @@ def test_a_reload_replaces_app_workers_only_and_nobody_notices(site: Path) -> No
         assert not open_ones.result.closes, open_ones.result.summary()
         assert run.pids() == interface
         assert not set(workers) & set(run.pids("web"))
-        assert httpx.get(run.url).text.startswith("2 ")
+        assert fetch.get(run.url).text.startswith("2 ")
         assert {slot["generation"] for slot in run.slots().values()} == {2}
         assert len(sockets(site)) == 2
 
@@ -118,7 +119,7 @@ def test_what_is_the_interfaces_own_replaces_it(site: Path) -> None:
             changes = told.index("the interface itself changes (its settings are others), so its")
             assert changes < told.index("interface.0: starting")
         assert not set(run.pids()) & set(interface)
-        assert httpx.get(f"{run.url}/up").status_code == 200
+        assert fetch.get(f"{run.url}/up").status_code == 200
 
 
 def test_restart_leaves_the_interface_alone_unless_it_is_named(site: Path) -> None:
@@ -239,7 +240,7 @@ def test_metrics_of_both_sides(site: Path) -> None:
         admin = run.status()["admin"]
 
         def lines() -> dict[str, float]:
-            text = httpx.get(f"http://{admin}/metrics").text
+            text = fetch.get(f"http://{admin}/metrics").text
             pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
             return {name: float(value) for name, value in pairs}
 

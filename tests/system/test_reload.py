@@ -8,15 +8,15 @@ import socket
 import threading
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests import fetch
 from tests.running import PATIENCE, Running, running, write_app
 from tests.system.conftest import DIRECT
 
 
 def versions(run: Running, requests: int = 20) -> set[str]:
-    return {httpx.get(run.url).text.split()[0] for _ in range(requests)}
+    return {fetch.get(run.url).text.split()[0] for _ in range(requests)}
 
 
 def release(directory: Path, version: str, **code: str) -> None:
@@ -185,13 +185,13 @@ def test_config_changes_are_part_of_a_reload(site: Path) -> None:
         addresses = run.status()["addresses"]
         assert addresses[0] == first
         for address in addresses:
-            assert httpx.get(f"http://{address}").status_code == 200
+            assert fetch.get(f"http://{address}").status_code == 200
         run.config.write_text(
             text.replace('"127.0.0.1:0", ', "").replace("processes = 3", "processes = 1")
         )
         assert run.command("reload").returncode == 0
         assert run.status()["addresses"] == addresses[1:]
-        assert httpx.get(f"http://{addresses[1]}").status_code == 200
+        assert fetch.get(f"http://{addresses[1]}").status_code == 200
         host, port = first.rsplit(":", 1)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, int(port)))
@@ -326,7 +326,7 @@ def test_an_address_that_overlaps_with_a_present_one_says_what_to_do(site: Path)
         done = run.command("reload")
         assert done.returncode == 1
         assert "chansup stop" in done.stdout + done.stderr
-        assert httpx.get(run.url).status_code == 200
+        assert fetch.get(run.url).status_code == 200
 
 
 def test_a_program_can_become_a_worker(site: Path) -> None:

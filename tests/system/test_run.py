@@ -12,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from tests import fetch
 from tests.running import command, running, survivors, wait_for, write_app
 from tests.system.conftest import DIRECT
 
@@ -25,14 +26,14 @@ def listening_ports() -> list[str]:
 def test_serves_and_stops_with_exit_code_0(site: Path) -> None:
     with running(site, DIRECT) as run:
         run.wait_until_ready()
-        assert httpx.get(run.url).text.startswith("1 ")
+        assert fetch.get(run.url).text.startswith("1 ")
         assert run.stop() == 0
 
 
 def test_every_slot_gets_connections(site: Path) -> None:
     with running(site, DIRECT) as run:
         run.wait_until_ready()
-        answered = {httpx.get(run.url).text.split()[1] for _ in range(40)}
+        answered = {fetch.get(run.url).text.split()[1] for _ in range(40)}
         assert answered == {str(pid) for pid in run.pids()}
 
 
@@ -43,7 +44,7 @@ def test_several_addresses_at_once(site: Path) -> None:
         addresses = run.status()["addresses"]
         assert len(addresses) == 3
         for address in addresses[:2]:
-            assert httpx.get(f"http://{address}").status_code == 200
+            assert fetch.get(f"http://{address}").status_code == 200
         transport = httpx.HTTPTransport(uds=str(site / "web.sock"))
         assert httpx.Client(transport=transport).get("http://site").status_code == 200
         assert run.stop() == 0
@@ -169,7 +170,7 @@ def test_two_supervisors_on_one_config(site: Path) -> None:
         second = run.command("run")
         assert second.returncode == 4
         assert str(run.pid) in second.stderr
-        assert httpx.get(run.url).status_code == 200
+        assert fetch.get(run.url).status_code == 200
 
 
 def test_port_in_use(site: Path) -> None:
@@ -202,7 +203,7 @@ def test_commands_without_a_supervisor_exit_with_3(site: Path) -> None:
 def test_a_full_disk_as_stdout_harms_nobody(site: Path) -> None:
     with open("/dev/full", "wb") as full, running(site, DIRECT, stdout=full) as run:
         run.wait_until_ready()
-        assert httpx.get(run.url).status_code == 200
+        assert fetch.get(run.url).status_code == 200
         assert run.status()["log_lines_dropped"] > 0
         assert run.stop() == 0
 
@@ -215,7 +216,7 @@ def test_secrets_of_the_environment_show_nowhere(site: Path) -> None:
         run.wait_for(lambda: run.slots()["lacks.0"]["output"])
         run.wait_for(lambda: run.slots()["interface.0"]["state"] == "READY")
         admin = run.status()["admin"]
-        pages = [httpx.get(f"http://{admin}{path}").text for path in ("/", "/healthz", "/metrics")]
+        pages = [fetch.get(f"http://{admin}{path}").text for path in ("/", "/healthz", "/metrics")]
         shown = "".join(pages) + run.command("status", "--json").stdout + run.output()
         assert "s3cr3t" not in shown
 
