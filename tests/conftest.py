@@ -6,8 +6,9 @@ import pytest
 
 from tests.servers import rabbitmq
 
-# On the extra interpreters one server on asyncio and one of its own make stand for all five.
-SAME_ON_EACH_PYTHON = {"hypercorn", "daphne", "gunicorn"}
+# On the extra interpreters one server on asyncio and one of its own make stand for all five, and
+# chansup's own layer for all layers.
+SAME_ON_EACH_PYTHON = {"hypercorn", "daphne", "gunicorn", "redis"}
 
 # Of the relay's tests those that need no whole site, and one course of handovers and crashes.
 RELAY_ON_EACH_PYTHON = {
@@ -22,6 +23,9 @@ RELAY_ON_EACH_PYTHON = {
     "test_streams.py",
     "test_worker_sends.py",
 }
+
+# Of whole sites these: a start, a stop, a deploy under load, the hub.
+SYSTEM_ON_EACH_PYTHON = {"test_hub.py", "test_load.py", "test_run.py"}
 
 # Whoever starts the tests in the background has SIGINT ignored, and what they start would inherit
 # that: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/V3_chap02.html, 2.11.
@@ -41,8 +45,14 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        words = set(callspec.id.split("-")) if callspec is not None else set()
-        of_relay = "relay" in item.path.parts and item.path.name not in RELAY_ON_EACH_PYTHON
-        if words & SAME_ON_EACH_PYTHON or of_relay or item.path.name == "test_relay.py":
+        if _is_the_same_on_each_python(item):
             item.add_marker(pytest.mark.slow)
+
+
+def _is_the_same_on_each_python(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and SAME_ON_EACH_PYTHON & set(callspec.id.split("-")):
+        return True
+    return ("relay" in item.path.parts and item.path.name not in RELAY_ON_EACH_PYTHON) or (
+        "system" in item.path.parts and item.path.name not in SYSTEM_ON_EACH_PYTHON
+    )

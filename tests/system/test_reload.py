@@ -270,7 +270,7 @@ def test_repeated_reloads_leak_no_descriptors(site: Path) -> None:
 
         assert run.command("reload").returncode == 0
         before = run.wait_for(descriptors)
-        for _ in range(50):
+        for _ in range(15):
             done = run.command("reload")
             assert done.returncode == 0, done.stderr + done.stdout
         run.wait_for(lambda: descriptors() == before, f"{before} but {descriptors()}")
