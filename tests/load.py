@@ -145,6 +145,7 @@ class WebSocketResult:
     stalled: int = 0  # no echo in time on an open WebSocket; the client then closed it
     open_at_stop: int = 0
     closes: Counter[int] = field(default_factory=Counter)  # by code, 1006 without a close frame
+    cut_while_sending: int = 0  # of those with 1006: the server had closed, and a send found out
     close_times: list[float] = field(default_factory=list)  # time.monotonic()
     handshake_failures: Counter[Failure] = field(default_factory=Counter)
 
@@ -409,6 +410,16 @@ class KeepAlive(HttpLoad):
             await asyncio.sleep(0)  # without a pause too, every client has its turn
 
 
+class _Connection(ClientConnection):
+    """Remembers what it was lost for."""
+
+    lost: Exception | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = exc
+        super().connection_lost(exc)
+
+
 class WebSockets(Load[WebSocketResult]):
     """Clients that send numbered messages, want each back in order, and reconnect when dropped."""
 
@@ -462,6 +473,7 @@ class WebSockets(Load[WebSocketResult]):
             "ping_interval": None,
             "open_timeout": self.timeout,
             "close_timeout": 1.0,
+            "create_connection": _Connection,
             **_NO_PROXY,
         }
         try:
@@ -497,6 +509,8 @@ class WebSockets(Load[WebSocketResult]):
             self._given_up.discard(connection)
             return  # this side closed it
         self.result.closes[connection.close_code or 1006] += 1
+        if isinstance(connection, _Connection) and isinstance(connection.lost, BrokenPipeError):
+            self.result.cut_while_sending += 1
         self.result.close_times.append(time.monotonic())
 
     async def _send(

@@ -26,7 +26,9 @@ def config(server: str, bind: str = "127.0.0.1:0", processes: int = 2, more: str
 
 
 @contextmanager
-def loaded(run: Running) -> Iterator[tuple[FreshConnections, KeepAlive, WebSockets]]:
+def loaded(
+    run: Running, server: str = "uvicorn"
+) -> Iterator[tuple[FreshConnections, KeepAlive, WebSockets]]:
     """Run the load; afterwards no request may have failed."""
     address = run.address
     loads = (FreshConnections(address, 60), KeepAlive(address, 10), WebSockets(address, 20))
@@ -38,14 +40,18 @@ def loaded(run: Running) -> Iterator[tuple[FreshConnections, KeepAlive, WebSocke
     assert not kept.failures, kept.summary()
     assert not kept.cut_while_idle, kept.summary()
     assert not sockets.disordered, sockets.summary()
-    assert set(sockets.closes) <= {1000, 1012}, sockets.summary()
+    if (
+        server == "granian"
+    ):  # it closes right behind its close frame: a send may be quicker than this
+        sockets.closes[1006] -= sockets.cut_while_sending
+    assert set(+sockets.closes) <= {1000, 1012}, sockets.summary()
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_reload_under_load(site: Path, server: str) -> None:
     with running(site, config(server)) as run:
         run.wait_until_ready()
-        with loaded(run) as (fresh, _, _):
+        with loaded(run, server) as (fresh, _, _):
             write_app(site, "2")
             done = run.command("reload", timeout=60)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +75,7 @@ def test_reload_under_load_on_a_shared_socket(site: Path, server: str, kind: str
     }[kind]()
     with running(site, text) as run:
         run.wait_until_ready()
-        with loaded(run):
+        with loaded(run, server):
             write_app(site, "2")
             done = run.command("reload", timeout=60)
             assert done.returncode == 0, done.stdout + done.stderr
