@@ -13,13 +13,14 @@ MAY_IMPORT = {
     "protocol": {"protocol"},
     "config": {"config", "protocol", "errors"},
     "supervisor": {"supervisor", "config", "protocol", "errors"},
-    "launch": {"launch", "relay", "worker", "config", "protocol", "errors"},
-    "worker": {"worker", "layer", "config", "protocol", "errors"},
+    "launch": {"launch", "relay", "worker", "config", "protocol", "errors", "tracebacks"},
+    "worker": {"worker", "layer", "config", "protocol", "errors", "tracebacks"},
     "relay": {"relay", "config", "protocol", "errors"},
     "layer": {"layer", "config", "protocol", "errors"},
     "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
     "bench": {"bench", "errors"},
     "errors": {"errors"},
+    "tracebacks": {"tracebacks"},
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone
 OF_CHILDREN = {

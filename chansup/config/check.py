@@ -30,6 +30,7 @@ from chansup.config.load import Loaded, load
 from chansup.config.rules import addresses
 from chansup.config.schema import Config, Program, Task
 from chansup.config.text import read
+from chansup.protocol.probe import Answer
 
 _EVERY_INTERFACE = {"0.0.0.0", "::"}
 
@@ -86,7 +87,7 @@ def _key(text: str) -> tuple[str, ...]:
     return tuple(text.split("."))
 
 
-def _not_consumed(config: Config, answer: probe.Answer) -> str | None:
+def _not_consumed(config: Config, answer: Answer) -> str | None:
     """Return what to say where the app has consumers for channels that nobody consumes."""
     consumed = set(answer.consumed)
     for entry in pools.entries(config):

@@ -21,34 +21,12 @@ from chansup.config.keys import quoted
 from chansup.config.load import Loaded
 from chansup.config.schema import Workers
 from chansup.protocol import channel_layer
+from chansup.protocol.probe import Answer, Consumption, Finding, Question
 
 TIMEOUT = 60.0  # seconds, for an app that imports half the world
 _MODULE = "chansup.launch.probe"
 _OWN_MODULE = re.compile(r"No module named '?chansup(?P<inner>\.[a-z.]+)?")
 _SHOWN_LINES = 12  # of what a failed probe printed
-
-
-class Consumption(msgspec.Struct, frozen=True):
-    """What a pool of channel workers wants of the app and of its settings."""
-
-    pool: str
-    channels: list[str]
-    only: list[str]
-    exclude: list[str]
-    layer: str
-    redeliver: bool
-
-
-class Question(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the probe is asked."""
-
-    server: str  # "relay": of app workers; "channels": of channel workers
-    gateway: str  # "asgi" | "wsgi"
-    application: str  # "package.module:attribute"; empty: only the server is asked for
-    options: dict[str, object]
-    directory: str  # absolute
-    key: str  # of what names the app, or the server where there is no app; dotted
-    consumption: list[Consumption] = []
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -59,22 +37,6 @@ class Asked(msgspec.Struct, frozen=True):
     python_key: str  # of what names the interpreter
     environment: dict[str, str]
     pool: str = ""  # "workers.web", before its notes
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong with the app, the server or its options."""
-
-    key: str  # dotted, as in the config
-    message: str
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What the probe found."""
-
-    problems: list[Finding] = []
-    notes: list[str] = []
-    routed: list[str] = []  # the channels that the app has consumers for
-    consumed: list[str] = []  # those that the pools asked about take
 
 
 def questions(loaded: Loaded, environ: Mapping[str, str]) -> list[Asked]:

@@ -3,10 +3,10 @@
 import importlib
 import inspect
 import sys
-import traceback
 from pathlib import Path
 from typing import Any, Literal
 
+from chansup import tracebacks
 from chansup.errors import ChansupError
 from chansup.launch.child import Child
 from chansup.protocol.launch import Launch
@@ -142,25 +142,12 @@ def wsgi_to_asgi(application: Any, threads: int = 10) -> Any:
 
 
 def _import_failed(module_name: str, error: BaseException) -> ApplicationError:
-    last_line = traceback.format_exception_only(error)[-1].strip()
-    return ApplicationError(f'importing "{module_name}" failed: {last_line}', trimmed(error))
+    return ApplicationError(
+        f'importing "{module_name}" failed: {tracebacks.last_line(error)}',
+        tracebacks.trimmed(error, _is_on_the_way),
+    )
 
 
-def trimmed(error: BaseException) -> str:
-    """Return the traceback of `error` without the frames of chansup and of the import system."""
-    summary = traceback.TracebackException.from_exception(error)
-    _trim(summary)
-    return "".join(summary.format())
-
-
-def _trim(summary: traceback.TracebackException) -> None:
-    for linked in (summary.__cause__, summary.__context__):
-        if linked is not None:
-            _trim(linked)
-    kept = [
-        frame
-        for frame in summary.stack
-        if not frame.filename.startswith((_OWN_DIRECTORY, "<frozen importlib"))
-        and "importlib/__init__" not in frame.filename
-    ]
-    summary.stack = traceback.StackSummary.from_list(kept)
+def _is_on_the_way(file: str) -> bool:
+    """Whether a frame is of chansup or of the import system."""
+    return file.startswith((_OWN_DIRECTORY, "<frozen importlib")) or "importlib/__init__" in file

@@ -1,8 +1,7 @@
 """``python -m chansup.launch.probe``: says what is wrong with a server, its options and the app.
 
-Reads one JSON document from stdin, {server, gateway, application, options, directory, key,
-consumption}, and prints one line of JSON, the last of stdout:
-{"problems": [{key, message, traceback?}], "notes": [str], "routed": [str], "consumed": [str]}.
+Reads one `protocol.probe.Question` from stdin and prints one `protocol.probe.Answer`, as JSON, the
+last line of stdout.
 It imports the app's module, which is its purpose, and serves nothing.
 """
 
@@ -16,65 +15,26 @@ import msgspec
 from chansup.launch import __main__ as launcher
 from chansup.launch import application
 from chansup.protocol import channel_layer
+from chansup.protocol.probe import Answer, Consumption, Finding, Question
 
 _LAYER_ERROR = "chansup.layer.errors.LayerConfigError"
 
 
-class Consumption(msgspec.Struct, frozen=True):
-    """What a pool of channel workers wants of the app and of its settings."""
-
-    pool: str
-    channels: list[str]
-    only: list[str]
-    exclude: list[str]
-    layer: str
-    redeliver: bool
-
-
-class Question(msgspec.Struct, frozen=True):
-    """What is to be checked; most fields are those of `protocol.launch.Launch`."""
-
-    server: str
-    gateway: str
-    application: str
-    options: dict[str, object]
-    directory: str
-    key: str = ""  # of what names the app, in the config file; dotted
-    consumption: list[Consumption] = []
-
-
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong."""
-
-    key: str  # of the config file, dotted
-    message: str
-    traceback: str = ""
-
-
-class Findings(msgspec.Struct, frozen=True):
-    """The answer."""
-
-    problems: list[Problem]
-    notes: list[str]
-    routed: list[str] = []  # the channels that the app has consumers for
-    consumed: list[str] = []  # those that the pools asked about take
-
-
-def probe(question: Question) -> Findings:
+def probe(question: Question) -> Answer:
     """Import the server and the app, and return what is wrong."""
     os.chdir(question.directory)
     sys.path.insert(0, question.directory)
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     notes = [f"Python {sys.version.split()[0]}"]
     try:
         server = launcher.import_server(question.server)
     except ModuleNotFoundError as error:
         message = f'no module named "{error.name}": {launcher.remedy(question.server)}'
-        problems.append(Problem("interface.server", message))
+        problems.append(Finding("interface.server", message))
     else:
         notes.append(server.version())
         problems += [
-            Problem(f"interface.options.{found.name}", found.message)
+            Finding(f"interface.options.{found.name}", found.message)
             for found in server.check(question.options, question.gateway)
         ]
     routed: list[str] = []
@@ -87,10 +47,10 @@ def probe(question: Question) -> Findings:
         if of_the_layer:  # an app may make its layer while it is imported: one mistake, told once
             of_the_app = [one for one in of_the_app if _LAYER_ERROR not in one.message]
         problems += [*of_the_app, *of_the_layer]
-    return Findings(problems, notes, routed, consumed)
+    return Answer(problems, notes, routed, consumed)
 
 
-def _application(question: Question, routed: list[str], consumed: list[str]) -> Iterator[Problem]:
+def _application(question: Question, routed: list[str], consumed: list[str]) -> Iterator[Finding]:
     key = question.key or f"app.{question.gateway}"
     try:
         loaded = application.load(question.application, question.gateway)
@@ -101,13 +61,13 @@ def _application(question: Question, routed: list[str], consumed: list[str]) -> 
         if question.consumption:
             yield from _consumption(loaded, question.consumption)
     except application.ApplicationError as error:
-        yield Problem(key, str(error), error.details)
+        yield Finding(key, str(error), error.details)
     except application.GatewayError as error:
         if question.server == "relay":
             command = f'{sys.executable} -m pip install "chansup[wsgi]"'
-            yield Problem(key, f"app workers need a2wsgi to run it: {command}")
+            yield Finding(key, f"app workers need a2wsgi to run it: {command}")
         else:
-            yield Problem("interface.server", str(error))
+            yield Finding("interface.server", str(error))
 
 
 def _routed(loaded: object) -> list[str]:
@@ -128,7 +88,7 @@ def _consumed(loaded: object, pools: list[Consumption]) -> list[str]:
     return [name for choice in choices for name in routes.consumed(found, choice)]
 
 
-def _channel_layer() -> Iterator[Problem]:
+def _channel_layer() -> Iterator[Finding]:
     """Look for the package of a channel layer that is not chansup's own, and at the options."""
     text = os.environ.get(channel_layer.VARIABLE)
     if not text:
@@ -146,20 +106,20 @@ def _channel_layer() -> Iterator[Problem]:
     )
     if importlib.util.find_spec(package) is None:
         command = f'{sys.executable} -m pip install "chansup[{extra}]"'
-        yield Problem("channel_layer.backend", f"needs {package}, where the app runs: {command}")
+        yield Finding("channel_layer.backend", f"needs {package}, where the app runs: {command}")
     else:
         yield from _options(place)
 
 
-def _options(place: channel_layer.Place) -> Iterator[Problem]:
+def _options(place: channel_layer.Place) -> Iterator[Finding]:
     from chansup.worker import layers
 
     found = layers.problem_of_site(place)
     if found is not None:
-        yield Problem("channel_layer.options", found)
+        yield Finding("channel_layer.options", found)
 
 
-def _consumption(loaded: object, pools: list[Consumption]) -> Iterator[Problem]:
+def _consumption(loaded: object, pools: list[Consumption]) -> Iterator[Finding]:
     from chansup.launch.channels import prepare_django
     from chansup.worker import layers, routes
 
@@ -168,10 +128,10 @@ def _consumption(loaded: object, pools: list[Consumption]) -> Iterator[Problem]:
     for pool in pools:
         choice = routes.Choice(pool.channels, pool.only, pool.exclude)
         for field, message in routes.problems(found, choice):
-            yield Problem(f"workers.{pool.pool}.{field}", message)
+            yield Finding(f"workers.{pool.pool}.{field}", message)
         problem = layers.problem(pool.layer, redeliver=pool.redeliver)
         if problem is not None:
-            yield Problem(f"workers.{pool.pool}.layer", problem)
+            yield Finding(f"workers.{pool.pool}.layer", problem)
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ import random
 import time
 from collections.abc import Callable, Hashable
 
+from chansup.tracebacks import last_line
 from chansup.worker.permits import Permits, Turn
 from chansup.worker.sources import Delivery, Source
-from chansup.worker.tracebacks import last_line
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
 _AT_ONCE = 0.02  # seconds within which a message comes that is there

@@ -7,13 +7,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import perf_counter
 
+from chansup.tracebacks import last_line
 from chansup.worker.books import Books
 from chansup.worker.dead_letters import DeadLetters
 from chansup.worker.instance import App, Instance
 from chansup.worker.listener import Listener
 from chansup.worker.permits import Permits
 from chansup.worker.sources import Delivery, Source
-from chansup.worker.tracebacks import last_line, of_the_app
+from chansup.worker.tracebacks import of_the_app
 
 _REPORT_INTERVAL = 0.5  # seconds
 _LOOK_INTERVAL = 2.0  # seconds
