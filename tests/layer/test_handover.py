@@ -323,11 +323,10 @@ async def _called(call: Any) -> None:
     call()
 
 
-def test_leaving_for_good_discards(shared_hub: Hub, id: str) -> None:
+def test_leaving_for_good_discards(hub: Hub, id: str) -> None:
     async def tried() -> None:
-        sender = LocalChannelLayer(shared_hub.path)
-        await sender.flush()
-        old = Worker(shared_hub, id)
+        sender = LocalChannelLayer(hub.path)
+        old = Worker(hub, id)
         await old.open("lions")
         waiting = asyncio.ensure_future(old.receive())
         await asyncio.sleep(0.02)
