@@ -10,6 +10,7 @@ import pytest
 from chansup.config import probe
 from chansup.config.check import check
 from chansup.config.load import load
+from chansup.protocol.probe import Answer, Finding
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -184,7 +185,7 @@ def test_what_the_probe_is_asked_and_answers(site, tmp_path):
     )
 
 
-def _ask(site, script: str, timeout: float = 10.0) -> probe.Finding:
+def _ask(site, script: str, timeout: float = 10.0) -> Finding:
     path = site('bind = "127.0.0.1:0"')
     loaded = load(path, ENVIRON)
     assert loaded.python is not None
@@ -229,7 +230,7 @@ def test_a_probe_that_never_ends_is_killed_with_its_children(site, tmp_path):
 
 def test_no_probe_without_an_app(tmp_path):
     (tmp_path / "chansup.toml").write_text('[programs.x]\ncommand = "x"')
-    assert probe.ask(load(tmp_path / "chansup.toml", ENVIRON), ENVIRON) == probe.Answer()
+    assert probe.ask(load(tmp_path / "chansup.toml", ENVIRON), ENVIRON) == Answer()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has users to choose from")

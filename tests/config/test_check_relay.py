@@ -10,6 +10,7 @@ import pytest
 from chansup.config import probe
 from chansup.config.check import check
 from chansup.config.load import load
+from chansup.protocol.probe import Question
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -95,19 +96,17 @@ def test_who_is_asked_what(site, tmp_path):
         interpreter(tmp_path / "app" / name, "{}")
     loaded = load(path, ENVIRON)
     holding, web, old = probe.questions(loaded, ENVIRON)
-    assert holding.question == probe.Question(
+    assert holding.question == Question(
         "uvicorn", "asgi", "", {"ws_ping_interval": 3.0}, str(tmp_path), "interface.server"
     )
     assert (holding.python, holding.python_key) == (sys.executable, "interface.server")
     assert holding.environment == {**ENVIRON, "A": "holding"}
     directory = str(tmp_path / "app")
-    assert web.question == probe.Question(
-        "relay", "asgi", "site_app:app", {}, directory, "app.asgi"
-    )
+    assert web.question == Question("relay", "asgi", "site_app:app", {}, directory, "app.asgi")
     assert (web.python, web.python_key) == (f"{directory}/main", "app.python")
     assert web.environment == {"PATH": f"{directory}:{ENVIRON['PATH']}", "A": "app"}
     key = "workers.old.wsgi"
-    assert old.question == probe.Question("relay", "wsgi", "old:app", {}, directory, key)
+    assert old.question == Question("relay", "wsgi", "old:app", {}, directory, key)
     assert (old.python, old.python_key) == (f"{directory}/venv/own", "workers.old.python")
     assert old.environment["PATH"] == f"{directory}/venv:{ENVIRON['PATH']}"
     probe.ask(loaded, ENVIRON)

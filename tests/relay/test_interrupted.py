@@ -74,7 +74,7 @@ def test_what_the_new_worker_does_to_it(tmp_path: Path) -> None:
         assert "ValueError: not today" in site.run.output()
 
 
-def remotes(site: Stage) -> list[tuple[str, int]]:
+def remotes(site: Stage) -> list[Any]:
     """Return who is connected to the interface."""
     (pid,) = site.pids("interface")
     return [tuple(one.raddr) for one in psutil.Process(pid).net_connections("inet") if one.raddr]
