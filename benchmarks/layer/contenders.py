@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -106,8 +107,12 @@ def started(*hub_options: str) -> Iterator[Servers]:
 
 def _wait_for(paths: list[str], processes: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + 20
-    while not all(map(os.path.exists, paths)):
+    while not all(map(_is_listened_on, paths)):
         if time.monotonic() > deadline or any(each.poll() is not None for each in processes):
             raise SystemExit("the hub or redis-server does not start")
         time.sleep(0.02)
-    time.sleep(0.2)
+
+
+def _is_listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
