@@ -3,6 +3,7 @@
 Everything is imported by the command that needs it, so that each starts fast and `run` stays small.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. Whatever goes wrong is one message, no traceback."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller: >&-
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # `chansup reload > file 2>&1` keeps the order of its lines, and `| tee` shows them at once.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         code = _run(arguments)
         sys.stdout.flush()

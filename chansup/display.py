@@ -344,7 +344,6 @@ class ProgressDisplay:
         else:
             done = f"[{event.done}/{event.total}] " if event.total else ""
             click.echo(f"{done}{message}")
-            sys.stdout.flush()
 
     def _print_error(self, message: str, lines: Sequence[str]) -> None:
         if self._progress is not None:

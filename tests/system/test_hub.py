@@ -3,12 +3,10 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,13 @@ import pytest
 from chansup.layer import LocalChannelLayer
 from chansup.protocol.channel_layer import VARIABLE
 from tests import fetch
+from tests.kit import everybody
 from tests.running import PATIENCE, Running, running
 from tests.system.conftest import DIRECT
 from tests.system.test_relay import reload, rewrite
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 
 APP = """
 import json, os
@@ -452,18 +450,12 @@ async def main():
 
 asyncio.run(main())
 """
-# An interpreter that every user can run, with the packages of this one.
-OF_THE_SYSTEM = f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-BY_THE_SYSTEM = f"import os, sys; os.execv({OF_THE_SYSTEM!r}, [{OF_THE_SYSTEM!r}, '-m', 'chansup', *sys.argv[1:]])"
 
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A directory that every user can get to, which those of pytest are not."""
-    directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    with everybody.directory() as directory:
+        yield directory
 
 
 def sends(run: Running, user: int, patience: float = PATIENCE) -> str:
@@ -478,13 +470,11 @@ def owner_of(pid: int) -> int:
     return os.stat(f"/proc/{pid}").st_uid
 
 
-@as_root
-@pytest.mark.skipif(not os.access(OF_THE_SYSTEM, os.X_OK), reason="needs the system's Python")
+@pytest.mark.skipif(everybody.reason() is not None, reason=str(everybody.reason()))
 def test_the_hub_runs_as_the_user_of_the_site(open_to_all: Path) -> None:
     config = HUB.replace("[channel_layer]", 'user = "nobody"\n[channel_layer]')
-    packages = [path for path in sys.path if "site-packages" in path]
-    environ = {"PYTHONPATH": os.pathsep.join([str(ROOT), *packages])}
-    with running(open_to_all, config, environ, program=("-c", BY_THE_SYSTEM)) as run:
+    environ = everybody.environment(open_to_all)
+    with running(open_to_all, config, environ, program=everybody.program()) as run:
         run.wait_until_ready()
         nobody = owner_of(hub(run)["pid"])
         assert nobody != 0

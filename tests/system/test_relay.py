@@ -3,9 +3,6 @@
 import os
 import signal
 import stat
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ import httpx
 import pytest
 
 from tests import fetch
+from tests.kit import everybody
 from tests.load import FreshConnections, KeepAlive, WebSockets, in_background
 from tests.running import Running, running, write_app
 from tests.system.conftest import DIRECT
@@ -261,25 +259,14 @@ def test_metrics_of_both_sides(site: Path) -> None:
         run.wait_for(lambda: lines()['chansup_relay_queue_wait_seconds_count{pool="web"}'] == 10)
 
 
-def others_can_run_this() -> bool:
-    """Whether this interpreter can be started by another user."""
-    if os.geteuid() != 0:
-        return False
-    try:
-        subprocess.run([sys.executable, "-c", "import chansup"], user="nobody", check=True)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
-
-
-@pytest.mark.skipif(not others_can_run_this(), reason="needs root, and Python for everybody")
+@pytest.mark.skipif(everybody.reason() is not None, reason=str(everybody.reason()))
 def test_the_interface_may_run_as_another_user() -> None:
     config = RELAY.replace('bind = "127.0.0.1:0"', 'bind = "127.0.0.1:0"\nuser = "nobody"')
-    with tempfile.TemporaryDirectory() as name:
-        site = Path(name)
-        site.chmod(0o755)
+    with everybody.directory() as site:
+        environ = everybody.environment(site)
+        program = everybody.program()
         write_app(site)
-        with running(site, config) as run:
+        with running(site, config, environ, program=program) as run:
             run.wait_until_ready()
             assert answering(run) == set(run.pids("web"))
             assert stat.S_IMODE((site / ".chansup").stat().st_mode) == 0o711
