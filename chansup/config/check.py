@@ -74,6 +74,9 @@ def check(
     )
     problems.sort(key=lambda problem: problem.line or 0)
     warnings = [*loaded.warnings]
+    warnings.extend(
+        Problem(found.key, found.message, lines.of(_key(found.key))) for found in answer.warnings
+    )
     if idle := _not_consumed(loaded.config, answer):
         if loaded.config.channel_layer.backend == "local":
             warnings.append(Problem("app.asgi", idle, lines.of(("app", "asgi"))))

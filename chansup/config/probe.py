@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from chansup import __version__
-from chansup.config import channels, hub, relay
+from chansup.config import channels, hub, relay, routes
 from chansup.config.keys import quoted
 from chansup.config.load import Loaded
 from chansup.config.schema import Workers
@@ -62,6 +62,8 @@ def _interface(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
         dict(interface.options),
         str(loaded.directory),
         f"app.{gateway}",
+        system_checks=app.system_checks,
+        protocols=["http"],  # an app may well be without WebSockets
     )
     environment = loaded.child_environment(environ, interface.environment)
     yield Asked(question, loaded.python or sys.executable, "app.python", environment)
@@ -79,14 +81,26 @@ def _holding(loaded: Loaded, environ: Mapping[str, str]) -> Asked:
 
 
 def _app_workers(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
-    seen = []
+    # Pools that differ in their routes alone import the same, so that is asked once.
+    together: list[tuple[Asked, str, set[str]]] = []
     for name, table in relay.app_workers(loaded.config).items():
         app = relay.application(loaded.config, name)
         assert app is not None
         asked = _of_workers("relay", app, name, table, loaded, environ)
-        if asked not in seen:  # pools that differ in their routes import the same
-            seen.append(asked)
-            yield msgspec.structs.replace(asked, pool=f"workers.{name}")
+        types = {str(routes.parse(one.route).type) for one in relay.served(table)}
+        for other, _, protocols in together:
+            if other == asked:
+                protocols.update(types)
+                break
+        else:
+            together.append((asked, name, types))
+    for asked, name, protocols in together:
+        question = msgspec.structs.replace(
+            asked.question,
+            system_checks=loaded.config.app.system_checks,
+            protocols=sorted(protocols) if asked.question.gateway == "asgi" else [],
+        )
+        yield msgspec.structs.replace(asked, question=question, pool=f"workers.{name}")
 
 
 def _channel_workers(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:
@@ -141,6 +155,7 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
     notes = []
     routed: dict[str, None] = {}
     consumed: dict[str, None] = {}
+    warnings: dict[Finding, None] = {}
     place = {channel_layer.VARIABLE: channel_layer.encode(hub.place(loaded, environ))}
     for asked in questions(loaded, environ):
         # An app may make its channel layer while it is imported.
@@ -150,7 +165,8 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
         notes += [f"{asked.pool}: {note}" if asked.pool else note for note in answer.notes]
         routed.update(dict.fromkeys(answer.routed))
         consumed.update(dict.fromkeys(answer.consumed))
-    return Answer(list(problems), notes, list(routed), list(consumed))
+        warnings.update(dict.fromkeys(answer.warnings))
+    return Answer(list(problems), notes, list(routed), list(consumed), list(warnings))
 
 
 def _ask(asked: Asked, timeout: float) -> Answer:

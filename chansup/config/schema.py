@@ -36,6 +36,7 @@ class App(Table, frozen=True, kw_only=True):
     python: str | None = None  # interpreter of everything that runs the app; chansup's own if unset
     env_file: str | list[str] = []  # dotenv files, later ones win; "-" before one: may be missing
     environment: dict[str, str] = {}  # wins over env_file, which wins over the inherited one
+    system_checks: bool = True  # import a Django app's URLs and run its checks at each boot
 
 
 class Pool(Table, frozen=True, kw_only=True):

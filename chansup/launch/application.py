@@ -2,12 +2,13 @@
 
 import importlib
 import inspect
+import os
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 from chansup import tracebacks
 from chansup.errors import ChansupError
+from chansup.launch import frames, remedies, system_checks
 from chansup.launch.child import Child
 from chansup.protocol.launch import Launch
 from chansup.relay.interface import application as relay
@@ -16,7 +17,6 @@ from chansup.relay.interface.books import Books
 Gateway = Literal["asgi", "wsgi"]
 
 SPEAK_WSGI = ("granian", "gunicorn")  # the others get a WSGI app adapted
-_OWN_DIRECTORY = str(Path(__file__).parent)
 
 
 class ApplicationError(ChansupError):
@@ -112,7 +112,7 @@ def load_as_it_is(child: Child) -> Any:
     """Return the app, ASGI or WSGI; in relay mode, the relay. Raises as `load` does."""
     launch = child.launch
     if launch.relay is None:
-        return load(launch.application, launch.gateway)
+        return load_and_check(launch)
     child.traffic.relays = True
     name = f"{launch.pool}.{launch.slot}"
     books = Books(child.traffic, child.cells)
@@ -121,9 +121,28 @@ def load_as_it_is(child: Child) -> Any:
     return application
 
 
+def load_and_check(launch: Launch) -> Any:
+    """Return the app as it is, after Django's system checks if it is one of Django.
+
+    Raises ApplicationError.
+    """
+    application = load(launch.application, launch.gateway)
+    if launch.system_checks:
+        check_system()
+    return application
+
+
+def check_system() -> int:
+    """Run Django's system checks. Return the number of warnings. Raises ApplicationError."""
+    outcome = system_checks.run()
+    if outcome.failure is not None:
+        raise ApplicationError(*outcome.failure)
+    return outcome.warnings
+
+
 def load_for_worker(launch: Launch, threads: int) -> Any:
     """Return the app of an app worker as ASGI. Raises as `load` and `wsgi_to_asgi` do."""
-    application = load(launch.application, launch.gateway)
+    application = load_and_check(launch)
     return wsgi_to_asgi(application, threads) if launch.gateway == "wsgi" else application
 
 
@@ -142,12 +161,11 @@ def wsgi_to_asgi(application: Any, threads: int = 10) -> Any:
 
 
 def _import_failed(module_name: str, error: BaseException) -> ApplicationError:
+    place = frames.place(error, os.getcwd())
+    message = f'importing "{module_name}" failed{place}: {tracebacks.last_line(error)}'
+    if remedy := remedies.of_import(error):
+        message = f"{message.rstrip('.')}. {remedy}"
     return ApplicationError(
-        f'importing "{module_name}" failed: {tracebacks.last_line(error)}',
-        tracebacks.trimmed(error, _is_on_the_way),
+        message,
+        tracebacks.trimmed(error, frames.are_on_the_way),
     )
-
-
-def _is_on_the_way(file: str) -> bool:
-    """Whether a frame is of chansup or of the import system."""
-    return file.startswith((_OWN_DIRECTORY, "<frozen importlib")) or "importlib/__init__" in file

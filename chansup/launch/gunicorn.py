@@ -104,7 +104,7 @@ def serve(child: Child) -> int:
     config.set("graceful_timeout", max(1, int(launch.drain.timeout)))
     if "loglevel" not in launch.options and not config.accesslog:
         config.set("loglevel", "warning")
-    app = application.load(launch.application, launch.gateway)
+    app = application.load_as_it_is(child)
     if launch.gateway == "asgi":
         app = instrument(app, child.traffic, child.cells, launch.health_path, config_root(config))
         worker_class = _asgi_worker()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from chansup.launch import __main__ as launcher
-from chansup.launch import application
+from chansup.launch import application, routers
 from chansup.protocol import channel_layer
 from chansup.protocol.probe import Answer, Consumption, Finding, Question
 
@@ -39,27 +39,38 @@ def probe(question: Question) -> Answer:
         ]
     routed: list[str] = []
     consumed: list[str] = []
+    warnings: list[Finding] = []
     if question.application:
         of_the_app, of_the_layer = (
-            list(_application(question, routed, consumed)),
+            list(_application(question, routed, consumed, notes, warnings)),
             list(_channel_layer()),
         )
         if of_the_layer:  # an app may make its layer while it is imported: one mistake, told once
             of_the_app = [one for one in of_the_app if _LAYER_ERROR not in one.message]
         problems += [*of_the_app, *of_the_layer]
-    return Answer(problems, notes, routed, consumed)
+    return Answer(problems, notes, routed, consumed, warnings)
 
 
-def _application(question: Question, routed: list[str], consumed: list[str]) -> Iterator[Finding]:
+def _application(
+    question: Question,
+    routed: list[str],
+    consumed: list[str],
+    notes: list[str],
+    warnings: list[Finding],
+) -> Iterator[Finding]:
     key = question.key or f"app.{question.gateway}"
     try:
         loaded = application.load(question.application, question.gateway)
         if question.gateway == "wsgi" and question.server not in application.SPEAK_WSGI:
             application.wsgi_to_asgi(loaded)
+        yield from _routers(loaded, question, key, warnings)
         routed += _routed(loaded)
         consumed += _consumed(loaded, question.consumption)
         if question.consumption:
             yield from _consumption(loaded, question.consumption)
+        if question.system_checks and (count := application.check_system()):
+            what = "a warning" if count == 1 else f"{count} warnings"
+            notes.append(f"Django's system checks have {what}: python manage.py check")
     except application.ApplicationError as error:
         yield Finding(key, str(error), error.details)
     except application.GatewayError as error:
@@ -68,6 +79,28 @@ def _application(question: Question, routed: list[str], consumed: list[str]) -> 
             yield Finding(key, f"app workers need a2wsgi to run it: {command}")
         else:
             yield Finding("interface.server", str(error))
+
+
+def _routers(
+    loaded: object, question: Question, key: str, warnings: list[Finding]
+) -> Iterator[Finding]:
+    for route, name in routers.bare_consumers(loaded):
+        message = (
+            f'the route "{route}" leads to the class {name}, which is no application: '
+            f"write {name}.as_asgi()"
+        )
+        yield Finding(key, message)
+    for protocol in routers.missing_protocols(loaded, question.protocols):
+        remedy = (
+            'add "http": get_asgi_application()'
+            if protocol == "http"
+            else 'add "websocket": URLRouter([…])'
+        )
+        message = (
+            f'the app\'s ProtocolTypeRouter has no "{protocol}", so each such request is answered '
+            f"500: {remedy} to it"
+        )
+        warnings.append(Finding(key, message))
 
 
 def _routed(loaded: object) -> list[str]:

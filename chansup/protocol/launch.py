@@ -69,6 +69,7 @@ class Launch(msgspec.Struct, frozen=True):
     listeners: list[Listener]
     options: dict[str, object]  # the server's own names
     drain: Drain
+    system_checks: bool = True  # run those of a Django app before it serves
     health_path: str | None = None
     heartbeat_interval: float = 1.0  # seconds between two beats of the event loop
     scoreboard_fd: int | None = None

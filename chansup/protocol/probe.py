@@ -27,6 +27,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     directory: str  # absolute
     key: str = ""  # of what names the app, or the server where there is no app; dotted
     consumption: list[Consumption] = []
+    system_checks: bool = False  # run those of a Django app
+    protocols: list[str] = []  # what clients can ask the app for: "http", "websocket"
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,3 +46,4 @@ class Answer(msgspec.Struct, frozen=True):
     notes: list[str] = []
     routed: list[str] = []  # the channels that the app has consumers for
     consumed: list[str] = []  # those that the pools asked about take
+    warnings: list[Finding] = []  # what works, and is probably not meant

@@ -215,6 +215,7 @@ def _launch(
             for place, inherited in enumerate(equipment.listeners, FIRST_DESCRIPTOR)
         ],
         options={},
+        system_checks=config.app.system_checks,
         drain=launch.Drain(
             settle=rollout.settle,
             spread=rollout.drain_spread,

@@ -181,7 +181,8 @@ def test_what_the_probe_is_asked_and_answers(site, tmp_path):
     assert report.notes == ["uvicorn 1.0"]
     assert (tmp_path / "question").read_text() == (
         '{"server":"uvicorn","gateway":"asgi","application":"mysite.asgi:application",'
-        f'"options":{{"foo":1}},"directory":"{tmp_path}","key":"app.asgi"}}'
+        f'"options":{{"foo":1}},"directory":"{tmp_path}","key":"app.asgi",'
+        '"system_checks":true,"protocols":["http"]}'
     )
 
 

@@ -102,11 +102,22 @@ def test_who_is_asked_what(site, tmp_path):
     assert (holding.python, holding.python_key) == (sys.executable, "interface.server")
     assert holding.environment == {**ENVIRON, "A": "holding"}
     directory = str(tmp_path / "app")
-    assert web.question == Question("relay", "asgi", "site_app:app", {}, directory, "app.asgi")
+    assert web.question == Question(
+        "relay",
+        "asgi",
+        "site_app:app",
+        {},
+        directory,
+        "app.asgi",
+        system_checks=True,
+        protocols=["http", "websocket"],
+    )
     assert (web.python, web.python_key) == (f"{directory}/main", "app.python")
     assert web.environment == {"PATH": f"{directory}:{ENVIRON['PATH']}", "A": "app"}
     key = "workers.old.wsgi"
-    assert old.question == Question("relay", "wsgi", "old:app", {}, directory, key)
+    assert old.question == Question(
+        "relay", "wsgi", "old:app", {}, directory, key, system_checks=True
+    )
     assert (old.python, old.python_key) == (f"{directory}/venv/own", "workers.old.python")
     assert old.environment["PATH"] == f"{directory}/venv:{ENVIRON['PATH']}"
     probe.ask(loaded, ENVIRON)

@@ -88,6 +88,7 @@ class Process:
         heartbeat_interval: float = 0.05,
         directory: Path = APPS,
         environment: dict[str, str] | None = None,
+        system_checks: bool = True,
     ) -> None:
         self.listeners = listeners
         self.notifications = Notifications()
@@ -110,6 +111,7 @@ class Process:
             drain=drain,
             health_path=health_path,
             heartbeat_interval=heartbeat_interval,
+            system_checks=system_checks,
             scoreboard_fd=self.board_fd,
         )
         self._lines: list[str] = []

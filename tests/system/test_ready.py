@@ -1,0 +1,51 @@
+"""What a reload refuses to bring: a Django app whose pages would all be errors."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.launch import django_project
+from tests.running import Running, running
+
+pytestmark = pytest.mark.slow  # the interpreter makes no difference
+
+CONFIG = """
+[app]
+asgi = "shop.asgi:application"
+environment = { DJANGO_SETTINGS_MODULE = "shop.settings" }
+
+[interface]
+bind = "127.0.0.1:0"
+
+[admin]
+bind = "127.0.0.1:0"
+
+[rollout]
+settle = 0.05
+drain_spread = 0.2
+stop_timeout = 6
+"""
+APP_WORKERS = '[workers.web]\nserves = ["http"]\n'
+HOST = {"Host": "shop.example"}
+
+
+def reload(run: Running, code: int) -> str:
+    done = run.command("reload", timeout=60)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("pools", ["", APP_WORKERS], ids=["direct", "relay"])
+def test_urls_that_do_not_import_never_take_over(tmp_path: Path, pools: str) -> None:
+    site = django_project.write(tmp_path / "site")
+    with running(site, CONFIG + pools) as run:
+        run.wait_until_ready()
+        assert httpx.get(run.url, headers=HOST).status_code == 200
+        django_project.write(site, urls="from shop import viws\n")
+        said = reload(run, 1)
+        assert 'importing ROOT_URLCONF "shop.urls" failed in shop/urls.py, line 1' in said
+        assert "cannot import name 'viws'" in said
+        assert httpx.get(run.url, headers=HOST).status_code == 200
+        django_project.write(site)
+        reload(run, 0)
