@@ -26,6 +26,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. Whatever goes wrong is one message, no traceback."""
+    _open_standard_descriptors()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller: >&-
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -49,6 +50,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         code = ExitCode.FAILED
     sys.exit(code)
+
+
+def _open_standard_descriptors() -> None:
+    """Occupy 0, 1 and 2 where the caller closed them: a socket there would be taken for stdout."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
 
 
 def _forget_stdout() -> None:
@@ -172,7 +182,8 @@ def chansup() -> None:
 def run() -> int:
     """Start everything in the config file and keep it up.
 
-    SIGTERM or Ctrl-C stops everything in order, a second one hurries; SIGHUP is `chansup reload`.
+    SIGTERM, SIGQUIT or Ctrl-C stops everything in order, a second one hurries. SIGHUP is `chansup
+    reload`, and a stop when the terminal was closed.
     """
     from chansup.supervisor.run import main
 

@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 import msgspec
 
-from chansup.launch import application
+from chansup.launch import application, forks
 from chansup.launch.child import Child, forget_systemd_variables
 from chansup.launch.options import OptionProblem
 from chansup.protocol import launch as protocol
@@ -88,6 +88,7 @@ def prepare(launch: Launch) -> None:
     # Until it is ready there is nothing to finish: either signal ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    forks.let_go_of_signals()
     forget_systemd_variables()
     os.chdir(launch.directory)
     sys.path[0] = launch.directory

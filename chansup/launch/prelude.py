@@ -40,9 +40,7 @@ def main() -> None:
             environment["LISTEN_FDS"] = str(order["listeners"])
             environment["LISTEN_FDNAMES"] = ":".join(["chansup"] * order["listeners"])
             environment["LISTEN_PID"] = str(os.getpid())
-        # Python ignores these two for itself; a child expects the default.
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
-        _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+        _restore_signals()
         os.execve(order["executable"], order["argv"], environment)  # noqa: S606 - its purpose
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -77,6 +75,21 @@ def _place(descriptors: list[int]) -> None:
     for place, descriptor in enumerate(lifted, FIRST_DESCRIPTOR):
         os.dup2(descriptor, place, inheritable=True)
         os.close(descriptor)
+
+
+def _restore_signals() -> None:
+    """Give every signal its default action and block none, whatever started the supervisor did.
+
+    A shell without job control starts what ends with ``&`` with SIGINT and SIGQUIT ignored,
+    nohup(1) with SIGHUP, and Python itself ignores SIGPIPE and SIGXFSZ. All outlive execve(2).
+    """
+    for number in _signal.valid_signals():
+        if _signal.getsignal(number) != _signal.SIG_DFL:
+            try:
+                _signal.signal(number, _signal.SIG_DFL)
+            except OSError:  # SIGKILL and SIGSTOP
+                pass
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _die_with(parent: int) -> None:

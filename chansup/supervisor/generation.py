@@ -22,9 +22,13 @@ Kind = Literal["interface", "workers", "programs", "hub"]
 # The order of start and of rollouts
 KINDS: tuple[Kind, ...] = ("hub", "programs", "workers", "interface")
 
-# What a service manager told the supervisor is not meant for its children.
+# What a service manager or a shell told the supervisor is not meant for its children.
 NOT_INHERITED = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+    {
+        *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"),
+        *("MAINPID", "SYSTEMD_EXEC_PID", "_", "OLDPWD", "PWD"),  # PWD is set to where each starts
+    }
 )
 # Keys of [interface] that the supervisor alone acts on: no process has to be replaced for them.
 OF_THE_SUPERVISOR: dict[str, Any] = {

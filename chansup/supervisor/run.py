@@ -5,7 +5,6 @@ import errno
 import faulthandler
 import logging
 import os
-import signal
 from functools import partial
 from pathlib import Path
 
@@ -21,15 +20,19 @@ from chansup.supervisor.notify import NotifySocket
 from chansup.supervisor.processes import Processes
 from chansup.supervisor.reaper import Reaper, become_subreaper
 from chansup.supervisor.runtime import RuntimeDirectory, directory_for
+from chansup.supervisor.signal_reader import SignalReader
 from chansup.supervisor.site import Site
 from chansup.supervisor.spawn import raise_descriptor_limit
-from chansup.supervisor.supervisor import MORE_DESCRIPTORS, STOP_SIGNALS, Supervisor
+from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
 from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
+from chansup.supervisor.terminal import Terminal
 from chansup.supervisor.worker_sockets import WorkerSockets
 
 
 def main(config_path: Path) -> int:
     """Run the site that `config_path` describes until it is stopped. Raises ChansupError."""
+    signals = SignalReader()
+    faulthandler.enable()  # systemd's watchdog ends a service by SIGABRT: say where it stood
     faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True)
     service = ServiceNotifier.receive()
     inherited = InheritedSockets.receive()
@@ -38,7 +41,7 @@ def main(config_path: Path) -> int:
     runtime = RuntimeDirectory(directory_for(config_path, configured))
     runtime.open()
     try:
-        return asyncio.run(_supervise(loaded, runtime, service, inherited))
+        return asyncio.run(_supervise(loaded, runtime, service, inherited, signals))
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
             raise
@@ -52,6 +55,7 @@ async def _supervise(
     runtime: RuntimeDirectory,
     service: ServiceNotifier,
     inherited: InheritedSockets,
+    signals: SignalReader,
 ) -> int:
     raise_descriptor_limit()
     become_subreaper()
@@ -89,14 +93,14 @@ async def _supervise(
         log,
         fail,
     )
-    supervisor = Supervisor(site, log, runtime, service, reaper, guard)
+    supervisor = Supervisor(site, log, runtime, service, reaper, guard, Terminal())
     notify.start(loop, processes.take_notice)
     reaper.start(loop)
+    signals.start(partial(supervisor.take_signal, survives=signals.survives_its_terminal))
     try:
         return await supervisor.run()
     finally:
-        # It ends already; the loop takes its handlers along, and a signal would cut the end short.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
+        signals.stop()
         reaper.stop()
         notify.close()
         inherited.close()

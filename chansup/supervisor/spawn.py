@@ -83,7 +83,7 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
             stdout=writer,
             stderr=writer,
             cwd=command.directory,
-            env={**command.environment, **_home(account)},
+            env={"PWD": command.directory, **command.environment, **_home(account)},
             pass_fds=descriptors,
             start_new_session=True,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import signal
+from collections.abc import Coroutine
 
 from chansup.errors import ChansupError, ExitCode
 from chansup.supervisor import report
@@ -18,12 +19,17 @@ from chansup.supervisor.operations import Operations
 from chansup.supervisor.reaper import Reaper
 from chansup.supervisor.runtime import RuntimeDirectory
 from chansup.supervisor.shutdown import Shutdown
+from chansup.supervisor.signal_reader import STOP, Received
 from chansup.supervisor.site import Site
 from chansup.supervisor.systemd import ServiceNotifier
+from chansup.supervisor.terminal import Terminal
 from chansup.supervisor.waiting import within
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MORE_DESCRIPTORS = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
+_HINTS: dict[int, str] = {
+    signal.SIGUSR1: ": it has no log file to reopen, its log goes to stdout",
+    signal.SIGUSR2: ": `chansup reload` deploys",
+}
 SWEEP_TIME = 5.0  # seconds to find and kill what children left behind
 
 
@@ -38,6 +44,7 @@ class Supervisor:
         service: ServiceNotifier,
         reaper: Reaper,
         guard: Guard,
+        terminal: Terminal,
     ) -> None:
         self.site = site
         self._log = log
@@ -45,6 +52,7 @@ class Supervisor:
         self._service = service
         self._reaper = reaper
         self._guard = guard
+        self._terminal = terminal
         self._liveness = Liveness(site)
         self._shutdown = Shutdown()
         self.operations = Operations(site, log, service, self._shutdown, self._admin_address)
@@ -53,14 +61,14 @@ class Supervisor:
         site.apply = self._apply
         self._told_ready = False
         self._quiet_until = 0.0  # loop time; until then, nothing more about missing descriptors
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unused: set[int] = set()  # signals that were told once to mean nothing
 
     # The course of a run
 
     async def run(self) -> ExitCode:
         """Run until asked to stop. Raises ChansupError when it cannot even start."""
         loop = asyncio.get_running_loop()
-        self._handle_signals(loop)
         loop.set_exception_handler(self._handle_defect)
         await self._guard.start()
         try:
@@ -103,22 +111,52 @@ class Supervisor:
         for recent in stores:
             recent.resize(settings.keep_lines)
 
-    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._stop_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
+    # What it is asked by signals
 
-    def _stop_signal(self, number: signal.Signals) -> None:
-        if self._shutdown.ask():
-            self.site.say(f"{number.name}: stopping")
+    def take_signal(self, received: Received, *, survives: bool) -> None:
+        """Do what a signal asks for. `survives`: it was started to outlive its terminal."""
+        if received.number in STOP:
+            self._stop_signal(received)
+        elif received.number != signal.SIGHUP:
+            self._other_signal(received)
+        elif received.by_kernel:
+            self._terminal_closed(survives=survives)
         else:
-            self.site.say(f"{number.name} again: hurrying", "warning")
+            self._begin(self._hangup(survives=survives))
+
+    def _stop_signal(self, received: Received) -> None:
+        if self._shutdown.ask():
+            self.site.say(f"{received}: stopping")
+        else:
+            self.site.say(f"{received} again: hurrying", "warning")
             self._shutdown.hurried.set()
 
-    def _reload_signal(self) -> None:
-        task = asyncio.create_task(self._reload_quietly())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+    def _other_signal(self, received: Received) -> None:
+        if received.number in self._unused:
+            return
+        self._unused.add(received.number)
+        hint = _HINTS.get(received.number, "")
+        self.site.say(f"{received}: chansup does nothing on this signal{hint}", "warning")
+
+    def _terminal_closed(self, *, survives: bool) -> None:
+        self._terminal.forget()
+        if survives:
+            self.site.say("the terminal was closed: running on, started with SIGHUP ignored")
+        elif self._shutdown.ask():
+            self.site.say(
+                "the terminal was closed: stopping; to run on, start it as a service or with nohup"
+            )
+
+    async def _hangup(self, *, survives: bool) -> None:
+        if await self._terminal.was_closed():
+            self._terminal_closed(survives=survives)
+        elif not self._shutdown.asked.is_set():
+            await self._reload_quietly()
+
+    def _begin(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reload_quietly(self) -> None:
         self.site.say("SIGHUP: reloading")
@@ -146,6 +184,7 @@ class Supervisor:
         for process in self.site.processes.alive():
             process.look_at_phase()
         self._liveness.tick(elapsed)
+        self._terminal.look()
         for pool in self.site.pools.values():
             pool.changed()
         now = asyncio.get_running_loop().time()
