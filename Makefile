@@ -2,8 +2,8 @@
 
 # The first usable interpreter (scripts/pythons), unless you name one: make PYTHON=/path/to/python3 ...
 PYTHON ?= $(shell scripts/pythons | sed -n "1s/^[^ ]* //p")
-# The other versions to test on: the newest here; PYTHONS="3.12 3.13" for more, PYTHONS= for none.
-PYTHONS ?= $(lastword $(filter 3.%,$(shell scripts/pythons)))
+# The other versions that `make ci` tests on: PYTHONS="3.12 3.13", or PYTHONS= for none.
+PYTHONS ?= every
 PORT ?= 8000
 ADMIN_PORT ?= 9180
 # More than cores: tests of a supervisor mostly wait for processes.
@@ -15,15 +15,15 @@ BIN := $(VENV)/bin
 export PORT ADMIN_PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format pytest long other-pythons bench clean venv system subjects
+.PHONY: help demo test ci check format pytest thorough other-pythons bench clean venv system subjects pythons
 
 help:
 	@echo 'make demo    start the chat in examples/chat under chansup (PORT=8000 ADMIN_PORT=9180)'
-	@echo 'make test    everything that CI runs: check, the tests, the tests on the newest Python here (PYTHONS="3.12 3.13")'
+	@echo 'make test    lint, types and the tests on one Python: below five minutes on two cores'
+	@echo 'make ci      all of it: the full matrix, the long runs, each Python that is here (PYTHONS="3.12 3.13")'
 	@echo 'make check   lint, formatting, types'
 	@echo 'make format  put the formatting right'
-	@echo 'make pytest  the tests on one Python (PYTEST="-n 4 -k reload")'
-	@echo 'make long    the tests that take minutes: a hundred deploys, a hundred kills'
+	@echo 'make pytest  the tests of `make test` (PYTEST="-n 4 -k reload")'
 	@echo 'make bench   the benchmarks'
 	@echo 'make clean   remove what these made'
 
@@ -34,7 +34,9 @@ demo:
 	@echo 'in another terminal: cd examples/chat; ../../$(BIN)/chansup status   (reload, logs -f, …)'
 	@cd examples/chat && exec ../../$(BIN)/chansup run
 
-test: check pytest other-pythons
+test: check pytest
+
+ci: check thorough other-pythons
 
 venv:
 	@scripts/venv $(VENV) dev "$(PYTHON)"
@@ -62,21 +64,25 @@ subjects: venv
 	@scripts/subjects $(VENV)
 
 pytest: venv system subjects
-	$(BIN)/python -m pytest $(PYTEST) -m 'not long'
+	$(BIN)/python -m pytest $(PYTEST) -m 'not thorough'
 
-# A hundred deploys and a hundred kills under load: some minutes.
-long: venv system
-	$(BIN)/python -m pytest $(PYTEST) -m long
+# Everything: a hundred deploys, a hundred kills, each server in each case.
+thorough: venv system subjects
+	$(BIN)/python -m pytest $(PYTEST)
+
+# Under CI a version that the package manager offers is installed.
+pythons:
+	@[ "$${CI:-}" != true ] || scripts/install-pythons
 
 # One after the other: they share the cores with what they start.
-other-pythons: venv system
+other-pythons: venv system pythons
 	@mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	scripts/pythons | while read -r version python; do \
-		case " $(PYTHONS) " in *" $$version "*) ;; *) continue ;; esac; \
+		case " $(PYTHONS) " in *" $$version "*|" every ") ;; *) continue ;; esac; \
 		if [ "$$version" = "$$mine" ]; then continue; fi; \
 		echo "== Python $$version"; \
 		scripts/venv ".venvs/$$version" dev "$$python" </dev/null || exit 1; \
-		".venvs/$$version/bin/python" -m pytest $(PYTEST) -m 'not slow' </dev/null || exit 1; \
+		".venvs/$$version/bin/python" -m pytest $(PYTEST) -m 'not slow and not thorough' </dev/null || exit 1; \
 	done
 
 bench: venv system

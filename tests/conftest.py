@@ -1,5 +1,6 @@
 import os
 import signal
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _is_the_same_on_each_python(item):
             item.add_marker(pytest.mark.slow)
+        if not _is_tried_by_make_test(item):
+            item.add_marker(pytest.mark.thorough)
+
+
+# Where each case starts processes of its own. The conformance tests share what they start.
+COSTLY = {"launch", "relay", "system", "worker"}
+SERVERS = ("granian", "hypercorn", "daphne", "gunicorn")  # beside uvicorn
+LAYERS = ("redis",)  # beside the hub
+
+
+def _is_tried_by_make_test(item: pytest.Item) -> bool:
+    """Of one test over all servers, `make test` tries uvicorn and one other, by turns.
+
+    The same holds for layers: the hub always, Redis in every second test.
+    """
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or not COSTLY & set(item.path.parts) or "conformance" in item.path.parts:
+        return True
+    turn = zlib.crc32(item.nodeid.partition("[")[0].encode())
+    values = set(callspec.id.split("-"))
+    others = values & set(SERVERS)
+    if others and others != {SERVERS[turn % len(SERVERS)]}:
+        return False
+    return not values & set(LAYERS) or turn % 2 == 0
 
 
 def _is_the_same_on_each_python(item: pytest.Item) -> bool:

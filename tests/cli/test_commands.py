@@ -321,6 +321,7 @@ print("ready", flush=True); time.sleep(60)
 """
 
 
+@pytest.mark.thorough
 def test_a_supervisor_that_is_frozen_is_not_waited_for_for_ever(site: Site):
     with site.supervisor() as supervisor:
         supervisor.send_signal(signal.SIGSTOP)

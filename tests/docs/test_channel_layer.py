@@ -51,6 +51,7 @@ def test_the_warning_of_drops(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_news_without_django(scene: Scene) -> None:
     pytest.importorskip("starlette")
     from websockets.asyncio.client import connect

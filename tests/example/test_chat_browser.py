@@ -128,6 +128,7 @@ def test_a_picture_becomes_a_thumbnail_in_every_tab(
     browser.wait_js("document.getElementById('notice').textContent.includes('not a JPEG')")
 
 
+@pytest.mark.thorough
 def test_a_thumbnail_outlives_the_worker_that_was_killed_over_it(
     site: Site, browser: Browser, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_thumbnail_outlives_the_worker_that_was_killed_over_it(
     assert site.pids("thumbnails") != [worker]
 
 
+@pytest.mark.thorough
 def test_rooms_go_on_when_the_hub_was_killed(site: Site, browser: Browser) -> None:
     one, other = enter(browser, site, "lobby"), enter(browser, site, "lobby")
     (hub,) = site.pids("hub")
@@ -169,6 +171,7 @@ def test_rooms_go_on_when_the_hub_was_killed(site: Site, browser: Browser) -> No
 
 
 @on_redis
+@pytest.mark.thorough
 def test_the_room_comes_back_when_redis_was_killed(site: Site, browser: Browser) -> None:
     enter(browser, site, "lobby")
     before = browser.js("chat.connects")

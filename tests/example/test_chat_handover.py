@@ -158,6 +158,7 @@ def test_rooms_stay_connected_while_a_deploy_replaces_their_code(
     assert not set(site.pids("web")) & set(workers)
 
 
+@pytest.mark.thorough
 def test_rooms_stay_connected_while_workers_are_killed(site: Site, browser: Browser) -> None:
     room = Room(browser, site, "lobby", tabs=2)
     for _ in range(2):
@@ -175,6 +176,7 @@ def test_rooms_stay_connected_while_workers_are_killed(site: Site, browser: Brow
     assert "killed by SIGKILL" in site.output()
 
 
+@pytest.mark.thorough
 def test_nothing_is_lost_when_the_hub_is_replaced(site: Site, browser: Browser) -> None:
     room = Room(browser, site, "pictures", tabs=2)
     (hub,) = site.pids("hub")

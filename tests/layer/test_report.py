@@ -187,12 +187,14 @@ def test_the_bulletin_and_what_goes_on_over_replacements(supervised: Supervised)
     run(tried())
 
 
+@pytest.mark.thorough
 def test_the_hub_tells_that_it_is_alive(supervised: Supervised) -> None:
     supervised.start()
     supervised.wait_for("READY=1")
     supervised.wait_for("WATCHDOG=1")
 
 
+@pytest.mark.thorough
 def test_without_a_hub_to_take_over_from_it_begins_empty_and_says_so(
     supervised: Supervised,
 ) -> None:

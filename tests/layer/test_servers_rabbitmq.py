@@ -113,6 +113,7 @@ def test_while_the_server_is_down_it_waits_and_says_so(
         asyncio.run(soon(main()))
 
 
+@pytest.mark.thorough
 def test_the_node_is_of_this_machine_alone_and_gone_with_its_last_user(tmp_path: Path) -> None:
     import psutil
 

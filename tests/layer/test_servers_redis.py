@@ -146,6 +146,7 @@ def test_options_reach_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", ["redis", "unix", "sentinel"])
 @pytest.mark.parametrize("pubsub", [False, True], ids=["core", "pubsub"])
+@pytest.mark.thorough
 def test_a_quiet_receive_lasts(
     kind: str, pubsub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

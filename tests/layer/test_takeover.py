@@ -250,6 +250,7 @@ def test_after_a_takeover_that_failed_everybody_gets_what_they_wait_for(hub: Hub
     run(tried())
 
 
+@pytest.mark.thorough
 def test_a_successor_that_reads_nothing_is_given_up(hub: Hub) -> None:
     """And the hub goes on, with everything."""
 
@@ -284,6 +285,7 @@ runpy.run_module("chansup.layer.hub", run_name="__main__")
 """
 
 
+@pytest.mark.thorough
 def test_a_successor_that_comes_too_late_does_not_begin_beside(hub: Hub) -> None:
     async def tried() -> None:
         layer = LocalChannelLayer(hub.path, timeout=30)

@@ -107,7 +107,7 @@ def test_a_kill_costs_at_most_the_message_in_hand(tmp_path: Path, redeliver: boo
 
 
 @pytest.mark.slow
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("redeliver", [False, True])
 def test_a_hundred_kills_cost_at_most_the_messages_in_hand(tmp_path: Path, redeliver: bool) -> None:
@@ -184,6 +184,7 @@ def test_what_kills_three_workers_is_not_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("killer", ["message", "request"])
+@pytest.mark.thorough
 def test_innocents_are_not_taken_for_poison(tmp_path: Path, killer: str) -> None:
     """Who had something in hand where the killer struck is tried again, and comes through."""
     with stage(tmp_path, workers=3, web="redeliver = true") as site:
@@ -416,6 +417,7 @@ def test_an_interface_that_is_replaced_says_so(tmp_path: Path, server: str) -> N
 # Workers that hang
 
 
+@pytest.mark.thorough
 def test_a_frozen_worker_is_killed_and_its_sockets_move(tmp_path: Path) -> None:
     with stage(tmp_path, workers=2, web="liveness_timeout = 3") as site:
 

@@ -129,6 +129,7 @@ def test_who_does_not_read_a_websocket(tmp_path: Path) -> None:
         asyncio.run(run())
 
 
+@pytest.mark.thorough
 def test_who_stalls_an_upload_or_whose_app_does(tmp_path: Path) -> None:
     """A client that sends a part, and an app that reads a part of what a client sends."""
     with stage(tmp_path) as site:

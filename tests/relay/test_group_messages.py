@@ -243,6 +243,7 @@ def test_a_kill_costs_at_most_the_message_in_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_message_that_a_consumer_is_cancelled_over_does_not_come_again(tmp_path: Path) -> None:
     with site_with_hub(tmp_path, stop_timeout=3) as (site, hub):
 
@@ -262,6 +263,7 @@ def test_a_message_that_a_consumer_is_cancelled_over_does_not_come_again(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
+@pytest.mark.thorough
 def test_no_message_is_missed_while_the_hub_is_replaced_too(tmp_path: Path) -> None:
     with site_with_hub(tmp_path, workers=2) as (site, hub):
 

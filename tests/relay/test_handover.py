@@ -95,7 +95,7 @@ def test_numbers_arrive_whatever_carries_the_relay(tmp_path: Path, server: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", ["c", "d", "e", "f"])
 def test_over_a_hundred_deploys_numbers_arrive_once_and_in_order(tmp_path: Path, seed: str) -> None:
@@ -156,6 +156,7 @@ def test_a_large_message_in_the_middle_of_a_deploy(tmp_path: Path) -> None:
 # What the app sends by itself
 
 
+@pytest.mark.thorough
 def test_a_counter_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     with stage(tmp_path, workers=2, interfaces=2) as site:
         seen: list[list[int]] = [[] for _ in range(6)]
@@ -253,6 +254,7 @@ def test_after_deploys_exactly_the_connected_are_present(tmp_path: Path) -> None
             assert one == ["connect", "disconnect"] * (len(one) // 2)
 
 
+@pytest.mark.thorough
 def test_a_thousand_sockets_stay_open_over_a_reload(tmp_path: Path) -> None:
     count = 1000
     with stage(tmp_path, interfaces=1, web="handover_rate = 2000") as site:

@@ -212,6 +212,7 @@ def test_a_worker_dies_during_the_pause(tmp_path: Path, who: str) -> None:
         assert results(site) == {"moved": 1}
 
 
+@pytest.mark.thorough
 def test_routes_with_a_handover_of_their_own(tmp_path: Path) -> None:
     serves = """[
         "http", "websocket",
@@ -262,6 +263,7 @@ def test_closing_is_spread(tmp_path: Path) -> None:
         assert results(site) == {"closed": 30}
 
 
+@pytest.mark.thorough
 def test_a_pool_without_workers_has_them_wait(tmp_path: Path) -> None:
     """Scaled to nothing and up again: who waits goes on, nothing is lost."""
     with stage(tmp_path, workers=2, stop_timeout=2) as site:

@@ -121,6 +121,7 @@ def test_who_waits_and_leaves_makes_room(tmp_path: Path) -> None:
         assert not site.lines("never")
 
 
+@pytest.mark.thorough
 def test_without_any_worker(tmp_path: Path) -> None:
     """Open WebSockets are closed in time, never "connected but dead"; requests are told."""
     with stage(tmp_path, web=QUEUE) as site:
@@ -204,6 +205,7 @@ def test_concurrency_is_never_exceeded(tmp_path: Path) -> None:
         assert site.sum(found, "queue_depth") == site.sum(found, "requests_in_flight") == 0
 
 
+@pytest.mark.thorough
 def test_permits_of_a_killed_interface_come_back(tmp_path: Path) -> None:
     with stage(tmp_path, interfaces=2, web="concurrency = 3") as site:
 

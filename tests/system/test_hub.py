@@ -261,6 +261,7 @@ if "--takeover" in sys.orig_argv:
 """
 
 
+@pytest.mark.thorough
 def test_a_successor_that_stalls_costs_nothing(tmp_path: Path) -> None:
     """Neither what is queued, nor the hub that waits for it: it goes on to say that it is alive."""
     (tmp_path / "sitecustomize.py").write_text(STALLS)
@@ -338,6 +339,7 @@ def test_somebody_from_outside_brings_the_hub(tmp_path: Path) -> None:
         assert hub(run)["pid"] == first
 
 
+@pytest.mark.thorough
 def test_the_backend_changes_by_reload(talkative: Path) -> None:
     config = DIRECT.replace("processes = 2", "processes = 1")
     with running(talkative, config) as run:
@@ -367,6 +369,7 @@ def test_the_backend_changes_by_reload(talkative: Path) -> None:
         assert not path.exists()
 
 
+@pytest.mark.thorough
 def test_a_frozen_hub_is_replaced(tmp_path: Path) -> None:
     config = (
         HUB + f'[supervisor]\nruntime_directory = "{tmp_path}/.chansup"\nliveness_timeout = 2\n'

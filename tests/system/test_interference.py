@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests import fetch
 from tests.running import Running, running, wait_for, write_app
@@ -39,6 +40,7 @@ def wait_for_launchers(run: Running, count: int) -> None:
     wait_for(lambda: launchers(run) == count)
 
 
+@pytest.mark.thorough
 def test_scale_down_during_a_rollout(site: Path) -> None:
     write_app(site, before=SLOW)
     for moment, size in (
@@ -58,6 +60,7 @@ def test_scale_down_during_a_rollout(site: Path) -> None:
             assert run.status()["generation"] == 2
 
 
+@pytest.mark.thorough
 def test_scale_up_during_a_rollout(site: Path) -> None:
     write_app(site, before=SLOW)
     config = DIRECT + '\n[workers.work]\ncommand = "sleep 99"\nready = "after:0s"\n'
@@ -85,6 +88,7 @@ def test_restart_during_a_rollout_keeps_the_new_generation(site: Path) -> None:
         assert {fetch.get(run.url).text.split()[2] for _ in range(20)} == {"blue"}
 
 
+@pytest.mark.thorough
 def test_a_process_that_leaves_again_and_again_is_slowed_down(site: Path) -> None:
     code = """
 import os, socket, time
@@ -128,6 +132,7 @@ def test_a_task_never_runs_twice_at_a_time(site: Path) -> None:
         assert words == ["begin", "end"] * (len(words) // 2)
 
 
+@pytest.mark.thorough
 def test_a_task_of_a_reload_finds_the_new_program_it_needs(site: Path) -> None:
     database = "import os, socket, time; s = socket.socket(socket.AF_UNIX); s.bind('db.sock'); s.listen(); time.sleep(99)"
     asks = "import socket; socket.socket(socket.AF_UNIX).connect('db.sock')"
@@ -197,6 +202,7 @@ def test_a_reload_that_failed_leaves_the_site_ready(site: Path) -> None:
         assert run.status()["tasks"] == []
 
 
+@pytest.mark.thorough
 def test_a_restart_ends_with_the_stop_that_crosses_it(site: Path) -> None:
     write_app(site, before=SLOW)
     with running(site, THREE) as run:
@@ -207,6 +213,7 @@ def test_a_restart_ends_with_the_stop_that_crosses_it(site: Path) -> None:
         assert restart.code() == 1
 
 
+@pytest.mark.thorough
 def test_slots_that_leave_in_a_superseded_rollout_are_gone(site: Path) -> None:
     write_app(site, before=SLOW)
     goodbye = "trap 'sleep 1; exit 0' TERM; while true; do sleep 0.1; done"
@@ -225,6 +232,7 @@ def test_slots_that_leave_in_a_superseded_rollout_are_gone(site: Path) -> None:
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
 
 
+@pytest.mark.thorough
 def test_two_reloads_that_arrive_together_both_get_a_result(site: Path) -> None:
     with running(site, DIRECT) as run:
         run.wait_until_ready()
@@ -235,6 +243,7 @@ def test_two_reloads_that_arrive_together_both_get_a_result(site: Path) -> None:
         assert sorted(one.code() for one in both) == [0, 1]
 
 
+@pytest.mark.thorough
 def test_a_pool_that_is_being_removed_ends_gracefully(site: Path) -> None:
     goodbye = "trap 'sleep 2; echo goodbye; exit 0' TERM; while true; do sleep 0.1; done"
     worker = f'\n[workers.work]\ncommand = ["sh", "-c", "{goodbye}"]\nready = "after:0s"\n'

@@ -155,6 +155,7 @@ def test_nobody_consumes_it(local: Project) -> None:
         assert site.run.command("latency", "nope").returncode == 2
 
 
+@pytest.mark.thorough
 def test_no_counter_falls_when_processes_are_killed_or_replaced(local: Project) -> None:
     with running(local, THUMBNAILS) as site:
         local.send("thumbnails", *({"number": number} for number in range(4)))
@@ -186,6 +187,7 @@ def test_no_counter_falls_when_processes_are_killed_or_replaced(local: Project) 
         assert site.tells(7, "layer_messages_sent_total")
 
 
+@pytest.mark.thorough
 def test_the_same_is_told_of_redis(tmp_path: Path) -> None:
     with redis.on_socket() as (_, url):
         elsewhere = project.on_redis(tmp_path, [url])

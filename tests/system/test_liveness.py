@@ -37,6 +37,7 @@ def test_a_blocked_loop_shows_its_stack_and_is_replaced(site: Path) -> None:
         thread.join()
 
 
+@pytest.mark.thorough
 def test_a_stopped_process_is_replaced(site: Path) -> None:
     with running(site, QUICK) as run:
         run.wait_until_ready()
@@ -76,6 +77,7 @@ time.sleep(99)
         assert run.slots()["silent.0"]["restarts"] == {}
 
 
+@pytest.mark.thorough
 def test_a_frozen_supervisor_gives_a_booting_program_its_time(site: Path) -> None:
     code = "import os, socket, time; time.sleep(1); s = socket.socket(socket.AF_UNIX); s.bind('up.sock'); s.listen(); time.sleep(99)"
     config = f'[programs.boots]\ncommand = ["{sys.executable}", "-c", "{code}"]\nready = "unix:up.sock"\nstart_timeout = 3\n'

@@ -66,7 +66,7 @@ def test_reload_under_load(site: Path, server: str) -> None:
         *((server, "unix") for server in SERVERS),
         *((server, kind) for server in ("uvicorn", "granian") for kind in ("one slot", "shared")),
         *(
-            pytest.param(server, kind, marks=pytest.mark.long)
+            pytest.param(server, kind, marks=pytest.mark.thorough)
             for server in ("hypercorn", "daphne", "gunicorn")
             for kind in ("one slot", "shared")
         ),
@@ -136,6 +136,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("argument", ["{fd}", ""])
+@pytest.mark.thorough
 def test_a_foreign_server_takes_the_socket(site: Path, argument: str) -> None:
     (site / "server.py").write_text(WEBSOCKETS_SCRIPT)
     text = f"""
@@ -196,6 +197,7 @@ ready = "notify"
         assert not fresh.result.failures, fresh.result.summary()
 
 
+@pytest.mark.thorough
 def test_nothing_waits_at_a_slot_that_was_scaled_away(site: Path) -> None:
     write_app(site, before="import time; time.sleep(0.5)\n")
     with running(site, config("uvicorn", processes=4)) as run:

@@ -138,6 +138,7 @@ def test_what_a_reload_does_to_programs(site: Path) -> None:
         assert run.slots()["kept.0"]["pid"] == before["kept.0"]["pid"]
 
 
+@pytest.mark.thorough
 def test_programs_stop_last_and_in_reverse_order(site: Path) -> None:
     code = "import signal, sys, time; signal.signal(15, lambda *a: (print('stopped', flush=True), sys.exit()));"
     code += " print('up', flush=True); time.sleep(99)"
@@ -213,6 +214,7 @@ def test_logs(site: Path) -> None:
         assert run.command("logs", "nobody").returncode == 1
 
 
+@pytest.mark.thorough
 def test_a_child_that_floods_or_closes_its_stdout(site: Path) -> None:
     flood = "import sys\nwhile True: sys.stdout.write('x' * 1000 + chr(10))"
     closed = "import os, time; os.close(1); os.close(2); time.sleep(99)"
@@ -227,6 +229,7 @@ def test_a_child_that_floods_or_closes_its_stdout(site: Path) -> None:
         assert run.stop() == 0
 
 
+@pytest.mark.thorough
 def test_a_stuck_stdout_blocks_nobody(site: Path) -> None:
     reader, writer = os.pipe()
     talk = """

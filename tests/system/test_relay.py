@@ -104,6 +104,7 @@ def test_a_reload_replaces_app_workers_only_and_nobody_notices(site: Path) -> No
         assert len(sockets(site)) == 2
 
 
+@pytest.mark.thorough
 def test_what_is_the_interfaces_own_replaces_it(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()
@@ -120,6 +121,7 @@ def test_what_is_the_interfaces_own_replaces_it(site: Path) -> None:
         assert fetch.get(f"{run.url}/up").status_code == 200
 
 
+@pytest.mark.thorough
 def test_restart_leaves_the_interface_alone_unless_it_is_named(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()
@@ -147,6 +149,7 @@ def test_from_direct_to_relay_and_back_loses_no_request(site: Path) -> None:
         assert sockets(site) == []
 
 
+@pytest.mark.thorough
 def test_a_pool_that_no_longer_serves_goes_after_the_interface(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()
@@ -159,6 +162,7 @@ def test_a_pool_that_no_longer_serves_goes_after_the_interface(site: Path) -> No
             assert answering(run) <= set(run.pids("web"))
 
 
+@pytest.mark.thorough
 def test_routes_move_to_a_new_pool_unnoticed(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()
@@ -192,6 +196,7 @@ def test_killed_workers_come_back_and_their_sockets_go(site: Path) -> None:
         assert len(sockets(site)) == 2
 
 
+@pytest.mark.thorough
 def test_requests_wait_while_a_pool_has_no_process(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()
@@ -206,6 +211,7 @@ def test_requests_wait_while_a_pool_has_no_process(site: Path) -> None:
         assert queue(run) | {"at_most": 0} == {"waiting": 0, "waited": 5, "at_most": 0}
 
 
+@pytest.mark.thorough
 def test_readiness_names_the_app_workers(site: Path) -> None:
     write_app(site, before="import sys; sys.exit('not today')\n")
     with running(site, RELAY) as run:
@@ -217,6 +223,7 @@ def test_readiness_names_the_app_workers(site: Path) -> None:
         run.wait_until_ready()
 
 
+@pytest.mark.thorough
 def test_a_killed_supervisor_s_sockets_are_cleared(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()

@@ -72,6 +72,7 @@ def test_code_that_does_not_boot_touches_nothing(site: Path, how: str) -> None:
         assert rollout["message"].endswith("generation 1 goes on serving")
 
 
+@pytest.mark.thorough
 def test_code_that_is_not_ready_in_time_touches_nothing(site: Path) -> None:
     config = DIRECT.replace("settle =", "start_timeout = 1.5\nsettle =")
     with running(site, config) as run:
@@ -110,6 +111,7 @@ def test_slots_go_back_to_the_old_release(tmp_path: Path) -> None:
         assert {slot["generation"] for slot in run.slots().values()} == {1}
 
 
+@pytest.mark.thorough
 def test_without_an_old_release_what_runs_stays(site: Path) -> None:
     with running(site, DIRECT) as run:
         run.wait_until_ready()
@@ -259,6 +261,7 @@ def test_a_silent_connection_lives_through_a_reload(site: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_repeated_reloads_leak_no_descriptors(site: Path) -> None:
     config = DIRECT.replace("settle = 0.05", "settle = 0").replace("processes = 2", "processes = 1")
     with running(site, config) as run:
@@ -276,6 +279,7 @@ def test_repeated_reloads_leak_no_descriptors(site: Path) -> None:
         run.wait_for(lambda: descriptors() == before, f"{before} but {descriptors()}")
 
 
+@pytest.mark.thorough
 def test_worker_k_of_n_failing_stops_the_rollout(tmp_path: Path) -> None:
     release(tmp_path, "1")
     with running(tmp_path, RELEASES.replace("processes = 2", "processes = 4")) as run:
@@ -290,6 +294,7 @@ def test_worker_k_of_n_failing_stops_the_rollout(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "release-2")
 
 
+@pytest.mark.thorough
 def test_slots_that_a_failed_rollout_added_are_gone(tmp_path: Path) -> None:
     release(tmp_path, "1")
     with running(tmp_path, RELEASES) as run:
@@ -307,6 +312,7 @@ def test_slots_that_a_failed_rollout_added_are_gone(tmp_path: Path) -> None:
         assert versions(run, 30) == {"1"}
 
 
+@pytest.mark.thorough
 def test_what_an_open_socket_can_take_over(site: Path) -> None:
     with running(site, DIRECT.replace("127.0.0.1:0", "unix:web.sock")) as run:
         run.wait_until_ready()
@@ -318,6 +324,7 @@ def test_what_an_open_socket_can_take_over(site: Path) -> None:
         assert (site / "web.sock").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.thorough
 def test_an_address_that_overlaps_with_a_present_one_says_what_to_do(site: Path) -> None:
     with running(site, DIRECT) as run:
         run.wait_until_ready()
@@ -329,6 +336,7 @@ def test_an_address_that_overlaps_with_a_present_one_says_what_to_do(site: Path)
         assert fetch.get(run.url).status_code == 200
 
 
+@pytest.mark.thorough
 def test_a_program_can_become_a_worker(site: Path) -> None:
     with running(site, DIRECT + '\n[programs.moves]\ncommand = "sleep 99"\n') as run:
         run.wait_until_ready()
@@ -357,6 +365,7 @@ class Background:
         return self._result[0]
 
 
+@pytest.mark.thorough
 def test_a_kept_program_belongs_to_no_release(tmp_path: Path) -> None:
     release(tmp_path, "1")
     with running(tmp_path, RELEASES + '\n[programs.kept]\ncommand = "sleep 98"\n') as run:

@@ -64,6 +64,7 @@ def test_a_killed_process_is_replaced(site: Path) -> None:
         assert other in run.pids()
 
 
+@pytest.mark.thorough
 def test_a_pool_that_cannot_boot_is_retried_with_growing_pauses(site: Path) -> None:
     write_app(site, before="raise RuntimeError('no luck')\n")
     with running(site, DIRECT) as run:
@@ -78,6 +79,7 @@ def test_a_pool_that_cannot_boot_is_retried_with_growing_pauses(site: Path) -> N
         assert run.stop() == 0
 
 
+@pytest.mark.thorough
 def test_too_many_restarts_end_the_supervisor_if_so_configured(site: Path) -> None:
     write_app(site, before="raise RuntimeError('no luck')\n")
     limits = 'max_restarts = 3\non_max_restarts = "exit"\n'
@@ -119,6 +121,7 @@ def test_grandchildren_do_not_survive_a_stop(site: Path) -> None:
         assert survivors({"CHANSUP_TEST": str(run.config)}, patience=0.5) == []
 
 
+@pytest.mark.thorough
 def test_a_child_that_ignores_sigterm_is_killed_in_time(site: Path) -> None:
     deaf = [
         sys.executable,
@@ -289,6 +292,7 @@ def set_clock(site: Path, seconds: str) -> None:
     (site / "clock.new").replace(site / "clock")
 
 
+@pytest.mark.thorough
 def test_a_clock_that_steps_harms_nothing(site: Path) -> None:
     """The clock itself is the one thing here that a test cannot have for real."""
     set_clock(site, "0")
@@ -306,6 +310,7 @@ def test_a_clock_that_steps_harms_nothing(site: Path) -> None:
         assert run.stop() == 0
 
 
+@pytest.mark.thorough
 def test_a_large_pool_of_workers_opens_no_listeners(site: Path) -> None:
     config = DIRECT.replace("processes = 2", "processes = 1")
     config += '\n[workers.many]\ncommand = "sleep 99"\nready = "after:0s"\nprocesses = 6\nafter = ["interface"]\n'
@@ -316,6 +321,7 @@ def test_a_large_pool_of_workers_opens_no_listeners(site: Path) -> None:
         assert run.command("scale", "many=5000").returncode == 1
 
 
+@pytest.mark.thorough
 def test_a_small_limit_of_descriptors_is_told_in_one_line(site: Path) -> None:
     (site / "chansup.toml").write_text(
         DIRECT + f'\n[supervisor]\nruntime_directory = "{site}/.chansup"\n'

@@ -45,6 +45,7 @@ def test_a_stop_in_the_middle_of_200_messages_loses_none(either: Project, channe
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_reloads_while_a_queue_is_worked_off(either: Project) -> None:
     with either.running(BOTH + "processes = 2\n") as run:
         messages = [
@@ -63,6 +64,7 @@ def test_reloads_while_a_queue_is_worked_off(either: Project) -> None:
 
 
 @pytest.mark.parametrize(("channel", "concurrency"), [("thumbnails", 1), ("mail", 1), ("mail", 2)])
+@pytest.mark.thorough
 def test_what_cannot_be_finished_goes_back_to_the_queue(
     either: Project, channel: str, concurrency: int
 ) -> None:
@@ -82,6 +84,7 @@ def test_what_cannot_be_finished_goes_back_to_the_queue(
 
 
 @pytest.mark.parametrize("channel", ["thumbnails", "mail"])
+@pytest.mark.thorough
 def test_a_second_signal_hurries(site: Project, channel: str) -> None:
     with site.running(f'[workers.x]\nchannels = ["{channel}"]\n') as run:
         site.send(channel, {"number": 1, "wait_for": "go"})
@@ -98,6 +101,7 @@ def test_a_second_signal_hurries(site: Project, channel: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["returns", "raises"])
+@pytest.mark.thorough
 def test_a_consumer_that_takes_its_end_calmly_is_not_done(site: Project, word: str) -> None:
     with site.running(THUMBNAILS, IN_HASTE) as run:
         site.send("thumbnails", {"type": "calm", "number": 1, word: True})
@@ -179,6 +183,7 @@ def test_poison_is_given_up_after_three_attempts(site: Project, word: str) -> No
         ('dead_letters = "dangling"\n', "No such file or directory"),
     ],
 )
+@pytest.mark.thorough
 def test_the_log_has_what_no_file_takes(site: Project, key: str, words: str) -> None:
     (site.directory / "dangling").symlink_to("no/such/file")
     with site.running(THUMBNAILS + REDELIVER + "max_deliveries = 1\n" + key) as run:
@@ -206,6 +211,7 @@ def test_a_hub_that_is_killed_and_comes_back(site: Project, hub: hubs.Hub) -> No
         assert run.stop() == 0
 
 
+@pytest.mark.thorough
 def test_redis_that_is_killed_and_comes_back(
     redis_site: Project, redis_server: tuple[redis.Redis, str]
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_consumer_that_raises_costs_one_message(site: Project) -> None:
 
 
 @pytest.mark.parametrize("message", [{"type": "no.such"}, {"type": "_private"}, {"type": ""}])
+@pytest.mark.thorough
 def test_a_message_that_nobody_understands_is_not_the_end(site: Project, message: dict) -> None:
     with site.running(THUMBNAILS) as run:
         site.send("thumbnails", {"number": 1, **message}, {"number": 2})
@@ -64,6 +65,7 @@ def test_a_consumer_cannot_end_the_process(site: Project, channel: str) -> None:
 
 
 @pytest.mark.parametrize("channel", ["thumbnails", "mail"])
+@pytest.mark.thorough
 def test_an_iterator_that_is_empty_costs_a_message_as_any_other_mistake(
     site: Project, channel: str
 ) -> None:
@@ -75,6 +77,7 @@ def test_an_iterator_that_is_empty_costs_a_message_as_any_other_mistake(
         run.wait_for_output("one message is lost")
 
 
+@pytest.mark.thorough
 def test_a_consumer_may_stop_after_a_message(site: Project) -> None:
     with site.running(THUMBNAILS) as run:
         site.send("thumbnails", *numbers(5, stop=True))
@@ -82,6 +85,7 @@ def test_a_consumer_may_stop_after_a_message(site: Project) -> None:
     assert "raised" not in run.output()
 
 
+@pytest.mark.thorough
 def test_a_consumer_has_no_client_to_send_to(site: Project) -> None:
     with site.running(THUMBNAILS) as run:
         site.send("thumbnails", {"type": "say", "number": 1}, {"number": 2})
@@ -89,6 +93,7 @@ def test_a_consumer_has_no_client_to_send_to(site: Project) -> None:
         run.wait_for_output("use self.channel_layer.send()")
 
 
+@pytest.mark.thorough
 def test_an_instance_lives_on_over_messages(site: Project) -> None:
     with site.running(THUMBNAILS) as run:
         site.send("thumbnails", *numbers(3, type="count"))
@@ -99,6 +104,7 @@ def test_an_instance_lives_on_over_messages(site: Project) -> None:
 # How many at a time
 
 
+@pytest.mark.thorough
 def test_one_at_a_time_over_all_channels(site: Project) -> None:
     with site.running('[workers.x]\nchannels = ["thumbnails", "mail"]\n') as run:
         messages = [(one, {"number": n}) for n in range(30) for one in ("thumbnails", "mail")]
@@ -156,6 +162,7 @@ def test_a_busy_process_takes_nothing(either: Project) -> None:
         assert run.stop() == 0
 
 
+@pytest.mark.thorough
 def test_no_channel_starves(site: Project) -> None:
     with site.running('[workers.x]\nchannels = ["thumbnails", "mail"]\n') as run:
         busy = run.pids("x")[0]
@@ -180,6 +187,7 @@ def test_no_channel_starves(site: Project) -> None:
         ('only_channels = ["thumbnails", "mail.????"]', {"thumbnails", "mail.slow"}),
     ],
 )
+@pytest.mark.thorough
 def test_globs_choose_among_the_names_of_the_router(
     site: Project, keys: str, consumed: set[str]
 ) -> None:
@@ -198,6 +206,7 @@ def test_globs_choose_among_the_names_of_the_router(
 # The database
 
 
+@pytest.mark.thorough
 def test_database_connections_are_closed_as_channels_does(site: Project) -> None:
     site.python("from django.core.management import call_command as c; c('migrate', run_syncdb=1)")
     with site.running(MAIL + "concurrency = 2\n") as run:

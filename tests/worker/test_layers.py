@@ -41,6 +41,7 @@ def test_on_the_site_s_own_hub(tmp_path: Path) -> None:
     assert sum(counts.values()) <= 101  # what the killed process was done with a moment ago
 
 
+@pytest.mark.thorough
 def test_several_redis_servers(tmp_path: Path) -> None:
     """Senders take them in turn, so all of them must be waited for."""
     with redis.on_socket() as (_, first), redis.on_socket() as (_, second):
@@ -56,6 +57,7 @@ def test_several_redis_servers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", ["", "redeliver = true\nmax_deliveries = 2\n"])
+@pytest.mark.thorough
 def test_what_nobody_can_read_on_the_hub(site: Project, hub: hubs.Hub, more: str) -> None:
     async def put() -> None:
         layer = LocalChannelLayer(hub.path)
@@ -73,6 +75,7 @@ def test_what_nobody_can_read_on_the_hub(site: Project, hub: hubs.Hub, more: str
     assert "begun anew" not in run.output()
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_read_costs_one_message(redis_site: Project) -> None:
     redis_site.python("""
     import asyncio, time
@@ -92,6 +95,7 @@ def test_what_cannot_be_read_costs_one_message(redis_site: Project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_on_redis_nothing_comes_twice(redis_site: Project) -> None:
     """With `receive()` of channels_redis and several processes, a few would."""
     with redis_site.running(BOTH + "processes = 3\nconcurrency = 2\n") as run:
@@ -134,6 +138,7 @@ def test_on_any_layer(own_layer: Project) -> None:
     assert (own_layer.directory / "receiving").exists()
 
 
+@pytest.mark.thorough
 def test_what_was_received_ahead_is_handled_before_the_end(own_layer: Project) -> None:
     """Nobody is free for it when the process is told to end."""
     with own_layer.running(BOTH) as run:

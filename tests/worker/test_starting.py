@@ -38,6 +38,7 @@ def test_what_can_never_work(tmp_path: Path, keys: str, layers: dict, words: str
         assert words in lines[0]
 
 
+@pytest.mark.thorough
 def test_an_app_that_cannot_be_imported_is_tried_again(tmp_path: Path) -> None:
     site = project.write(tmp_path, HUB["default"])
     consumers = tmp_path / "work/consumers.py"
