@@ -1,5 +1,13 @@
-"""Where messages go that are given up: a file with one line of JSON for each, or the log."""
+"""Where messages go that are given up: a file with one line of JSON for each, or the log.
 
+Many processes append to the file. Each holds flock(2) on it for the one line, so that a line which
+does not fit can be taken back without touching what others wrote. Where the file system knows no
+locks nothing is ever taken back: the next line then begins on a line of its own.
+"""
+
+import contextlib
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -7,6 +15,9 @@ import time
 from typing import Any
 
 _log = logging.getLogger("chansup.worker")
+
+_LOCK_PATIENCE = 0.25  # seconds: a line takes microseconds, and whoever holds it longer is frozen
+_LOCK_PAUSE = 0.005  # seconds between two attempts
 
 
 class DeadLetters:
@@ -52,16 +63,38 @@ class DeadLetters:
 
 
 def _append(path: str, line: bytes) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    """Append a line as a whole. Raises OSError if not all of it is in the file."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        before = os.fstat(descriptor).st_size
+        is_locked = _lock(descriptor)  # closing the descriptor ends it
+        end = os.fstat(descriptor).st_size
+        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+            line = b"\n" + line  # somebody's line was torn: nothing may be glued to it
         written = os.write(descriptor, line)  # at once: lines of several processes do not mix
         if written < len(line):
-            os.ftruncate(descriptor, before)
-            raise OSError(28, "No space left on device")
+            if is_locked:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the file's lock, and say whether there is one. Raises OSError if it is never free."""
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise OSError(errno.EWOULDBLOCK, "another process keeps it locked") from None
+            time.sleep(_LOCK_PAUSE)
+        except OSError:
+            return False
+        else:
+            return True
 
 
 def _shown(message: dict[str, Any]) -> str:
