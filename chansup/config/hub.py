@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from chansup.config import accounts, channels, runtime_places
+from chansup.config import accounts, channels, relay, runtime_places
 from chansup.config.load import Loaded
-from chansup.config.pools import entries
+from chansup.config.pools import Entry, entries
 from chansup.config.schema import Config, Pool, Task
 from chansup.protocol.channel_layer import SOCKET, Place
 
@@ -43,22 +43,31 @@ def starts_at_once(config: Config, document: Mapping[str, object]) -> bool:
     return is_local(config) and ("channel_layer" in document or bool(channels.workers(config)))
 
 
+def clients(config: Config) -> list[Entry]:
+    """Return the pools and tasks that may use the channel layer: those that can run app code.
+
+    In relay mode the interface runs none, and it is what strangers speak to.
+    """
+    relays = relay.is_relay(config)
+    return [entry for entry in entries(config) if entry.table is not config.interface or not relays]
+
+
 def owner(config: Config) -> Owner:
-    """Return as whom the hub runs: as the table says, else as all pools do if they agree."""
+    """Return as whom the hub runs: as the table says, else as its clients do if they agree."""
     if config.channel_layer.user is not None:
         return Owner(config.channel_layer.user)
     owners = {
         Owner(entry.table.user, entry.table.group)
-        for entry in entries(config)
+        for entry in clients(config)
         if isinstance(entry.table, Pool)
     }
     return owners.pop() if len(owners) == 1 else Owner()
 
 
 def users(config: Config) -> frozenset[int]:
-    """Return the user ids of all processes of the site; those that do not exist are left out."""
+    """Return the user ids of all who may connect; those that do not exist are left out."""
     found = {os.geteuid()}
-    for entry in entries(config):
+    for entry in clients(config):
         table: Pool | Task | object = entry.table
         if isinstance(table, Pool | Task):
             found |= user_ids(Owner(table.user, table.group))

@@ -1,6 +1,5 @@
 """What was measured, for people."""
 
-import itertools
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,12 +17,9 @@ _STYLES = {
     "keeps_up": "green", "falls_behind": "bold red", "not_consumed": "bold red",
     "idle": "dim", "unclear": "yellow",
 }  # fmt: skip
-_LABEL = 8  # columns
-# The last ones are left out on a narrow terminal.
-_COLUMNS = (
-    ("p50", 8), ("p90", 8), ("p99", 8), ("max", 8), ("done", 8), ("failed", 7), ("in hand", 9),
-    ("waiting", 8), ("oldest", 8),
-)  # fmt: skip
+_LABEL = 12  # columns
+_COLUMN = 8
+_COLUMNS = ("p50", "p90", "p99", "max")  # the last ones are left out on a narrow terminal
 
 
 def show(latency: Latency) -> None:
@@ -54,17 +50,17 @@ def watch(latencies: Iterable[Latency]) -> None:
 def _lines(latency: Latency, width: int) -> "list[Text]":
     from rich.text import Text
 
-    ends = itertools.accumulate((size for _, size in _COLUMNS), initial=_LABEL)
-    shown = sum(end <= width for end in ends) - 1
-    titles = "".join(title.rjust(size) for title, size in _COLUMNS[:shown])
+    shown = min(len(_COLUMNS), max(0, width - _LABEL) // _COLUMN)
+    titles = "".join(title.rjust(_COLUMN) for title in _COLUMNS[:shown])
     lines = [Text(" " * _LABEL + titles, "dim")]
     for row in latency.channels:
         lines.append(_heading(row))
-        for label, cells in _cells(row) if row.verdict != "idle" else ():
-            text = "".join(
-                cell.rjust(size) for cell, (_, size) in zip(cells[:shown], _COLUMNS, strict=False)
-            )
-            lines.append(Text(f"  {label}".ljust(_LABEL) + text))
+        if row.verdict == "idle":
+            continue
+        for label, times in (("waited", row.wait), ("took", row.handling)):
+            cells = "".join(cell.rjust(_COLUMN) for cell in _times(times)[:shown])
+            lines.append(Text(f"  {label}".ljust(_LABEL) + cells))
+        lines.append(Text(f"  {_numbers(row)}"))
     lines.append(Text(f"measured for {latency.seconds:.3g} s", "dim"))
     lines += [Text(f"note: {clean(note)}", "dim") for note in latency.notes]
     return lines
@@ -78,18 +74,24 @@ def _heading(row: ChannelLatency) -> "Text":
     return Text.assemble((name, "bold"), of_pool, "  ", (clean(row.words), _STYLES[row.verdict]))
 
 
-def _cells(row: ChannelLatency) -> list[tuple[str, list[str]]]:
-    change = "" if not row.depth_change else f"{row.depth_change:+d}"
-    waiting = NOTHING if row.depth is None else str(row.depth)
-    oldest = time_in_words(row.oldest) if row.depth and row.oldest is not None else ""
-    in_hand = f"{row.in_flight}/{row.capacity}"
+def _numbers(row: ChannelLatency) -> str:
+    """Return how many messages were handled, and how many are left, in words."""
     per_second = f"{row.per_second:.1f}/s" if row.per_second < 1000 else f"{row.per_second:.0f}/s"
-    first = [str(row.messages), str(row.failed or ""), in_hand, waiting, oldest]
-    second = [per_second, "", "", change, ""]
-    return [
-        ("wait", [*_times(row.wait), *first]),
-        ("takes", [*_times(row.handling), *second]),
-    ]
+    words = [f"{row.messages} done ({per_second})"]
+    if row.failed:
+        words.append(f"{row.failed} of them failed")
+    words.append(f"{row.in_flight} of {row.capacity} in hand")
+    if row.depth is not None:
+        words.append(f"{row.depth} waiting{_change(row.depth_change)}")
+        if row.depth and row.oldest is not None:
+            words.append(f"the oldest for {time_in_words(row.oldest)}")
+    return ", ".join(words)
+
+
+def _change(change: int | None) -> str:
+    if not change:
+        return ""
+    return f" ({abs(change)} {'more' if change > 0 else 'fewer'} than before)"
 
 
 def _times(times: Times | None) -> list[str]:

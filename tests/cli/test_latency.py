@@ -218,13 +218,14 @@ def test_all_is_well(site: Site) -> None:
     assert answer.returncode == 0, answer.stderr
     assert "\x1b" not in answer.stdout
     for expected in (
-        r"p50 +p90 +p99 +max +done +failed +in hand +waiting +oldest",
+        r"^ +p50 +p90 +p99 +max$",
         r"^resize \(media\)  keeps up, 24% busy$",
-        r"^  wait +2\d ms +2\d ms +2\d ms +2\d ms +95 +2 +1/2 +0$",
-        r"^  takes +\d\d ms +\d\d ms +\d\d ms +\d\d ms +9\.5/s$",
+        r"^  waited +2\d ms +2\d ms +2\d ms +2\d ms$",
+        r"^  took +\d\d ms +\d\d ms +\d\d ms +\d\d ms$",
+        r"^  95 done \(9\.5/s\), 2 of them failed, 1 of 2 in hand, 0 waiting$",
         r"^mails \(media\)  no messages came\nresize",
         r"^reports  keeps up, with nothing to spare$",
-        r"2/2 +20 +5\.4 s$",
+        r"2 of 2 in hand, 20 waiting, the oldest for 5\.4 s$",
         r"^measured for 10 s$",
     ):
         assert re.search(expected, answer.stdout, re.MULTILINE), (expected, answer.stdout)
@@ -323,8 +324,7 @@ def test_it_fits_the_terminal(site: Site, columns: int) -> None:
     assert max(map(len, lines)) <= columns
     assert "measuring" in text
     assert "falls behind: 12 messages/s arrive" in " ".join(text.split())
-    if columns >= 80:
-        assert re.search(r"2/2 +50 +5\.4 s", text)
+    assert "2 of 2 in hand, 50 waiting (30 more than before)" in " ".join(text.split())
 
 
 def test_completion_offers_channels(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -153,6 +154,26 @@ def test_the_hub_runs_as_all_pools_do_if_they_agree(tmp_path: Path) -> None:
         config = load(tmp_path / "chansup.toml", {}).config
         assert hub.owner(config) == hub.Owner(user), text
     assert len(hub.users(config)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has users to choose from")
+def test_the_interface_of_relay_mode_is_no_client_of_the_hub(tmp_path: Path) -> None:
+    front = SITE + 'user = "nobody"\n'
+    workers = '[workers.web]\nserves = ["http"]\nuser = "daemon"\n'
+    daemon, nobody = (pwd.getpwnam(name).pw_uid for name in ("daemon", "nobody"))
+    for text, user, allowed in [
+        (front + workers, "daemon", {0, daemon}),
+        (front, "nobody", {0, nobody}),
+        (front + 'command = "x"\n[programs.y]\ncommand = "y"\n', None, {0, nobody}),
+        (
+            front + workers + '[tasks.y]\ncommand = "y"\nuser = "nobody"\n',
+            "daemon",
+            {0, daemon, nobody},
+        ),
+    ]:
+        (tmp_path / "chansup.toml").write_text(text)
+        config = load(tmp_path / "chansup.toml", {}).config
+        assert (hub.owner(config).user, hub.users(config)) == (user, allowed), text
 
 
 def probed(directory: Path, app: str, layer: str) -> list[str]:
