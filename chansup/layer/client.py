@@ -92,6 +92,24 @@ class Client:
         """Return what the hub is told at first."""
         return msgspec.msgpack.encode(Hello(process=self.process, policy=self._policy))
 
+    @property
+    def policy(self) -> Policy:
+        """What goes for what this layer sends."""
+        return self._policy
+
+    def change_policy(self, policy: Policy) -> None:
+        """Let something else go for what is sent from now on."""
+        self._policy = policy
+        for loop, link in list(self._links.items()):
+            if _is_running(loop):
+                link.tell_policy()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(link.tell_policy)
+
+    def policy_frame(self) -> bytes:
+        """Return what tells a hub the policy of now."""
+        return pack(Kind.POLICY, msgspec.msgpack.encode(self._policy))
+
     def needs_hub(self) -> bool:
         """Say whether a connection is needed though nobody waits for it."""
         return bool(self._memberships)
@@ -325,6 +343,13 @@ class Client:
     def forget_memberships(self) -> None:
         """Take notice that all groups are gone."""
         self._memberships.clear()
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the event loop of this thread."""
+    with contextlib.suppress(RuntimeError):
+        return asyncio.get_running_loop() is loop
+    return False
 
 
 def _bind(key: bytes, name: Name) -> bytes:

@@ -66,6 +66,7 @@ class Kind:
     CLAIM = 20  # CLAIM, channel: of what was held when another hub took over
     OBSERVE = 21  # request: channels. The answer is a RESULT; the hub goes on to report them
     CLEARED = 22  # answer to FLUSHED: of what was before, nothing is left here either
+    POLICY = 23  # MessagePack: the policy from now on, instead of the one in HELLO
 
     # From the hub.
     WELCOME = 64  # MessagePack: which hub it is

@@ -20,3 +20,4 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
     version: str  # of chansup
     epoch: str  # of what the hub holds: it outlives a takeover, not a crash
+    knows_policy: bool = False  # it understands Kind.POLICY

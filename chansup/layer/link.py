@@ -148,6 +148,8 @@ class Link:
         self._end: AsyncGenerator[None, None] | None = None
         self._problem = ""
         self._is_greeted = False  # WELCOME has come on this connection
+        self._knows_policy = False
+        self._told_policy = client.policy
         self._refusal = ""  # what came in its place
         self._lost_at = loop.time()
         self._warned = False
@@ -180,6 +182,7 @@ class Link:
         self._socket = sock
         self._is_greeted = False
         self._decoder = Decoder()
+        self._told_policy = self._client.policy
         self._out = [pack(Kind.HELLO, self._client.hello())]
         self.loop.add_reader(sock.fileno(), self._read)
         self.flush()
@@ -249,8 +252,10 @@ class Link:
         self._attempts = 0
         self._problem = self._refusal = ""
         self._is_greeted = True
+        self._knows_policy = welcome.knows_policy
         self._warned = False
         self.ready = True
+        self.tell_policy()
         self._by_id.clear()
         for inbox in self._inboxes.values():
             if same:
@@ -413,6 +418,8 @@ class Link:
         self._requests.append((future, self.loop.time()))
         if self._watching is None:
             self._watching = self.loop.call_later(self._client.patience, self._look)
+        if self._taken:  # before the request, which may be for the very room that it makes
+            self._emit_taken()
         self._out.append(frame)
         if not self._scheduled:
             self._scheduled = True
@@ -424,6 +431,12 @@ class Link:
         if self.ready:
             self._requests.append((None, 0.0))
             self._emit(frame)
+
+    def tell_policy(self) -> None:
+        """Tell the hub that another policy goes from now on."""
+        if self.ready and self._knows_policy and self._told_policy is not self._client.policy:
+            self._told_policy = self._client.policy
+            self._emit(self._client.policy_frame())
 
     def _look(self) -> None:
         """Give up the connection if nothing comes from the hub, and an answer is overdue."""

@@ -36,7 +36,7 @@ from chansup.layer.errors import (
 from chansup.layer.frames import MAX_OBSERVED, Kind, pack, string
 from chansup.layer.link import Link, Refusal
 from chansup.layer.names import check_channel, check_group
-from chansup.layer.policies import Policy, rules
+from chansup.layer.policies import Policy, Rule, rules
 from chansup.protocol.hub_report import Queue
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ logger = logging.getLogger("chansup.layer")
 
 _KEYS = "Has its sender other symmetric_encryption_keys, or another serializer?"
 _MAX_KNOWN = 20_000  # names that are not checked again
+_FIXED = ("address", "serializer", "serializer_format", "symmetric_encryption_keys")
 
 
 class LocalChannelLayer(Base):
@@ -93,19 +94,9 @@ class LocalChannelLayer(Base):
         symmetric_encryption_keys: Any = None,
         timeout: float = 5.0,
     ) -> None:
-        try:
-            policy = Policy(
-                expiry=_number("expiry", expiry),
-                group_expiry=_number("group_expiry", group_expiry),
-                capacity=_count(capacity),
-                rules=rules(channel_capacity or {}),
-            )
-        except ValueError as error:
-            raise LayerConfigError(str(error)) from None
-        self.expiry = expiry
-        self.group_expiry = group_expiry
-        self.capacity = capacity
-        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        given = channel_capacity or {}
+        policy = _policy(expiry, group_expiry, capacity, given)
+        self._written = tuple(self.compile_capacities(given))
         self._serializer = serializers.find(
             serializer, serializer_format, symmetric_encryption_keys, expiry
         )
@@ -118,6 +109,69 @@ class LocalChannelLayer(Base):
             self._client = Client("", policy, timeout, discovery.SiteHub().find)
         self._channels: dict[str, bytes] = {}
         self._groups: dict[str, bytes] = {}
+
+    # What may be changed afterwards, for what is sent from then on
+
+    @property
+    def expiry(self) -> float:
+        """Seconds that a message may wait."""
+        return self._client.policy.expiry
+
+    @expiry.setter
+    def expiry(self, seconds: float) -> None:
+        self._revise(expiry=_number("expiry", seconds))
+
+    @property
+    def group_expiry(self) -> float:
+        """Seconds that a channel is in a group."""
+        return self._client.policy.group_expiry
+
+    @group_expiry.setter
+    def group_expiry(self, seconds: float) -> None:
+        self._revise(group_expiry=_number("group_expiry", seconds))
+
+    @property
+    def capacity(self) -> int:
+        """How many messages may wait in a channel that no pattern fits."""
+        return self._client.policy.capacity
+
+    @capacity.setter
+    def capacity(self, number: int) -> None:
+        self._revise(capacity=_count(number))
+
+    @property
+    def channel_capacity(self) -> tuple[Any, ...]:
+        """The same by compiled patterns, as Channels' get_capacity wants them."""
+        return self._written
+
+    @channel_capacity.setter
+    def channel_capacity(self, patterns: Mapping[Any, int]) -> None:
+        if not isinstance(patterns, Mapping):
+            raise LayerConfigError(
+                f"channel_capacity: {type(patterns).__name__}, expected a dict of patterns"
+            )
+        self._revise(rules=_rules(patterns))
+        self._written = tuple(self.compile_capacities(patterns))
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a request waits while no hub answers."""
+        return self._client.patience
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._client.patience = _number("timeout", seconds)
+
+    def _revise(self, **changes: Any) -> None:
+        self._client.change_policy(msgspec.structs.replace(self._client.policy, **changes))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED:
+            raise AttributeError(
+                f"{name} of a channel layer cannot be changed: set it in [channel_layer.options],"
+                " in CONFIG of the settings, or where the layer is made"
+            )
+        super().__setattr__(name, value)
 
     # Channels
 
@@ -297,13 +351,33 @@ def _last_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
+def _policy(
+    expiry: float, group_expiry: float, capacity: int, patterns: Mapping[Any, int]
+) -> Policy:
+    return Policy(
+        expiry=_number("expiry", expiry),
+        group_expiry=_number("group_expiry", group_expiry),
+        capacity=_count(capacity),
+        rules=_rules(patterns),
+    )
+
+
+def _rules(patterns: Mapping[Any, int]) -> tuple[Rule, ...]:
+    try:
+        return rules(patterns)
+    except ValueError as error:
+        raise LayerConfigError(str(error)) from None
+
+
 def _number(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 4e6:
-        raise ValueError(f"{name}: {value!r}, expected seconds, above 0 and at most 4,000,000")
+        raise LayerConfigError(
+            f"{name}: {value!r}, expected seconds, above 0 and at most 4,000,000"
+        )
     return float(value)
 
 
 def _count(capacity: int) -> int:
     if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-        raise ValueError(f"capacity: {capacity!r}, expected a number from 1 on")
+        raise LayerConfigError(f"capacity: {capacity!r}, expected a number from 1 on")
     return capacity

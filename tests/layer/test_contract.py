@@ -353,3 +353,91 @@ def test_a_large_group_and_many_groups(shared_hub: Hub) -> None:
         await layer.close()
 
     run(tried())
+
+
+def test_what_is_set_afterwards_goes_from_then_on(hub: Hub) -> None:
+    async def tried() -> None:
+        layer = LocalChannelLayer(hub.path)
+        await layer.send("queue", {"n": 1})
+        layer.capacity = 2
+        await layer.send("queue", {"n": 2})
+        with pytest.raises(ChannelFull, match="may hold 2 messages"):
+            await layer.send("queue", {"n": 3})
+        layer.channel_capacity = {"qu*": 3, re.compile(r"x\d"): 1}
+        await layer.send("queue", {"n": 3})
+        await layer.send("x1", {"n": 1})
+        with pytest.raises(ChannelFull, match="may hold 1 message"):
+            await layer.send("x1", {"n": 2})
+        layer.expiry = 0.1
+        assert (layer.expiry, layer.capacity, layer.group_expiry) == (0.1, 2, 86400)
+        await layer.send("late", {"n": 1})
+        layer.expiry = 60
+        await asyncio.sleep(0.3)
+        await layer.send("late", {"n": 2})
+        assert (await layer.receive("late"))["n"] == 2
+        layer.group_expiry = 0.3
+        channel = await layer.new_channel()
+        await layer.group_add("group", channel)
+        await asyncio.sleep(0.5)
+        await layer.group_send("group", {"n": 1})
+        assert (await layer.statistics())["memberships"] == 0
+        layer.timeout = 0.2
+        hub.kill()
+        with pytest.raises(HubError):
+            await layer.send("queue", {"n": 4})
+        layer.timeout = 20
+        layer.capacity = 1
+        hub.start()
+        await layer.send("queue", {"n": 1})
+        for _ in range(2):
+            await layer.send("queue", {"n": 2})
+        with pytest.raises(ChannelFull, match="may hold 3 messages"):
+            await layer.send("queue", {"n": 2})
+        await layer.send("other", {"n": 2})
+        with pytest.raises(ChannelFull, match="may hold 1 message:"):
+            await layer.send("other", {"n": 2})
+        await layer.close()
+
+    run(tried())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("expiry", 0), ("group_expiry", "1"), ("capacity", 0), ("timeout", -1), ("timeout", None),
+     ("channel_capacity", {"a": 0}), ("channel_capacity", [("a", 1)])],
+)  # fmt: skip
+def test_what_makes_no_sense_cannot_be_set_afterwards(name: str, value: Any) -> None:
+    layer = LocalChannelLayer("/nowhere")
+    with pytest.raises(LayerConfigError, match=name):
+        setattr(layer, name, value)
+
+
+@pytest.mark.parametrize(
+    "name", ["address", "serializer", "serializer_format", "symmetric_encryption_keys"]
+)
+def test_what_cannot_be_changed_says_so(name: str) -> None:
+    layer = LocalChannelLayer("/nowhere")
+    with pytest.raises(AttributeError, match=f"{name} of a channel layer cannot be changed"):
+        setattr(layer, name, "x")
+    with pytest.raises(AttributeError):
+        layer.channel_capacity.append(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 20])
+def test_a_channel_that_was_just_read_empty_has_room(shared_hub: Hub, capacity: int) -> None:
+    async def tried() -> None:
+        layer = LocalChannelLayer(shared_hub.path, capacity=capacity)
+        await layer.flush()
+        channel = await layer.new_channel()
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        for _ in range(20):
+            for number in range(capacity):
+                await layer.send(channel, {"n": number})
+            for number in range(capacity):
+                assert (await receiving)["n"] == number
+                receiving = asyncio.ensure_future(layer.receive(channel))
+                await asyncio.sleep(0)
+        receiving.cancel()
+        await layer.close()
+
+    run(tried())

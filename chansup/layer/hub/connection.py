@@ -37,7 +37,7 @@ from chansup.layer.hub.channel import Channel, Message, Process
 from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import ENTRY
 from chansup.layer.hub.store import NoRoom
-from chansup.layer.policies import Capacities
+from chansup.layer.policies import Capacities, Policy
 from chansup.protocol.hub_report import Queue
 from chansup.protocol.peer import credentials
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _MAX_LISTENING = 200_000  # channels and receivers of one connection
 _hello = msgspec.msgpack.Decoder(Hello)
+_policy = msgspec.msgpack.Decoder(Policy)
 
 
 class Connection:
@@ -227,6 +228,8 @@ class Connection:
             self._emit(pack(Kind.RESULT, statistics))
         elif kind == Kind.QUIET:
             self.quiet = True
+        elif kind == Kind.POLICY:
+            self._capacities = self._server.capacities(_policy.decode(payload))
         else:
             raise FrameError(f"a frame of kind {kind}")
 
@@ -243,7 +246,7 @@ class Connection:
         if kind != Kind.HELLO:
             raise FrameError("the first frame is no HELLO: the other side is no channel layer")
         hello = _hello.decode(payload)
-        welcome = Welcome(version=chansup.__version__, epoch=self._server.epoch)
+        welcome = Welcome(version=chansup.__version__, epoch=self._server.epoch, knows_policy=True)
         self._emit(pack(Kind.WELCOME, msgspec.msgpack.encode(welcome)))
         if hello.protocol != PROTOCOL:
             self._server.flush()
