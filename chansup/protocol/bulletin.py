@@ -3,7 +3,8 @@
 One anonymous file (memfd_create(2)) per process, mapped on both sides, for what has no fixed places
 as on a scoreboard. The child is the only writer. Nobody waits for anybody, and what a killed child
 wrote last can still be read: two halves are written in turn, and the head, one aligned 8-byte
-store, says which is whole. A checksum tells a reader that was too slow to look again.
+store, says which is whole. A checksum tells a reader that was too slow to look again. Beside the
+head stands a number that grows while the child's event loop turns.
 """
 
 import mmap
@@ -17,6 +18,7 @@ SIZE = 4096 + 2 * _HALF
 _FRAME = struct.Struct("=II")  # size, CRC-32
 MAX_DOCUMENT = _HALF - _FRAME.size
 _TRIES = 10
+_BEATS = 2**63  # beats are counted modulo this
 
 
 def create() -> int:
@@ -29,7 +31,7 @@ class Bulletin:
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)
-        self._head: memoryview[int] = memoryview(self._memory)[:8].cast("Q")
+        self._head: memoryview[int] = memoryview(self._memory)[:16].cast("Q")  # edition, beats
 
     def write(self, document: bytes) -> bool:
         """Replace the document; False if it is larger than MAX_DOCUMENT: the former one stays."""
@@ -56,6 +58,14 @@ class Bulletin:
                 if zlib.crc32(document) == checksum and self._head[0] == edition:
                     return document  # else it may be a later one, and the next an earlier one
         return None
+
+    def beat(self) -> None:
+        """Say that the event loop of the child turns."""
+        self._head[1] = (self._head[1] + 1) % _BEATS
+
+    def beats(self) -> int:
+        """Return a number that changes with each beat; 0 before the first."""
+        return self._head[1]
 
     def close(self) -> None:
         """Unmap the memory; nothing can be read or written afterwards."""

@@ -14,6 +14,9 @@ from chansup.protocol.scoreboard import Scoreboard
 from chansup.supervisor.courier import Courier
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.generation import PoolSpecification
+from chansup.supervisor.notify import NotifySocket
+from chansup.supervisor.notify_sockets import NotifySockets
+from chansup.supervisor.spawn import account_of
 from chansup.supervisor.worker_sockets import WorkerSocket, WorkerSockets
 
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
@@ -40,6 +43,7 @@ class Equipment:
         listeners: Sequence[Inheritance],
         sockets: WorkerSockets,
         users: Collection[int],
+        notify: NotifySockets,
     ) -> None:
         """Make what a process of `specification` needs. `users` run the interface.
 
@@ -52,9 +56,12 @@ class Equipment:
         self.bulletin: Bulletin | None = None
         self.courier: Courier | None = None
         self.socket: WorkerSocket | None = None
+        self.notify: NotifySocket  # where it reports
         self._childs = ExitStack()  # what the child has its own copy of
         self._ours = ExitStack()  # what lives as long as the child
         try:
+            self.notify = notify.open(account_of(specification.command))
+            self._ours.callback(self.notify.close)
             self._make(specification, sockets, users)
         except OSError as error:
             self._give_up()

@@ -111,6 +111,8 @@ class Process:
 
     def look_at_phase(self) -> None:
         """Take what the scoreboard says, in case the message about it was lost."""
+        if self.specification.takes_over and self.bulletin is not None and self.bulletin.beats():
+            self.became_ready()
         if self.scoreboard is None:
             return
         phase = self.scoreboard.read(PHASE)
@@ -134,10 +136,19 @@ class Process:
         """Return for how many seconds it has worked; 0 if it was never ready."""
         return time.monotonic() - self.started_monotonic if self.ready.is_set() else 0.0
 
+    def was_crowded(self) -> None:
+        """Take notice that the queue of its messages was full: what was lost may have been a sign.
+
+        Whoever fills it is of its own process group, so that something in there lives.
+        """
+        self.signs_of_life += 1
+
     def beats(self) -> int:
         """Return a number that changes as long as the event loop turns."""
         if self.scoreboard is not None:
             return int(self.scoreboard.read(BEATS))
+        if self.specification.takes_over and self.bulletin is not None:
+            return self.bulletin.beats()
         return self.signs_of_life
 
     def signal(self, number: int) -> None:

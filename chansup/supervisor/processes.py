@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
 from chansup.config import channels, relay, schema
 from chansup.protocol import channel_layer, launch
-from chansup.protocol.notify import LOST, SOCKET_VARIABLE, WATCHDOG_VARIABLE
+from chansup.protocol.notify import LOST, SOCKET_VARIABLE
 from chansup.supervisor import guard
 from chansup.supervisor.consumption import ConsumptionCounts
 from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
@@ -20,7 +21,7 @@ from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.guard import Guard
 from chansup.supervisor.hub_counts import HubCounts
 from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
-from chansup.supervisor.notify import NotifySocket
+from chansup.supervisor.notify_sockets import NotifySockets
 from chansup.supervisor.process import Process
 from chansup.supervisor.relay_counts import RelayCounts
 from chansup.supervisor.spawn import Command, account_of, spawn
@@ -35,7 +36,7 @@ class Processes:
         log: LogWriter,
         run: str,
         guard: Guard,
-        notify: NotifySocket,
+        notify: NotifySockets,
         sockets: WorkerSockets,
         hub: str,
     ) -> None:
@@ -73,10 +74,9 @@ class Processes:
         except ProcessLookupError:
             return None
 
-    def take_notice(self, pid: int, fields: dict[str, str]) -> None:
-        """Take a message of the notify protocol."""
-        process = self.of(pid)
-        if process is None:
+    def _take_notice(self, process: Process, pid: int, fields: dict[str, str]) -> None:
+        """Take a message that `pid` sent to the notify socket of `process`."""
+        if self.of(pid) is not process:
             return
         if "STATUS" in fields:
             process.status = fields["STATUS"][:200]
@@ -108,7 +108,7 @@ class Processes:
         `takes_over`: from the hub that listens there now.
         """
         users = self._users_of_the_interface(generation)
-        with Equipment(specification, listeners, self._sockets, users) as equipment:
+        with Equipment(specification, listeners, self._sockets, users, self._notify) as equipment:
             command = self._command(slot, number, specification, generation, equipment, users)
             inherited = [inheritance.descriptor for inheritance in equipment.listeners]
             if specification.kind == "hub":
@@ -134,7 +134,9 @@ class Processes:
 
         process = Process(slot, specification, generation, child, equipment, ended, on_leave)
         self._by_pid[process.pid] = process
-        reader.start(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        reader.start(loop)
+        equipment.notify.start(loop, partial(self._take_notice, process), process.was_crowded)
         return process
 
     def _users_of_the_interface(self, generation: Generation) -> set[int]:
@@ -159,19 +161,14 @@ class Processes:
         users: set[int],
     ) -> Command:
         """Return the command of one process, with all that its environment tells it."""
-        account = account_of(specification.command)
-        if account is not None:
-            self._notify.allow(account.user)
         environment = {
-            SOCKET_VARIABLE: self._notify.address,
+            SOCKET_VARIABLE: equipment.notify.address,
             guard.VARIABLE: self._run,
             "CHANSUP_POOL": specification.name,
             "CHANSUP_SLOT": slot,
             "CHANSUP_GENERATION": str(generation.number),
             channel_layer.VARIABLE: channel_layer.encode(generation.layer(self._hub)),
         }
-        if specification.kind == "hub" and specification.liveness_timeout:
-            environment[WATCHDOG_VARIABLE] = str(int(specification.liveness_timeout * 1e6))
         if specification.launcher:
             document = _launch(number, specification, generation, equipment, users)
             environment[launch.VARIABLE] = launch.encode(document)

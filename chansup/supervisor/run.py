@@ -16,7 +16,7 @@ from chansup.supervisor.generation import build
 from chansup.supervisor.guard import Guard, new_run_id
 from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import LogWriter
-from chansup.supervisor.notify import NotifySocket
+from chansup.supervisor.notify_sockets import NotifySockets
 from chansup.supervisor.processes import Processes
 from chansup.supervisor.reaper import Reaper, become_subreaper
 from chansup.supervisor.runtime import RuntimeDirectory, directory_for
@@ -66,9 +66,10 @@ async def _supervise(
     log.start()
     logging.getLogger().addHandler(_ToLog(log))
     run = new_run_id()
-    notify = NotifySocket()
     guard = Guard(run)
     warn = partial(log.say, level="warning")
+    notify = NotifySockets(runtime.path, runtime.let_pass, warn)
+    notify.clear()
     sockets = WorkerSockets(runtime.path, runtime.let_pass, warn)
     sockets.clear()
     hub = HubSocket(runtime.path, runtime.let_pass, warn)
@@ -94,7 +95,6 @@ async def _supervise(
         fail,
     )
     supervisor = Supervisor(site, log, runtime, service, reaper, guard, Terminal())
-    notify.start(loop, processes.take_notice)
     reaper.start(loop)
     signals.start(partial(supervisor.take_signal, survives=signals.survives_its_terminal))
     try:

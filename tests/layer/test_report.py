@@ -191,6 +191,20 @@ def test_the_bulletin_and_what_goes_on_over_replacements(supervised: Supervised)
 def test_the_hub_tells_that_it_is_alive(supervised: Supervised) -> None:
     supervised.start()
     supervised.wait_for("READY=1")
+    beats = supervised.bulletins[-1].beats()
+    assert beats
+    deadline = time.monotonic() + PATIENCE
+    while supervised.bulletins[-1].beats() == beats:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_service_manager_that_waits_for_signs_of_life_gets_them(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    supervised.start()
+    supervised.wait_for("READY=1")
     supervised.wait_for("WATCHDOG=1")
 
 

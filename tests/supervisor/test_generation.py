@@ -13,6 +13,7 @@ from chansup.supervisor import installed
 from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.generation import Generation, build
+from chansup.supervisor.notify_sockets import NotifySockets
 from chansup.supervisor.processes import _launch
 from chansup.supervisor.worker_sockets import WorkerSockets
 
@@ -50,7 +51,8 @@ def document(
 ) -> tuple[Launch, Equipment]:
     specification = made.pools[pool]
     sockets = WorkerSockets(directory, lambda: None, print)
-    with Equipment(specification, listeners, sockets, {os.geteuid()}) as equipment:
+    notify = NotifySockets(directory, lambda: None, print)
+    with Equipment(specification, listeners, sockets, {os.geteuid()}, notify) as equipment:
         told = _launch(0, specification, made, equipment, {os.geteuid()})
         places = dict(enumerate(equipment.others, FIRST_DESCRIPTOR + len(equipment.listeners)))
         for descriptor in places.values():
@@ -140,13 +142,14 @@ def test_a_spawn_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     made = generation(tmp_path)
     before = sorted(os.listdir("/proc/self/fd"))
     sockets = WorkerSockets(tmp_path, lambda: None, print)
+    notify = NotifySockets(tmp_path, lambda: None, print)
     for pool in ("web", "interface"):
         with (
             pytest.raises(SpawnError),
-            Equipment(made.pools[pool], [], sockets, ()),
+            Equipment(made.pools[pool], [], sockets, (), notify),
         ):
             raise SpawnError("no more processes")
-    assert not list(tmp_path.glob("w*.sock"))
+    assert not list(tmp_path.glob("*.sock"))
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 

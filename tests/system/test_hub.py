@@ -526,3 +526,20 @@ def test_a_user_who_may_not_run_the_interpreter_is_told_of(tmp_path: Path) -> No
         run.wait_for_output("cannot run")
         run.wait_for_output("user nobody may not go into /")
         run.wait_for_output(f"on the way to {program}: let that user pass (chmod o+x), or install")
+
+
+def test_a_hub_that_was_only_slow_hands_over_before_it_is_ended(tmp_path: Path) -> None:
+    config = (
+        HUB + f'[supervisor]\nruntime_directory = "{tmp_path}/.chansup"\nliveness_timeout = 2\n'
+    )
+    with running(tmp_path, config) as run:
+        run.wait_until_ready()
+        slow = hub(run)["pid"]
+        put(run)
+        os.kill(slow, signal.SIGSTOP)
+        run.wait_for_output("liveness_timeout = 2 s")
+        os.kill(slow, signal.SIGCONT)
+        run.wait_for_successor("hub.0", slow)
+        run.wait_until_ready()
+        assert hub(run)["restarts"] == {"hang": 1}
+        assert taken(run) == [0]  # nothing was lost

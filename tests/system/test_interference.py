@@ -93,7 +93,7 @@ def test_a_process_that_leaves_again_and_again_is_slowed_down(site: Path) -> Non
     code = """
 import os, socket, time
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.sendto(b'READY=1\\\\nSTOPPING=1', chr(0) + os.environ['NOTIFY_SOCKET'][1:])
+s.sendto(b'READY=1\\\\nSTOPPING=1', os.environ['NOTIFY_SOCKET'])
 time.sleep(60)
 """
     config = f'[programs.leaves]\ncommand = ["{sys.executable}", "-c", """{code}"""]\nready = "notify"\non_reload = "overlap"\nstop_timeout = 2\nmax_restarts = 4\non_max_restarts = "exit"\n'

@@ -63,7 +63,7 @@ def test_a_foreign_program_is_watched_once_it_beats(site: Path) -> None:
     code = """
 import os, socket, time
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-a = '\\\\0' + os.environ['NOTIFY_SOCKET'][1:]
+a = os.environ['NOTIFY_SOCKET']
 s.sendto(b'READY=1', a)
 for _ in range(5):
     s.sendto(b'WATCHDOG=1', a)
@@ -88,3 +88,20 @@ def test_a_frozen_supervisor_gives_a_booting_program_its_time(site: Path) -> Non
         run.send(signal.SIGCONT)
         run.wait_until_ready()
         assert run.slots()["boots.0"]["restarts"] == {}
+
+
+def test_a_program_whose_queue_was_full_is_not_blamed(site: Path) -> None:
+    """A helper of its own fills the queue while the supervisor stands still."""
+    code = """
+import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect(os.environ['NOTIFY_SOCKET'])
+s.send(b'READY=1')
+s.send(b'WATCHDOG=1')
+while True: s.send(b'STATUS=chatter')
+"""
+    config = f'[programs.talks]\ncommand = ["{sys.executable}", "-c", """{code}"""]\nready = "notify"\nliveness_timeout = 1.5\n'
+    with running(site, config) as run:
+        run.wait_until_ready()
+        time.sleep(4)  # more than twice the liveness timeout, without a single WATCHDOG=1
+        assert run.slots()["talks.0"]["restarts"] == {}

@@ -128,7 +128,7 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with websockets.serve(echo, sock=socket.socket(fileno=fd)):
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notify.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+        notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
         await stop.wait()
 
 asyncio.run(main())
@@ -169,7 +169,7 @@ async def answer(reader, writer):
 async def main():
     server = await asyncio.start_server(answer, sock=socket.socket(fileno=3))
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+    notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
     await server.serve_forever()
 
 asyncio.run(main())

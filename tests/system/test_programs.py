@@ -25,7 +25,7 @@ import os, socket, time
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 a = os.environ['NOTIFY_SOCKET']
 while not os.path.exists('gate'): time.sleep(0.01)
-s.sendto(b'READY=1\\\\nSTATUS=all is well', '\\\\0' + a[1:])
+s.sendto(b'READY=1\\\\nSTATUS=all is well', a)
 time.sleep(99)
 """
 

@@ -186,8 +186,10 @@ async def _serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # nearly nothing here refers to itself
+    if bulletin is not None:
+        bulletin.beat()  # the first one says, as READY=1 does, that it is the hub now
     with contextlib.suppress(OSError):
-        notify.send({"READY": "1", "WATCHDOG": "1"}, patience=1.0)
+        notify.send({"READY": "1"}, patience=1.0)
     handed_over = await server.ended
     # It ends already; the loop takes its handlers along, and a signal would count as a crash.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)

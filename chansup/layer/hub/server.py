@@ -68,8 +68,10 @@ class Server:
         self._policies: dict[Policy, Capacities] = {}
         self._began = time.monotonic()
         self._ticks = 0
-        watchdog = notify.watchdog_interval() or _WATCHDOG_EACH * _TICK
+        self._bulletin = bulletin
+        watchdog = notify.watchdog_interval()  # 0: nobody waits for it
         self._watchdog_each = max(1, min(_WATCHDOG_EACH, int(watchdog / _TICK)))
+        self._has_watchdog = watchdog > 0
         self._reported = -_REPORT_INTERVAL
         self._heir: socket.socket | None = None
         self._deadline = 0.0
@@ -184,7 +186,9 @@ class Server:
         self._ticks += 1
         if self._giving is None:
             self._keep_house()
-        if self._ticks % self._watchdog_each == 0:
+        if self._bulletin is not None:
+            self._bulletin.beat()
+        if self._has_watchdog and self._ticks % self._watchdog_each == 0:
             notify.send({"WATCHDOG": "1"})
         if not self.ended.done():
             self.loop.call_later(_TICK, self._tick)
