@@ -4,11 +4,28 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from chansup.config.keys import quoted
+
+# What a login session leaves in the environment that is of its user, and of nobody else.
+_OF_A_SESSION = frozenset(
+    {
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "MAIL",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "XDG_RUNTIME_DIR",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "XDG_STATE_HOME",
+    }
+)
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -45,6 +62,26 @@ def is_permitted(account: Account) -> bool:
     if os.geteuid() == 0:
         return True
     return account.user == os.geteuid() and account.group == os.getegid()
+
+
+def environment(
+    inherited: Mapping[str, str], user: str | None, group: str | None
+) -> dict[str, str]:
+    """Return what a process inherits that becomes `user`: HOME, USER and LOGNAME are that user's.
+
+    A user who is not listed has no name, and "/" for a home, as in a container.
+    """
+    try:
+        account = find(user, group)
+    except ValueError:  # the rules, or its own start, say so
+        account = None
+    if user is None or account is None or os.geteuid() == account.user != 0:
+        return dict(inherited)
+    own = {"HOME": account.home or "/"}
+    if account.name is not None:
+        own |= {"USER": account.name, "LOGNAME": account.name}
+    kept = {name: value for name, value in inherited.items() if name not in _OF_A_SESSION}
+    return {**kept, **own}
 
 
 def obstacle(path: Path, user: int) -> Path | None:

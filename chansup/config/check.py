@@ -4,7 +4,6 @@ The supervisor does not import this: it is slow, asks the network, and runs the 
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from chansup.config import (
     listening,
     pools,
     probe,
+    rehearsal,
     relay,
     routes,
     runworker,
@@ -150,8 +150,10 @@ def _commands(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Finding]:
         directory = loaded.directory / (own or "")
         search_path = loaded.child_environment(environ, table.environment)["PATH"]
         words = command_lines.parse(table.command)
-        key = (*entry.key, "command")
-        yield from ((key, reason) for reason in _unusable(words, directory, search_path))
+        found = rehearsal.obstacles(
+            words, str(directory), search_path, table.user, table.group, table.limits
+        )
+        yield from (((*entry.key, "command"), reason) for reason in found)
 
 
 def _users(loaded: Loaded) -> Iterator[Finding]:
@@ -183,23 +185,6 @@ def _closed(key: Key, user: str, python: str) -> Iterator[Finding]:
             )
             yield key, message
             return
-
-
-def _unusable(words: list[str], directory: Path, search_path: str) -> Iterator[str]:
-    program = words[0]
-    if "/" in program:
-        path = os.path.join(directory, program)
-        if not os.path.exists(path):
-            yield f"{quoted(path, limit=300)} does not exist"
-        elif os.path.isdir(path) or not os.access(path, os.X_OK):
-            yield f"{quoted(path, limit=300)} is not executable: chmod +x it, or name what runs it"
-    elif shutil.which(program, path=search_path) is None:
-        yield f"there is no program {quoted(program)} on PATH ({search_path})"
-    script = words[1] if len(words) > 1 else ""
-    if os.path.basename(program).startswith("python") and script.endswith(".py"):
-        path = os.path.join(directory, script)
-        if not os.path.isfile(path):
-            yield f"{quoted(path, limit=300)} does not exist"
 
 
 def _runtime_directory(directory: Path | None) -> Iterable[Finding]:

@@ -1,7 +1,7 @@
 """The first thing that runs in every child: it makes the process what the config says, then execs.
 
 Run by path with ``python -I -S``, so it may import the standard library only. It exists because
-three things can only be done by the new process itself, between fork and exec: to ask the kernel
+some things can only be done by the new process itself, between fork and exec: to ask the kernel
 for its death with the supervisor's (prctl(2), PR_SET_PDEATHSIG), to place the descriptors where
 sd_listen_fds(3) wants them, and to know its own pid for ``LISTEN_PID``.
 """
@@ -14,6 +14,10 @@ import os
 import resource
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 PR_SET_PDEATHSIG = 1
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
 EXIT_CANNOT_EXECUTE = 126
@@ -22,18 +26,30 @@ EXIT_CANNOT_EXECUTE = 126
 def main() -> None:
     """Apply the order in ``argv[1]``, marshalled, as hexadecimal digits; never returns."""
     order = marshal.loads(bytes.fromhex(sys.argv[1]))  # noqa: S302 - from the supervisor itself
+    step = ("preparing", "")  # the call under way, and what for: whatever is refused names itself
     try:
+        step = ("dup", "the descriptors")
         _place(order["descriptors"])
-        for number, limits in order["limits"].items():
+        for name, (number, *limits) in order["limits"].items():
+            step = ("setrlimit", f"{name} = {limits[0]}:{limits[1]}")
             resource.setrlimit(number, limits)
         if order["umask"] is not None:
             os.umask(order["umask"])
+        step = ("chdir", order["directory"])
+        entered = _enter(order["directory"])
         if order["groups"] is not None:
+            step = ("setgroups", ", ".join(map(str, order["groups"])))
             os.setgroups(order["groups"])
         if order["gid"] is not None:
+            step = ("setgid", str(order["gid"]))
             os.setgid(order["gid"])
         if order["uid"] is not None:
+            step = ("setuid", order["user"])
             os.setuid(order["uid"])
+        if not entered:
+            step = ("chdir", order["directory"])
+            os.chdir(order["directory"])
+        step = ("prctl", "PR_SET_PDEATHSIG")
         _die_with(order["parent"])
         environment = dict(os.environ)
         if order["listeners"]:
@@ -41,28 +57,28 @@ def main() -> None:
             environment["LISTEN_FDNAMES"] = ":".join(["chansup"] * order["listeners"])
             environment["LISTEN_PID"] = str(os.getpid())
         _restore_signals()
+        step = ("execve", order["executable"])
         os.execve(order["executable"], order["argv"], environment)  # noqa: S606 - its purpose
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        if isinstance(error, PermissionError):
-            reason = _closed(order["executable"], order["user"]) or reason
-        sys.stderr.write(f"chansup: cannot run {order['program']}: {reason}\n")
+        reason = str(error)
+        if isinstance(error, OSError) and step[0] == "execve" and order["hides_path"]:
+            reason = f"execve: {error.strerror}"
+        elif isinstance(error, OSError):
+            refusals: dict[str, Any] = {}
+            exec(order["refusals"], refusals)  # noqa: S102 - the text of protocol/refusals.py
+            reason = refusals["explain"](*step, error, order["user"])
+        sys.stderr.write(f"{order['complaint']}{order['program']}: {reason}\n")
         sys.stderr.flush()
         os._exit(EXIT_CANNOT_EXECUTE)
 
 
-def _closed(program: str, user: str) -> str:
-    """Say what keeps this process from a program that it may not execute; "" if nothing does."""
-    remedy = "let that user pass (chmod o+x), or install what is to run elsewhere"
-    for path in dict.fromkeys((program, os.path.realpath(program))):
-        names = path.split("/")
-        for depth in range(2, len(names)):
-            directory = "/".join(names[:depth])
-            if not os.access(directory, os.X_OK, effective_ids=True):
-                return f"user {user} may not go into {directory}, on the way to {path}: {remedy}"
-        if not os.access(path, os.X_OK, effective_ids=True):
-            return f"user {user} may not execute {path}: let that user, or set another one"
-    return ""
+def _enter(directory: str) -> bool:
+    """Go into the working directory; False if this user may not, and perhaps the child's may."""
+    try:
+        os.chdir(directory)
+    except PermissionError:  # NFS keeps root out
+        return False
+    return True
 
 
 def _place(descriptors: list[int]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from chansup.config import address
-from chansup.protocol import bulletin, relay_board, scoreboard
+from chansup.protocol import bulletin, refusals, relay_board, scoreboard
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.relay_board import RelayBoard
 from chansup.protocol.scoreboard import Scoreboard
@@ -65,7 +65,10 @@ class Equipment:
             self._make(specification, sockets, users)
         except OSError as error:
             self._give_up()
-            raise SpawnError(f"cannot start a process: {error.strerror}") from None
+            reason = refusals.shortage(error)
+            raise SpawnError(
+                f"cannot make the shared memory and sockets of a process: {reason}"
+            ) from None
         except BaseException:
             self._give_up()
             raise

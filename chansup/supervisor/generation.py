@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from chansup.config import channels, commands, hub, order, relay, schema, size
+from chansup.config import accounts, channels, commands, hub, order, relay, schema, size
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
 from chansup.config.pools import HUB
@@ -274,7 +274,8 @@ class _Builder:
         """Return workers whose launcher runs the app by the interpreter of their pool."""
         python = self.loaded.python_of(name)
         command = self._command(workers, [python, "-m", "chansup.launch", *what], label)
-        environment = self.loaded.child_environment(self.inherited, workers.environment, python)
+        inherited = accounts.environment(self.inherited, workers.user, workers.group)
+        environment = self.loaded.child_environment(inherited, workers.environment, python)
         limits = {"nofile": most_descriptors(), **workers.limits}
         return self._pool(
             name,
@@ -326,7 +327,10 @@ class _Builder:
         words = [sys.executable, "-m", "chansup.launch", interface.server, "relay"]
         command = replace(
             self._command(interface, words, label),
-            environment={**self.inherited, **interface.environment},
+            environment={
+                **accounts.environment(self.inherited, interface.user, interface.group),
+                **interface.environment,
+            },
             directory=str(self.loaded.path.parent),
             limits={"nofile": most_descriptors(), **interface.limits},
         )
@@ -364,7 +368,7 @@ class _Builder:
         settings = schema.Pool(user=owner.user, group=owner.group)
         command = replace(
             self._command(settings, words, HUB),
-            environment=self.inherited,
+            environment=accounts.environment(self.inherited, owner.user, owner.group),
             directory="/",  # every user can be there
             limits={"nofile": most_descriptors()},
         )
@@ -443,10 +447,11 @@ class _Builder:
         words = commands.parse(line)
         if words[0] in ("python", "python3"):
             words[0] = self.python  # the app's interpreter, whatever PATH holds
+        inherited = accounts.environment(self.inherited, settings.user, settings.group)
         return Command(
             argv=tuple(words),
             program=label.split()[0] if label.split() else "",
-            environment=self.loaded.child_environment(self.inherited, settings.environment),
+            environment=self.loaded.child_environment(inherited, settings.environment),
             directory=str(self.directory / (directory or ".")),
             user=settings.user,
             group=settings.group,

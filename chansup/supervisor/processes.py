@@ -24,7 +24,8 @@ from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
 from chansup.supervisor.notify_sockets import NotifySockets
 from chansup.supervisor.process import Process
 from chansup.supervisor.relay_counts import RelayCounts
-from chansup.supervisor.spawn import Command, account_of, spawn
+from chansup.supervisor.repetition import Repetition
+from chansup.supervisor.spawn import CANNOT_RUN, Command, account_of, spawn
 from chansup.supervisor.worker_sockets import WorkerSockets
 
 
@@ -48,6 +49,7 @@ class Processes:
         self._sockets = sockets
         self._hub = hub
         self._by_pid: dict[int, Process] = {}
+        self._refusals: dict[str, Repetition] = {}  # by slot
         self.relay_counts = RelayCounts()  # of all interface processes that ever were
         self.consumption_counts = ConsumptionCounts()  # of all channel workers that ever were
         self.hub_counts = HubCounts()
@@ -182,7 +184,11 @@ class Processes:
     def _print(self, slot: str, pid: int, lines: list[str], recent: RecentLines) -> None:
         now = time.time()
         recent.append(slot, pid, lines, now)
-        self._log.write(slot, pid, lines, now)
+        if lines[0].startswith(CANNOT_RUN):  # one that never was: the same again at each attempt
+            repetition = self._refusals.setdefault(slot, Repetition())
+            lines = [said for line in lines if (said := repetition.filter(line)) is not None]
+        if lines:
+            self._log.write(slot, pid, lines, now)
 
 
 def _for_slot(command: Command, environment: dict[str, str], slot: str, launcher: bool) -> Command:

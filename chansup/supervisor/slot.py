@@ -14,6 +14,8 @@ from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.logs import Level
 from chansup.supervisor.process import Exit, Process
+from chansup.supervisor.repetition import Repetition
+from chansup.supervisor.spawn import CANNOT_RUN
 from chansup.supervisor.states import Happening, State, after
 from chansup.supervisor.waiting import within
 
@@ -47,6 +49,7 @@ class Slot:
         self._retirements = 0  # of its processes, under way
         self._idle_state = State.GONE
         self._backoff = Backoff()
+        self._refusals = Repetition()  # what keeps it from starting, said once
         self._retry: asyncio.TimerHandle | None = None
         self._filling: asyncio.Task[None] | None = None
         self._totals = [0.0] * scoreboard.CELLS  # of processes that are gone
@@ -156,7 +159,8 @@ class Slot:
             process = self._spawn(self.generation)
         except Exception as error:
             if isinstance(error, SpawnError):
-                self._say(str(error))
+                if said := self._refusals.filter(str(error)):
+                    self._say(f"{said}; still trying", level="error")
             else:
                 self.pool.site.say_defect(f"spawning {self.name}", error)
             self.complaint = [str(error)]
@@ -170,6 +174,7 @@ class Slot:
 
     async def _watch_boot(self, process: Process) -> None:
         if await boot.wait(process, self._say) and self.current is process:
+            self._refusals.forget()
             self.pool.changed()
 
     def _spawn(self, generation: Generation, *, beside: bool = False) -> Process:
@@ -257,7 +262,9 @@ class Slot:
             "exit": "ended by itself",
         }.get(reason, "crashed")
         when = f"in {pause:.1f} s" if pause >= 0.05 else "now"
-        self._say(f"{described} ({process.exit}), next attempt {when}", process, "warning")
+        refused = self.complaint[-1] if self.complaint else ""
+        if not refused.startswith(CANNOT_RUN) or self._refusals.filter(refused):
+            self._say(f"{described} ({process.exit}), next attempt {when}", process, "warning")
         self.pool.site.crashed(self)
 
     def _pause(self, reason: str, healthy_for: float) -> None:

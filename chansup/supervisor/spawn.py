@@ -1,5 +1,6 @@
 """Starting a child: its command, its credentials, and the descriptors meant for it."""
 
+import contextlib
 import marshal
 import os
 import resource
@@ -11,11 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chansup.config import accounts, limits
+from chansup.protocol import refusals
 from chansup.supervisor.errors import SpawnError
 
 _inherited_descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-# Its text, not its path: an upgrade of the package must not change it under a running supervisor.
+# Their text, not their path: an upgrade of the package must not change them under a running
+# supervisor.
 PRELUDE = (Path(__file__).parent.parent / "launch" / "prelude.py").read_text()
+_REFUSALS = Path(refusals.__file__).read_text()
+# What the prelude runs by needs the standard library only. A virtual environment may be removed
+# with an old release, while the Python that it was made from stays.
+INTERPRETER = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+CANNOT_RUN = "chansup: cannot run "  # how the prelude begins to say why it cannot
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,11 @@ class Command:
     group: str | None = None
     umask: str | None = None
     limits: Mapping[str, int | str] = field(default_factory=dict)
+
+    @property
+    def hides_path(self) -> bool:
+        """Whether the path of the program may hold a secret that was filled in."""
+        return "$" in self.program
 
 
 @dataclass(frozen=True)
@@ -58,38 +71,34 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         "parent": os.getpid(),
         "descriptors": descriptors,
         "listeners": len(listeners),
+        "directory": command.directory,
         "executable": _executable(command),
         "argv": list(command.argv),
         "program": command.program,
         "umask": None if command.umask is None else int(command.umask, 8),
-        "limits": {
-            resource.RLIMIT_NOFILE: _inherited_descriptor_limit,
-            **{one.resource: (one.soft, one.hard) for one in _limits(command)},
-        },
+        "limits": _limits(command),
         "user": command.user or (account.name if account else None) or str(os.geteuid()),
         "uid": account.user if account else None,
         "gid": account.group if account else None,
         "groups": account.groups if account else None,
+        "hides_path": command.hides_path,
+        "complaint": CANNOT_RUN,
+        "refusals": _REFUSALS,
     }
-    try:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        raise SpawnError(f"cannot start {command.program}: {error.strerror}") from None
-    os.set_blocking(reader, False)
+    reader, writer = _output(command, account)
     try:
         popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", PRELUDE, marshal.dumps(order).hex()],
+            [INTERPRETER, "-I", "-S", "-c", PRELUDE, marshal.dumps(order).hex()],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
-            cwd=command.directory,
-            env={"PWD": command.directory, **command.environment, **_home(account)},
+            env={"PWD": command.directory, **command.environment},
             pass_fds=descriptors,
             start_new_session=True,
         )
     except OSError as error:
         os.close(reader)
-        raise SpawnError(f"cannot start {command.program}: {_explain(error, command)}") from None
+        raise SpawnError(f"cannot start {command.program}: {_explain(error)}") from None
     finally:
         os.close(writer)
     try:
@@ -98,7 +107,28 @@ def spawn(command: Command, listeners: Sequence[int], others: Sequence[int]) -> 
         os.close(reader)
         popen.kill()
         popen.wait()
-        raise SpawnError(f"cannot watch {command.program}: {error.strerror}") from None
+        reason = refusals.explain("pidfd_open", "", error)
+        raise SpawnError(f"cannot watch {command.program}: {reason}") from None
+
+
+def _output(command: Command, account: accounts.Account | None) -> tuple[int, int]:
+    """Return a pipe for stdout and stderr that the child may open again, as /dev/stdout.
+
+    That asks for the permissions of the pipe itself, which belongs to who made it. Nobody else can
+    get at them: only a process that has the pipe, or its own user, finds it in /proc. proc(5)
+    """
+    try:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        reason = refusals.explain("pipe", "", error)
+        raise SpawnError(f"cannot start {command.program}: {reason}") from None
+    os.set_blocking(reader, False)
+    if os.geteuid() == 0:
+        os.fchmod(writer, 0o622)  # a program may change its user by itself, as nginx does
+        if account is not None:
+            with contextlib.suppress(OSError):  # without CAP_CHOWN it can be written to at least
+                os.fchown(writer, account.user, account.group)
+    return reader, writer
 
 
 def account_of(command: Command) -> accounts.Account | None:
@@ -120,12 +150,6 @@ def account_of(command: Command) -> accounts.Account | None:
     return account
 
 
-def _home(account: accounts.Account | None) -> dict[str, str]:
-    if account is None or account.name is None or account.home is None:
-        return {}
-    return {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
-
-
 def raise_descriptor_limit() -> None:
     """Let the supervisor have every descriptor it may: each child costs a few.
 
@@ -145,25 +169,38 @@ def _executable(command: Command) -> str:
     program = command.argv[0]
     if "/" in program:
         path = os.path.join(command.directory, program)
-        if os.access(path, os.X_OK) and not os.path.isdir(path):
-            return path
-        problem = "is not executable" if os.path.exists(path) else "does not exist"
-        raise SpawnError(f"{command.program} {problem} (seen from {command.directory})")
-    search = command.environment.get("PATH", os.defpath)
-    found = shutil.which(program, path=search)
-    if found is None:
-        raise SpawnError(f"no program {command.program!r} on the PATH of its processes")
-    return os.path.abspath(found)
+        missing = not os.path.exists(path) and refusals.absent(path)
+        if not missing and not os.access(path, os.X_OK):
+            missing = refusals.closed(path, str(os.geteuid()))
+    else:
+        found = shutil.which(program, path=command.environment.get("PATH", os.defpath))
+        path = os.path.abspath(found) if found else program
+        missing = "" if found else f"no program {program!r} on the PATH of its processes"
+    if missing := missing or refusals.missing_interpreter(path):
+        if command.hides_path:
+            missing = "there is no such program, or it cannot be executed"
+        raise SpawnError(f"cannot start {command.program}: {missing}")
+    return path
 
 
-def _limits(command: Command) -> list[limits.Limit]:
+def _limits(command: Command) -> dict[str, tuple[int, int, int]]:
+    """Return the limits by their names: the number of each, its soft and its hard value."""
+    found = {"nofile": (resource.RLIMIT_NOFILE, *_inherited_descriptor_limit)}
     try:
-        return [limits.parse(name, value) for name, value in command.limits.items()]
+        for name, value in command.limits.items():
+            one = limits.parse(name, value)
+            found[name] = (one.resource, one.soft, one.hard)
     except ValueError as error:
         raise SpawnError(f"cannot run {command.program}: {error}") from None
+    return found
 
 
-def _explain(error: OSError, command: Command) -> str:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"its directory {command.directory} does not exist"
-    return error.strerror or str(error)
+def _explain(error: OSError) -> str:
+    """Return why this Python itself could not be started: it is what a child runs first."""
+    if error.filename is None:  # the fork was refused
+        return refusals.explain("fork", "", error)
+    user = str(os.geteuid())
+    reason = refusals.explain("execve", INTERPRETER, error, user)
+    if isinstance(error, FileNotFoundError):
+        return f"the Python that runs chansup is gone: {reason}, then restart chansup"
+    return reason

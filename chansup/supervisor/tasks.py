@@ -12,6 +12,7 @@ from chansup.supervisor.backoff import Backoff
 from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.generation import Generation, TaskSpecification
 from chansup.supervisor.process import Process
+from chansup.supervisor.repetition import Repetition
 from chansup.supervisor.status import TaskStatus
 from chansup.supervisor.waiting import within
 
@@ -31,6 +32,8 @@ class Task:
         self.process: Process | None = None
         self.recent = site.recent_lines()
         self._ending: asyncio.Task[None] | None = None
+        self._refusals = Repetition()  # what keeps it from starting, said once
+        self._silent = False  # the last attempt failed for what was said already
         self.status = TaskStatus(name, "waiting", None, None, None, None, [])
 
     async def run(self, generation: Generation) -> None:
@@ -49,8 +52,11 @@ class Task:
         try:
             process = self.process = self.site.spawn_task(self, specification, generation)
         except SpawnError as error:
+            self._silent = self._refusals.filter(str(error)) is None
             self._finish(generation, started, "failed", None, [str(error)])
             raise BootFailed(f"task {self.name}: {error}", [str(error)]) from None
+        self._silent = False
+        self._refusals.forget()
         reason = await self._wait(process, specification)
         lines = [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
         if reason is None:
@@ -96,7 +102,8 @@ class Task:
                 await self.run(generation())
             except BootFailed as failure:
                 pause = backoff.next_delay(0.0)
-                self.site.say(f"{failure}, next attempt in {pause:.1f} s", "warning")
+                if not self._silent:
+                    self.site.say(f"{failure}, next attempt in {pause:.1f} s", "warning")
                 await asyncio.sleep(pause)
             else:
                 return
@@ -115,4 +122,5 @@ class Task:
             exit,
             lines,
         )
-        self.site.say(f"task {self.name}: {state} after {now - started:.1f} s")
+        if not self._silent:
+            self.site.say(f"task {self.name}: {state} after {now - started:.1f} s")

@@ -245,3 +245,29 @@ def test_a_user_who_cannot_run_the_interpreter(site):
     assert message.startswith('"nobody" may not go into /')
     assert f"cannot run {closed}/python" in message
     assert "chmod o+x" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has users to choose from")
+def test_a_command_is_tried_as_its_user(site, tmp_path):
+    tmp_path.chmod(0o700)  # so is what pytest puts it in
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    path = site(
+        'bind = "127.0.0.1:0"\n'
+        f'[programs.a]\ncommand = ["{tool}"]\nuser = "nobody"\n'
+        '[programs.b]\ncommand = ["true"]\nuser = "nobody"\n'
+        f'[programs.c]\ncommand = ["{tool}"]\n'
+    )
+    (problem,) = check(path, ENVIRON).problems
+    assert problem.key == "programs.a.command"
+    assert "may not go into /" in problem.message
+
+
+def test_a_command_whose_interpreter_is_gone(site, tmp_path):
+    tool = tmp_path / "tool"
+    tool.write_text("#!/gone/venv/bin/python\n")
+    tool.chmod(0o755)
+    path = site('bind = "127.0.0.1:0"\n[programs.a]\ncommand = "./tool"\n')
+    (problem,) = check(path, ENVIRON).problems
+    assert "its interpreter /gone/venv/bin/python does not exist" in problem.message
