@@ -9,6 +9,13 @@
 ``after:2s``            it still runs after that time; also ``after:500ms``
 ======================  ========================================================================
 
+Servers and app workers say themselves when they are ready. They may be asked through the app:
+
+======================  ========================================================================
+``http:/health``        GET is answered by the app, in the process, with a status below 400; also
+                        ``http://HOST/health``, for the Host header
+======================  ========================================================================
+
 Where `ready` is not given, the supervisor chooses: a program counts as ready after a moment.
 """
 
@@ -21,6 +28,7 @@ from chansup.config import address
 from chansup.config.keys import quoted
 
 _FORMS = 'write "notify", "tcp:6379", "http:8080/ping", "unix:run/app.sock" or "after:2s"'
+_HOST = re.compile(r"([A-Za-z0-9._-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?\Z", re.ASCII)
 _TIME = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(?P<unit>ms|s)?\Z", re.ASCII)
 
 
@@ -41,6 +49,13 @@ class AnswersHttp(msgspec.Struct, frozen=True):
     host: str
     port: int
     target: str  # path and query: "/ping"
+
+
+class AnswersThroughApp(msgspec.Struct, frozen=True):
+    """The app answers a GET with a status below 400."""
+
+    host: str  # of the Host header; empty: one that the app accepts
+    target: str  # path and query: "/health"
 
 
 class AcceptsUnix(msgspec.Struct, frozen=True):
@@ -78,6 +93,22 @@ def parse(text: str) -> Readiness:
     raise ValueError(f"{quoted(text)} says nothing about readiness: {_FORMS}")
 
 
+def parse_of_app(text: str) -> AnswersThroughApp:
+    """Return what a server or an app worker is asked; ValueError says what is wrong with it."""
+    kind, _, rest = text.partition(":")
+    place, slash, path = rest.removeprefix("//").partition("/")
+    if kind != "http" or not slash or place.isdigit():
+        raise ValueError(
+            f"{quoted(text)} cannot be asked of a server, which says itself when it is ready: "
+            'remove it, or have the app asked for a page, "http:/health"'
+        )
+    if not _HOST.match(place):
+        raise ValueError(
+            f"{quoted(place)} is no host: write {quoted(f'http://example.org/{path}')}"
+        )
+    return AnswersThroughApp(place, _target(path))
+
+
 def _after(text: str) -> After:
     match = _TIME.match(text)
     if not match:
@@ -90,8 +121,11 @@ def _http(text: str) -> AnswersHttp:
     if not place or (not slash and "?" in place):
         raise ValueError(f'{quoted(text)} names no place: write "http:8080/ping"')
     host, port = _place(place, default_port=80)
-    target = urllib.parse.quote("/" + path, safe="/?&=%:@!$'()*+,;~-._")
-    return AnswersHttp(host, port, target)
+    return AnswersHttp(host, port, _target(path))
+
+
+def _target(path: str) -> str:
+    return urllib.parse.quote("/" + path, safe="/?&=%:@!$'()*+,;~-._")
 
 
 def _place(text: str, default_port: int | None = None) -> tuple[str, int]:

@@ -16,6 +16,7 @@ import msgspec
 from chansup.launch import application, forks
 from chansup.launch.child import Child, forget_systemd_variables
 from chansup.launch.options import OptionProblem
+from chansup.launch.warm_up import NotReadyError
 from chansup.protocol import launch as protocol
 from chansup.protocol.launch import STACK_DUMP_SIGNAL, Launch
 
@@ -73,7 +74,7 @@ def main() -> int:
         sys.stderr.write(error.details)
         complain(f"{launch.application}: {error}")
         return EXIT_APPLICATION
-    except application.StartupError as error:
+    except (application.StartupError, NotReadyError) as error:
         complain(f"{launch.application}: {error}")
         return EXIT_APPLICATION
     except application.ConfigurationError as error:

@@ -10,6 +10,7 @@ from chansup import tracebacks
 from chansup.errors import ChansupError
 from chansup.launch import frames, remedies, system_checks
 from chansup.launch.child import Child
+from chansup.launch.warm_up import WarmUp
 from chansup.protocol.launch import Launch
 from chansup.relay.interface import application as relay
 from chansup.relay.interface.books import Books
@@ -105,7 +106,17 @@ def _takes(application: Any, count: int) -> bool:
 def load_asgi(child: Child) -> Any:
     """Return the app as ASGI, adapted where it is WSGI. Raises as `load` and `wsgi_to_asgi` do."""
     application = load_as_it_is(child)
-    return wsgi_to_asgi(application) if child.launch.gateway == "wsgi" else application
+    if child.launch.gateway == "wsgi":
+        application = wsgi_to_asgi(application)
+    return warmed_up(application, child)
+
+
+def warmed_up(application: Any, child: Child) -> Any:
+    """Return an ASGI app whose lifespan startup waits for the answer that `ready` asks for."""
+    if child.launch.ready_request is None:
+        return application
+    child.warm_up = WarmUp(application, child.launch.ready_request)
+    return child.warm_up
 
 
 def load_as_it_is(child: Child) -> Any:

@@ -5,6 +5,7 @@ import socket
 
 from chansup.launch.listeners import Listeners
 from chansup.launch.traffic import Traffic
+from chansup.launch.warm_up import WarmUp
 from chansup.protocol import notify
 from chansup.protocol.launch import Launch
 from chansup.protocol.scoreboard import ACCEPTING, LEAVING, PHASE, SIZE, Scoreboard
@@ -22,6 +23,7 @@ class Child:
         self.listeners = Listeners([listener.fd for listener in launch.listeners])
         self.traffic = Traffic(self.cells)
         self.is_ready = False
+        self.warm_up: WarmUp | None = None  # around the app, for servers that run no lifespan
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets, which stay open as long as the process lives."""

@@ -151,6 +151,8 @@ def serve(child: Child) -> int:
         format=str(given.get("log_fmt", "%(asctime)-15s %(levelname)-8s %(message)s")),
     )
     app = application.load_asgi(child)
+    if child.warm_up is not None:  # daphne runs no lifespan, in which it would ask
+        loop.run_until_complete(child.warm_up.ask({}))
     app = instrument(app, child.traffic, child.cells, child.launch.health_path)
     tls = _tls(given)
     endpoints = {f"inherited:{listener.fileno()}": listener for listener in child.sockets()}

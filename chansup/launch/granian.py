@@ -19,7 +19,7 @@ from granian.errors import ConfigurationError
 from granian.server.common import AbstractServer
 from granian.server.mp import MPServer
 
-from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch import application, heartbeat, options, owned, retirement, warm_up
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -150,9 +150,11 @@ def serve(child: Child) -> int:
     is_wsgi = child.launch.gateway == "wsgi"
     app = application.load_as_it_is(child)
     if is_wsgi:
+        warm_up.prove_wsgi(app, child.launch.ready_request)
         app = instrument_wsgi(app, child)
     else:
         child.traffic.receive_blocks_close = True
+        app = application.warmed_up(app, child)
         app = instrument(app, child.traffic, child.cells, child.launch.health_path,
                          str(child.launch.options.get("url_path_prefix") or ""))  # fmt: skip
     _common.setproctitle = None  # `ps` shows the slot

@@ -14,7 +14,7 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
-from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch import application, heartbeat, options, owned, retirement, warm_up
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -106,9 +106,11 @@ def serve(child: Child) -> int:
         config.set("loglevel", "warning")
     app = application.load_as_it_is(child)
     if launch.gateway == "asgi":
+        app = application.warmed_up(app, child)
         app = instrument(app, child.traffic, child.cells, launch.health_path, config_root(config))
         worker_class = _asgi_worker()
     else:
+        warm_up.prove_wsgi(app, launch.ready_request)
         app = instrument_wsgi(app, child)
         worker_class = _worker_class(launch.options)
         if "threads" not in launch.options:
@@ -229,7 +231,16 @@ def _asgi_worker() -> Any:
             heartbeat.start(self.child, loop)
             retirement.when_accepting(Retirement(self.child, self._leave), loop)
             _close_when_draining(self.child)
+            if self.child.warm_up is not None and self.cfg.asgi_lifespan == "off":
+                await self._warm_up(self.child.warm_up)
             await super()._serve()
+
+        async def _warm_up(self, asked: warm_up.WarmUp) -> None:
+            try:
+                await asked.ask({})
+            except warm_up.NotReadyError as error:
+                self.log.error("%s", error)
+                raise SystemExit(1) from None
 
         def _leave(self) -> None:
             self.alive = False

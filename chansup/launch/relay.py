@@ -9,6 +9,7 @@ from chansup.launch import application, heartbeat, surroundings
 from chansup.launch.child import Child
 from chansup.launch.options import OptionProblem
 from chansup.launch.stopping import Stopping
+from chansup.launch.warm_up import NotReadyError, WarmUp
 from chansup.protocol.launch import AppWorker as Orders
 from chansup.protocol.scoreboard import IN_PROGRESS
 from chansup.relay.appworker.books import Books
@@ -49,6 +50,12 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
         await lifespan.start()
     except LifespanFailed as error:
         raise application.StartupError(str(error)) from None
+    if launch.ready_request is not None:
+        try:
+            await WarmUp(loaded, launch.ready_request).ask(lifespan.state)
+        except NotReadyError:
+            await lifespan.stop()
+            raise
     books = Books(child.cells, child.traffic)
     worker = AppWorker(
         loaded,

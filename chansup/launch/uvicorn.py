@@ -72,6 +72,8 @@ class _Server(uvicorn.Server):
         """Start, then beat, listen to SIGTERM and report that it is ready."""
         loop = asyncio.get_running_loop()
         heartbeat.start(self._child, loop)
+        if self.config.lifespan == "off" and self._child.warm_up is not None:
+            await self._child.warm_up.ask({})
         await super().startup(sockets=sockets)
         self._retire = retirement.on_loop(Retirement(self._child, self._end), loop)
         self._child.ready()

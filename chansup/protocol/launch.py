@@ -56,6 +56,14 @@ class ChannelWorker(msgspec.Struct, frozen=True):
     bulletin_fd: int | None = None  # where it reports: `protocol.channel_report`
 
 
+class ReadyRequest(msgspec.Struct, frozen=True):
+    """A GET that the app must answer before its process is ready."""
+
+    host: str  # of the Host header; empty: one that the app accepts
+    target: str  # path and query: "/health"
+    timeout: float  # seconds for all attempts
+
+
 class Launch(msgspec.Struct, frozen=True):
     """Everything a launcher needs to run one server in one process."""
 
@@ -70,6 +78,7 @@ class Launch(msgspec.Struct, frozen=True):
     options: dict[str, object]  # the server's own names
     drain: Drain
     system_checks: bool = True  # run those of a Django app before it serves
+    ready_request: ReadyRequest | None = None
     health_path: str | None = None
     heartbeat_interval: float = 1.0  # seconds between two beats of the event loop
     scoreboard_fd: int | None = None

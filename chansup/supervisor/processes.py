@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from chansup.config import channels, relay, schema
+from chansup.config import channels, readiness, relay, schema
 from chansup.protocol import channel_layer, launch
 from chansup.protocol.notify import LOST, SOCKET_VARIABLE
 from chansup.supervisor import guard
@@ -27,6 +27,8 @@ from chansup.supervisor.relay_counts import RelayCounts
 from chansup.supervisor.repetition import Repetition
 from chansup.supervisor.spawn import CANNOT_RUN, Command, account_of, spawn
 from chansup.supervisor.worker_sockets import WorkerSockets
+
+_READY_SHARE = 0.8  # of start_timeout that the app has to answer: the launcher says why, not we
 
 
 class Processes:
@@ -228,6 +230,7 @@ def _launch(
         heartbeat_interval=min(1.0, specification.liveness_timeout / 4 or 1.0),
         scoreboard_fd=equipment.place_of_other(0),
     )
+    document = msgspec.structs.replace(document, ready_request=_ready_request(specification))
     if isinstance(specification.settings, schema.Workers):
         if specification.consumes:
             bulletin = equipment.place_of_other(1)
@@ -252,6 +255,16 @@ def _launch(
         application=config.app.asgi or config.app.wsgi or "",
         gateway="asgi" if config.app.asgi else "wsgi",
     )
+
+
+def _ready_request(specification: PoolSpecification) -> launch.ReadyRequest | None:
+    """Return what the app is asked before a process of it is ready."""
+    ready = getattr(specification.settings, "ready", None)
+    if ready is None or specification.relays or specification.consumes:
+        return None
+    asked = readiness.parse_of_app(ready)
+    timeout = specification.start_timeout * _READY_SHARE
+    return launch.ReadyRequest(asked.host, asked.target, timeout)
 
 
 def _app_worker(

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chansup.config.readiness import AcceptsTcp, AcceptsUnix, After, AnswersHttp, Notify, parse
+from chansup.config.readiness import (
+    AcceptsTcp,
+    AcceptsUnix,
+    After,
+    AnswersHttp,
+    AnswersThroughApp,
+    Notify,
+    parse,
+    parse_of_app,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +37,28 @@ from chansup.config.readiness import AcceptsTcp, AcceptsUnix, After, AnswersHttp
 )
 def test_what_each_form_means(text, readiness):
     assert parse(text) == readiness
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("http:/health", AnswersThroughApp("", "/health")),
+        ("http:///health?deep=1", AnswersThroughApp("", "/health?deep=1")),
+        ("http://example.org/", AnswersThroughApp("example.org", "/")),
+        ("http://example.org:8000/a b", AnswersThroughApp("example.org:8000", "/a%20b")),
+        ("http://[::1]:80/x", AnswersThroughApp("[::1]:80", "/x")),
+    ],
+)
+def test_what_an_app_is_asked(text, asked):
+    assert parse_of_app(text) == asked
+
+
+@pytest.mark.parametrize(
+    "text", ["", "notify", "tcp:80", "http:", "http:8000/x", "http:health", "https:/x", "after:2s"]
+)
+def test_what_no_app_is_asked(text):
+    with pytest.raises(ValueError, match="cannot be asked of a server"):
+        parse_of_app(text)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chansup.protocol import notify, scoreboard
-from chansup.protocol.launch import VARIABLE, Drain, Launch, Listener, encode
+from chansup.protocol.launch import VARIABLE, Drain, Launch, Listener, ReadyRequest, encode
 
 APPS = Path(__file__).parent / "apps"
 PATIENCE = 20.0  # seconds for anything that should happen soon
@@ -89,6 +89,7 @@ class Process:
         directory: Path = APPS,
         environment: dict[str, str] | None = None,
         system_checks: bool = True,
+        ready_request: ReadyRequest | None = None,
     ) -> None:
         self.listeners = listeners
         self.notifications = Notifications()
@@ -112,6 +113,7 @@ class Process:
             health_path=health_path,
             heartbeat_interval=heartbeat_interval,
             system_checks=system_checks,
+            ready_request=ready_request,
             scoreboard_fd=self.board_fd,
         )
         self._lines: list[str] = []

@@ -49,3 +49,24 @@ def test_urls_that_do_not_import_never_take_over(tmp_path: Path, pools: str) -> 
         assert httpx.get(run.url, headers=HOST).status_code == 200
         django_project.write(site)
         reload(run, 0)
+
+
+WARM = 'ready = "http:/"'
+READY = {
+    "direct": CONFIG.replace("[interface]", f"[interface]\n{WARM}"),
+    "relay": f"{CONFIG}{APP_WORKERS}{WARM}\n",
+}
+
+
+@pytest.mark.parametrize("mode", READY)
+def test_a_page_that_fails_never_takes_over(tmp_path: Path, mode: str) -> None:
+    site = django_project.write(tmp_path / "site")
+    with running(site, READY[mode]) as run:
+        run.wait_until_ready()
+        assert httpx.get(run.url, headers=HOST).status_code == 200
+        # It compiles, and no check can see it.
+        django_project.write(site, views=django_project.VIEWS.replace("get_host", "get_hots"))
+        said = reload(run, 1)
+        assert 'GET / (Host "shop.example") was answered 500' in said
+        assert httpx.get(run.url, headers=HOST).status_code == 200
+        assert run.command("status").returncode == 0

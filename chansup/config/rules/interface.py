@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from chansup.config import modes
+from chansup.config import modes, relay
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
 from chansup.config.schema import Interface
@@ -40,8 +40,9 @@ def _server(interface: Interface, context: Context) -> Iterator[Finding]:
             '[app] asgi = "mysite.asgi:application" (or wsgi), or a command in [interface]'
         )
         yield ("app",), message
-    if interface.ready is not None:
-        message = "is for a command; a server itself says when it is ready: remove it"
+    if interface.ready is not None and relay.is_relay(context.config):
+        table = next(iter(relay.app_workers(context.config)), "web")
+        message = f"is asked of the app, which app workers run: write it in [workers.{table}]"
         yield ("interface", "ready"), message
 
 

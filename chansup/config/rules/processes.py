@@ -8,7 +8,7 @@ from chansup.config import accounts, commands, cores, limits, modes, readiness, 
 from chansup.config.keys import Finding, Key, quoted
 from chansup.config.pools import Entry
 from chansup.config.rules.context import Context, attempt
-from chansup.config.schema import Task
+from chansup.config.schema import Task, Workers
 
 _VARIABLE = re.compile(r"[^\s=]+\Z")
 
@@ -18,8 +18,13 @@ def commands_and_readiness(context: Context) -> Iterator[Finding]:
     for entry in context.entries:
         if entry.table.command is not None:
             yield from attempt((*entry.key, "command"), commands.parse, entry.table.command)
-        if not isinstance(entry.table, Task) and entry.table.ready is not None:
-            yield from attempt((*entry.key, "ready"), readiness.parse, entry.table.ready)
+        if isinstance(entry.table, Task) or entry.table.ready is None:
+            continue
+        key = (*entry.key, "ready")
+        if entry.table.command is not None:
+            yield from attempt(key, readiness.parse, entry.table.ready)
+        elif not isinstance(entry.table, Workers) or entry.table.serves:
+            yield from attempt(key, readiness.parse_of_app, entry.table.ready)
 
 
 def channels_own_worker(context: Context) -> Iterator[Finding]:

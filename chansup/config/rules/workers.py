@@ -49,9 +49,10 @@ def rule(context: Context) -> Iterator[Finding]:
                 "make another table, [workers.NAME], for the other"
             )
             yield (*key, other), message
-        if len(standing) == 1 and worker.command is None and worker.ready is not None:
+        if first in channels.KEYS and len(standing) == 1 and worker.ready is not None:
             message = (
-                "is for a command; other workers themselves say when they are ready: remove it"
+                "is for a command and for app workers; channel workers say themselves when they "
+                "are ready: remove it"
             )
             yield (*key, "ready"), message
 
