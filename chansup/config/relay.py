@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from chansup.config.schema import Config, Handover, Workers
+from chansup.config.schema import Config, Fitting, Handover, Workers
+from chansup.protocol.sessions import Pattern, Rules
 
 DEFAULT_THREADS = 4
 DEFAULT_CONCURRENCY = 1000  # of an ASGI app; one of WSGI can work on no more than its threads
@@ -70,6 +71,19 @@ def served(table: Workers) -> list[Served]:
         redeliver = table.redeliver if entry.redeliver is None else entry.redeliver
         found.append(Served(entry.route, handover, redeliver))
     return found
+
+
+def handover_rules(config: Config) -> Rules:
+    """Return which WebSockets may move and which not, beyond what is known of protocols."""
+    table = config.handover
+    return Rules([pattern(one) for one in table.close], [pattern(one) for one in table.move])
+
+
+def pattern(entry: str | Fitting) -> Pattern:
+    """Return what an entry of ``[handover]`` means: a string is a subprotocol."""
+    if isinstance(entry, str):
+        return Pattern(subprotocol=entry)
+    return Pattern(entry.subprotocol, entry.path, entry.query)
 
 
 def threads(table: Workers) -> int:

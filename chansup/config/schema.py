@@ -175,6 +175,24 @@ class ServerOptions(Table, frozen=True, kw_only=True):
     symmetric_encryption_keys: list[str] = []
 
 
+class Fitting(Table, frozen=True, kw_only=True):
+    """An entry of ``[handover]``: the WebSockets that all of these globs fit."""
+
+    subprotocol: str | None = None  # the accepted one, or those offered if the app names none
+    path: str | None = None  # as the app sees it
+    query: str | None = None  # "name=value" of one parameter, or a name
+
+
+class HandoverRules(Table, frozen=True, kw_only=True):
+    """``[handover]``: WebSockets that are closed instead of moved, and those that move after all.
+
+    A string is a glob of the subprotocol.
+    """
+
+    close: list[str | Fitting] = []
+    move: list[str | Fitting] = []  # whatever else says that they are to be closed
+
+
 class Rollout(Table, frozen=True, kw_only=True):
     """``[rollout]``: how code is replaced and how everything stops."""
 
@@ -217,6 +235,7 @@ class Config(Table, frozen=True, kw_only=True):
     programs: dict[Name, Program] = {}
     tasks: dict[Name, Task] = {}
     channel_layer: ChannelLayer = ChannelLayer()
+    handover: HandoverRules = HandoverRules()
     rollout: Rollout = Rollout()
     admin: Admin = Admin()
     log: Log = Log()

@@ -24,6 +24,7 @@ from chansup.protocol.scoreboard import (
     close_cell,
     request_cell,
 )
+from chansup.protocol.sessions import word_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -262,6 +263,9 @@ class WebSocket:
         if kind != "websocket.send":
             if kind == "websocket.accept":
                 self._count_accept()
+                if message.get("headers"):  # a word for chansup is for no client
+                    _, headers = word_of(list(message["headers"]))
+                    message = {**message, "headers": headers}
             elif kind == "websocket.close":
                 if self.accepted:
                     self.code = self.code or message.get("code") or 1000

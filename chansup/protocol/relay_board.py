@@ -25,6 +25,7 @@ HANDOVERS = (
     "no_worker",  # none appeared in time
     "poison",  # three workers died with it
     "left",  # the client or the app closed it meanwhile
+    "session",  # closed: a new worker would not know its session
 )
 REASONS = ("deploy", "crash")  # why a WebSocket was handed over
 DIRECTIONS = ("to_worker", "to_client")

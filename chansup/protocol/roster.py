@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-Handover = Literal["transparent", "close"]
+from chansup.protocol.sessions import Handover, Rules
+
 WorkerState = Literal["ready", "draining"]
 
 MAX_POOLS = 64  # rows of a relay board
@@ -36,6 +37,7 @@ class Pool(msgspec.Struct, frozen=True):
     handover_rate: float  # WebSockets per second that begin to move, in each interface process
     drain_spread: float  # over which WebSockets are closed where handover is "close"
     stop_timeout: float  # from a worker's SIGTERM to its end
+    rules: Rules = Rules()  # which WebSockets may move, and which not
 
 
 class Worker(msgspec.Struct, frozen=True):

@@ -9,14 +9,19 @@
             self.count += 1
             await self.store_checkpoint(str(self.count))
 
-Works for asynchronous consumers (await `store_checkpoint`) and for synchronous ones (call it).
-Without relay mode there is no handover: `handover["count"]` is 0 and checkpoints are dropped.
+A consumer with a session that no checkpoint holds says `handover_policy = "close"`: it is closed
+with 1012 where others are moved, and its client comes back. `set_handover_policy` says so later, or
+takes it back. "transparent" moves it although its protocol is known to have a session.
+
+Works for asynchronous consumers (await the methods) and for synchronous ones (call them).
+Without relay mode there is no handover: `handover["count"]` is 0, and what is said is dropped.
 """
 
 from collections.abc import Awaitable, Generator
 from typing import Any
 
-from chansup.relay.extension import CHECKPOINT, EXTENSION
+from chansup.protocol.sessions import HEADER, Handover
+from chansup.relay.extension import CHECKPOINT, EXTENSION, POLICY
 
 
 class HandoverMixin:
@@ -24,6 +29,7 @@ class HandoverMixin:
 
     scope: dict[str, Any]
     base_send: Any
+    handover_policy: Handover | None = None  # None: what the config and the protocol say
 
     @property
     def handover(self) -> dict[str, Any]:
@@ -32,12 +38,25 @@ class HandoverMixin:
         found: dict[str, Any] = (self.scope.get("extensions") or {}).get(EXTENSION, nothing)
         return found
 
+    def accept(self, subprotocol: str | None = None, headers: Any = None) -> Any:
+        """Accept the WebSocket as the consumer does, with what `handover_policy` says."""
+        if self.handover_policy is not None and EXTENSION in (self.scope.get("extensions") or {}):
+            headers = [*(headers or ()), (HEADER, self.handover_policy.encode())]
+        if headers is None:  # Channels before 4.1 takes none
+            return super().accept(subprotocol)  # type: ignore[misc]
+        return super().accept(subprotocol, headers)  # type: ignore[misc]
+
     def store_checkpoint(self, checkpoint: bytes | str) -> Awaitable[None] | None:
         """Store up to 16 KiB that the next worker's consumer gets back; the newest counts."""
+        return self._tell({"type": CHECKPOINT, "checkpoint": checkpoint})
+
+    def set_handover_policy(self, policy: Handover) -> Awaitable[None] | None:
+        """Say from now on: "close" instead of a move, or "transparent"."""
+        return self._tell({"type": POLICY, "handover": policy})
+
+    def _tell(self, event: dict[str, Any]) -> Awaitable[None] | None:
         if EXTENSION in (self.scope.get("extensions") or {}):
-            sent: Awaitable[None] | None = self.base_send(
-                {"type": CHECKPOINT, "checkpoint": checkpoint}
-            )
+            sent: Awaitable[None] | None = self.base_send(event)
             return sent
         return _NOTHING
 

@@ -2,3 +2,4 @@
 
 EXTENSION = "chansup.handover"  # in scope["extensions"]
 CHECKPOINT = "chansup.handover.checkpoint"  # the event by which an app stores one
+POLICY = "chansup.handover.policy"  # the event by which an app says whether it may be moved

@@ -57,7 +57,8 @@ class Kind:
     ACCEPT = 36  # worker: subprotocol and headers
     CLOSE = 37  # worker: the reason; number: close code
     CONSUMED = 38  # worker: the app has asked for more; number: of the message it had
-    CHECKPOINT = 39  # worker: what the app wants back after a handover
+    CHECKPOINT = 39  # worker: what the app wants back after a handover; number: 0, else instead
+    # the place, from 1 on, of the app's word in `sessions.WORDS` on whether it may move
     DONE = 40  # worker: the app has returned; number: of the last message it was given
 
     CREDIT = 48  # both: this many bytes were consumed

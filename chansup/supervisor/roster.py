@@ -110,6 +110,7 @@ class RosterKeeper:
             handover_rate=settings.handover_rate,
             drain_spread=self._in_force.config.rollout.drain_spread,
             stop_timeout=specification.stop_timeout,
+            rules=relay.handover_rules(self._in_force.config),
         )
 
     def _row(self, name: str) -> int:

@@ -20,6 +20,7 @@ TABLES: dict[str, type[schema.Table]] = {
     "programs.redis": schema.Program,
     "tasks.migrate": schema.Task,
     "channel_layer": schema.ChannelLayer,
+    "handover": schema.HandoverRules,
     "rollout": schema.Rollout,
     "admin": schema.Admin,
     "log": schema.Log,

@@ -91,6 +91,23 @@ def test_the_consumer_runs_in_both_modes(kind: type, extension: dict[str, Any] |
         ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("extension", [None, {"count": 0, "reason": None, "checkpoint": None}])
+def test_a_consumer_says_whether_it_may_be_moved(extension: dict[str, Any] | None) -> None:
+    pytest.importorskip("channels")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure()
+    namespace: dict[str, Any] = {}
+    exec(block("game").text, namespace)
+    app = namespace["Game"].as_asgi()
+    sent = asyncio.run(conversation(app, extension, ['{"move": "e4"}', '{"move": "resign"}']))
+    header = ("websocket.accept", [(b"chansup-handover", b"close")])
+    event = ("chansup.handover.policy", "transparent")
+    assert sent == ([("websocket.accept",)] if extension is None else [header, event])
+
+
 async def conversation(
     app: Any, extension: dict[str, Any] | None, said: list[str]
 ) -> list[tuple[Any, ...]]:
@@ -104,11 +121,14 @@ async def conversation(
     async def receive() -> dict[str, Any]:
         if events:
             return events.pop(0)
+        if not any(value for _, *value in sent[1:]):  # this app answers nothing
+            asyncio.get_running_loop().call_later(0.05, done.set)
         await done.wait()
         return {"type": "websocket.disconnect", "code": 1012}
 
     async def send(message: dict[str, Any]) -> None:
-        value = message.get("text") or message.get("checkpoint")
+        names = ("text", "checkpoint", "handover", "headers")
+        value = next((message[name] for name in names if message.get(name)), None)
         sent.append((message["type"], value) if value else (message["type"],))
         if value and not events:
             asyncio.get_running_loop().call_later(0.05, done.set)

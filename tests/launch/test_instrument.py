@@ -168,6 +168,20 @@ async def test_a_close_reaches_an_app_whose_server_says_nothing(
 
 
 @in_loop
+async def test_what_an_app_says_to_chansup_is_kept_from_the_client() -> None:
+    server = Server()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = ((b"x-mine", b"1"), (b"chansup-handover", b"close"))
+        await send({"type": "websocket.accept", "headers": headers})
+
+    await instrument(app, Traffic(), new_cells())(
+        {"type": "websocket"}, server.receive, server.send
+    )
+    assert server.sent[0]["headers"] == [(b"x-mine", b"1")]
+
+
+@in_loop
 async def test_receive_survives_cancellation() -> None:
     """Channels cancels a receive() that lost the race against a channel message."""
     traffic, server, heard = Traffic(), Server(), list[Any]()

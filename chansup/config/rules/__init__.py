@@ -9,6 +9,7 @@ from chansup.config.rules import (
     application,
     channel_layer,
     channels,
+    handover,
     interface,
     names,
     processes,
@@ -34,6 +35,7 @@ _ERRORS: tuple[Rule, ...] = (
     serving.pools,
     serving.entries,
     serving.not_after_interface,
+    handover.entries,
     processes.commands_and_readiness,
     processes.counts,
     processes.attributes,
@@ -49,6 +51,7 @@ _WARNINGS: tuple[Rule, ...] = (
     names.aimless_tasks,
     processes.channels_own_worker,
     serving.doubtful,
+    handover.doubtful,
     timing.cut_clients,
     timing.cut_handovers,
 )

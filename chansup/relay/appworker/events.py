@@ -7,9 +7,10 @@ TypeError, ValueError or UnexpectedEvent. So a frame that cannot be read is neve
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
+from chansup.protocol.sessions import HEADER, WORDS
 from chansup.relay import scopes
 from chansup.relay.appworker.errors import UnexpectedEvent
-from chansup.relay.extension import CHECKPOINT
+from chansup.relay.extension import CHECKPOINT, POLICY
 
 Message = MutableMapping[str, Any]
 
@@ -65,7 +66,23 @@ def accept(message: Message) -> bytes:
     subprotocol = message.get("subprotocol")
     if subprotocol is not None:
         subprotocol = text(subprotocol, "subprotocol")
-    return _fitting(scopes.encode((subprotocol, headers(message.get("headers")))), message)
+    pairs = headers(message.get("headers"))
+    for name, value in pairs:
+        if name.lower() == HEADER:
+            word(value.strip().lower().decode("latin-1"), HEADER.decode())
+    return _fitting(scopes.encode((subprotocol, pairs)), message)
+
+
+def word(value: Any, name: str) -> int:
+    """Return the number by which the app's word on handovers travels, from 1 on."""
+    if value not in WORDS:
+        raise ValueError(f'"{name}": expected "transparent" or "close", not {value!r}')
+    return WORDS.index(value) + 1
+
+
+def policy(message: Message) -> int:
+    """Return the same of the event by which an app says it at any time."""
+    return word(message["handover"], f'{POLICY}", "handover')
 
 
 def head(message: Message, trailers: bool = False) -> tuple[int, bytes]:

@@ -16,7 +16,7 @@ from chansup.relay.appworker import events
 from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
 from chansup.relay.appworker.sender import Sender
 from chansup.relay.credits import MESSAGE_COST
-from chansup.relay.extension import CHECKPOINT
+from chansup.relay.extension import CHECKPOINT, POLICY
 from chansup.relay.frames import (
     AGAIN,
     ASKS,
@@ -298,6 +298,9 @@ class WebSocket:
         if kind == CHECKPOINT:
             await self._store(message["checkpoint"])
             return
+        if kind == POLICY:
+            self._say(events.policy(message))
+            return
         if self._unsent is not None or self._checkpoint is not None:
             self.emit()
         if self.gone and not (kind == "websocket.accept" and self._left_early):
@@ -451,6 +454,16 @@ class WebSocket:
         if self._checkpoint is None:
             link.send_late(self)
         self._checkpoint = payload
+
+    def _say(self, word: int) -> None:
+        """Tell the interface, in order, whether the app wants to be moved."""
+        self.emit()
+        if self._code is not None or self._returned:
+            raise ClientDisconnected
+        if self._denying:
+            raise UnexpectedEvent(f'"{POLICY}" may not come now')
+        nothing = scopes.encode(None)
+        self._interface.link.send(pack(Kind.CHECKPOINT, 0, self._stream, word, nothing))
 
     def _send_all(self, frames: Iterator[bytes]) -> None:
         for frame in frames:

@@ -125,10 +125,9 @@ class Relay:
                 await answer(scope, send, 404, "nothing is served here")
                 return
         pool, route = place
-        transparent = route.handover == "transparent"
         self._websockets += 1
         id = f"{self._token}.{self._websockets}"
-        websocket = WebSocket(id, pool, transparent, route.redeliver, scope, receive, send)
+        websocket = WebSocket(id, pool, route, scope, receive, send)
         await websocket.run(self._books)
 
     def _host(self, scope: Scope) -> bytes | None:

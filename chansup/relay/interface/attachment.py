@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chansup.protocol import relay_board as board
+from chansup.protocol.sessions import WORDS
 from chansup.relay import scopes
 from chansup.relay.credits import MESSAGE_COST, REPORTED
 from chansup.relay.frames import (
@@ -134,6 +135,9 @@ class Attachment:
         elif kind == Kind.DONE:
             self.worker.websockets -= 1
             websocket.app_returned(self, flags, number)
+        elif kind == Kind.CHECKPOINT and number:
+            if number <= len(WORDS):
+                websocket.app_decides(WORDS[number - 1])
         elif kind == Kind.CHECKPOINT:
             websocket.checkpoint = _decoded(scopes.decode_checkpoint, payload)
         elif kind == Kind.ACCEPT:

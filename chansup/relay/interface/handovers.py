@@ -1,6 +1,7 @@
 """WebSockets on their way from one worker of a pool to another: when each goes, and where to."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,8 +12,11 @@ if TYPE_CHECKING:
     from chansup.relay.interface.pool import Pool
     from chansup.relay.interface.websocket import WebSocket
 
+CLOSED = ("closed", "service restart")  # result and reason of one that may not move
 _CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead worker find another
 _DEPLOY_SHARE = 0.5  # of stop_timeout, at most, over which those of a draining worker move
+
+_log = logging.getLogger("chansup.relay")
 
 
 class Handovers:
@@ -22,6 +26,7 @@ class Handovers:
         self._pool = pool
         self._homeless: set[WebSocket] = set()  # for whom there is no worker at all
         self._deadlines: dict[WebSocket, asyncio.TimerHandle] = {}  # of all that are on their way
+        self._said: set[str] = set()  # why WebSockets do not move, as the log has it already
 
     def empty(self, worker: Worker) -> None:
         """Move the WebSockets of a draining worker, at the pace of handovers."""
@@ -47,10 +52,35 @@ class Handovers:
 
     def rescue(self, websockets: "Iterable[WebSocket]") -> None:
         """Find a worker for those that have none, not for all at the same moment."""
+        websockets = list(websockets)
+        self._close_those_that_stay(websockets)
         lost = [websocket for websocket in websockets if websocket.needs_worker]
         spread = min(_CRASH_SPREAD, len(lost) / self._pool.settings.handover_rate)
         for place, websocket in enumerate(lost):
             self._pool.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
+
+    def _close_those_that_stay(self, websockets: "Iterable[WebSocket]") -> None:
+        """Close those of a dead worker that may not move: nobody is behind them any more.
+
+        A reconnect costs what a move costs, so they have the pace of moves.
+        """
+        closing = [websocket for websocket in websockets if websocket.is_to_close]
+        settings = self._pool.settings
+        spread = min(settings.drain_spread, len(closing) / settings.handover_rate)
+        for place, websocket in enumerate(closing):
+            delay = place / len(closing) * spread
+            self._pool.loop.call_later(delay, websocket.give_up, *CLOSED)
+
+    def say_once(self, reason: str) -> None:
+        """Log why WebSockets are closed and not moved, once for each reason."""
+        if reason and reason not in self._said:
+            self._said.add(reason)
+            _log.warning(
+                "WebSockets of %s are closed with 1012 and not moved, for a new process would not "
+                "know their session: %s. To overrule: [handover] move",
+                self._pool.settings.name,
+                reason,
+            )
 
     def find_home(self, websocket: "WebSocket") -> None:
         """Attach a WebSocket to a worker, now or as soon as there is one.

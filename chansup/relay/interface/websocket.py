@@ -6,7 +6,6 @@ So whatever happens to a worker, this side knows which message may have been los
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
@@ -14,13 +13,14 @@ from typing import Any
 import msgspec
 
 from chansup.protocol import relay_board as board
-from chansup.protocol import roster
+from chansup.protocol import roster, sessions
 from chansup.relay import scopes
 from chansup.relay.frames import AGAIN, END, FAILED, FINISHED, FrameError, Kind
 from chansup.relay.interface.answers import EXPLANATIONS, answer
 from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.client import ABNORMAL, Client
+from chansup.relay.interface.handovers import CLOSED
 from chansup.relay.interface.phases import (
     COURSE,
     HAS_WORKER,
@@ -49,6 +49,7 @@ _DENIALS: dict[str, tuple[int, str, int | None]] = {  # status, text, Retry-Afte
     "poison": (502, "the process that worked on it died", None),
     "no_worker": (503, EXPLANATIONS["no_worker"], 1),
     "closed": (503, EXPLANATIONS["no_worker"], 1),
+    "session": (503, EXPLANATIONS["no_worker"], 1),
 }
 
 _log = logging.getLogger("chansup.relay")
@@ -58,26 +59,26 @@ class WebSocket:
     """A WebSocket, from its handshake to its end."""
 
     __slots__ = (
-        "_books", "_client", "_client_left_with", "_code", "_count", "_deaths", "_denial", "_held",
-        "_id", "_moving_from", "_number", "_pending", "_permit_of", "_phase", "_pool", "_receive",
-        "_redeliver", "_scope", "_scope_bytes", "_send", "_subprotocol", "accepted", "attachment",
-        "checkpoint", "is_transparent", "paused_at", "reason", "turn",
+        "_books", "_client", "_client_left_with", "_code", "_count", "_deaths", "_denial",
+        "_handshake", "_held", "_id", "_moving_from", "_number", "_pending", "_permit_of", "_phase",
+        "_pool", "_receive", "_redeliver", "_route_handover", "_scope", "_scope_bytes", "_send",
+        "_subprotocol", "_verdict", "_word", "accepted", "attachment", "checkpoint", "paused_at",
+        "reason", "turn",
     )  # fmt: skip
 
     def __init__(
         self,
         id: str,
         pool: Pool,
-        transparent: bool,
-        redeliver: bool,
+        route: roster.Route,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         self._id = id  # of no other WebSocket on this machine
         self._pool = pool
-        self.is_transparent = transparent
-        self._redeliver = redeliver
+        self._route_handover = route.handover
+        self._redeliver = route.redeliver
         self._scope: Scope | None = scope  # until it is accepted
         self._scope_bytes = b""
         self._receive = receive
@@ -91,6 +92,9 @@ class WebSocket:
         self._held = False  # it waits for the end of a handover
         self._denial: tuple[int, str, int | None] | None = None  # how to answer the handshake
         self._subprotocol: str | None = None
+        self._handshake: sessions.Handshake | None = None  # once it is accepted
+        self._word: sessions.Handover | None = None  # the newest of an app, on whether it may move
+        self._verdict = sessions.Verdict(True)
         self.accepted = False
         self._code = 0  # close code, as soon as it is known
         self._books: Books
@@ -185,6 +189,16 @@ class WebSocket:
         return self._phase in NEEDS_WORKER and (self.is_transparent or not self.accepted)
 
     @property
+    def is_transparent(self) -> bool:
+        """Whether another worker may go on with it, as was decided when it last mattered."""
+        return self._verdict.moves
+
+    @property
+    def is_to_close(self) -> bool:
+        """Whether its worker is gone, and no other one may go on with it."""
+        return self._phase is Phase.BETWEEN and not self.is_transparent
+
+    @property
     def is_suspect(self) -> bool:
         """Whether so many workers died with it that it is tried alone."""
         return self._deaths >= SUSPICIOUS
@@ -224,7 +238,19 @@ class WebSocket:
         if self._phase is not Phase.OPEN or self._moving_from is worker:
             return False
         self._moving_from = worker
+        self._decide()
         return True
+
+    def _decide(self) -> None:
+        """Decide, by what is known now, whether it may move."""
+        if self._handshake is not None:
+            rules = self._pool.settings.rules
+            handshake, handover = self._handshake, self._route_handover
+            self._verdict = sessions.decide(handshake, rules, handover, self._word)
+
+    def app_decides(self, word: sessions.Handover) -> None:
+        """Take the app's word on whether it may move."""
+        self._word = word
 
     def leave(self, worker: Worker) -> None:
         """Ask the app at `worker` to let it go."""
@@ -237,6 +263,7 @@ class WebSocket:
         self._move_on(Happening.ASKED_TO_LEAVE)
         self.paused_at = time.monotonic()
         self.reason = "deploy"
+        self._decide()
         attachment.leave(for_good=not self.is_transparent)
 
     def change_pool(self, pool: Pool, route: roster.Route) -> None:
@@ -251,12 +278,15 @@ class WebSocket:
 
     def follow(self, route: roster.Route) -> None:
         """Take over what its route says from now on."""
-        self.is_transparent = route.handover == "transparent"
+        self._route_handover = route.handover
         self._redeliver = route.redeliver
 
     def give_up(self, result: str, reason: str) -> None:
         """Close it: no worker appeared in time, nothing serves it any more, or so it is wanted."""
-        code = SERVICE_RESTART if result == "closed" else TRY_AGAIN_LATER
+        if result == "closed" and self._verdict.is_session and self._phase is not Phase.OVER:
+            result = "session"
+            self._pool.handovers.say_once(self._verdict.reason)
+        code = TRY_AGAIN_LATER if result == "no_worker" else SERVICE_RESTART
         self._tell_disconnect(code, reason.encode())
         self._end(result, code, reason)
 
@@ -265,6 +295,7 @@ class WebSocket:
         if self.attachment is not attachment or self._phase not in HAS_WORKER:
             return
         self._detach()
+        self._decide()
         if self._phase is Phase.CONNECTING or self._phase is Phase.REJOINING:
             if self._died_again():
                 self._move_on(Happening.WORKER_DIED)
@@ -284,11 +315,8 @@ class WebSocket:
             self._end("left")
         elif self.is_transparent:
             self._count += 1
-        else:
-            # At a deploy they come one after the other anyway.
-            spread = self._pool.settings.drain_spread if self.reason == "crash" else 0.0
-            delay = random.random() * spread  # noqa: S311
-            self._pool.loop.call_later(delay, self.give_up, "closed", "service restart")
+        elif self.reason == "deploy":  # after a crash, `Handovers.rescue` sets the pace
+            self._pool.loop.call_soon(self.give_up, *CLOSED)
 
     def _keep_for_another(self) -> bool:
         """Keep the message that a dead worker had in hand, or lose it. Say whether it goes on."""
@@ -346,7 +374,11 @@ class WebSocket:
     ) -> None:
         """Open it for the client, or go on after a handover."""
         self._release_permit()
+        word, headers = sessions.word_of(headers)
+        self._word = word or self._word
         if self._phase is Phase.CONNECTING:
+            assert self._scope is not None
+            self._handshake = _handshake(self._scope, subprotocol)
             self._scope = None
             self._subprotocol = subprotocol
             self.accepted = True
@@ -556,6 +588,12 @@ class WebSocket:
             self._end("left")
         self._hold(False)
         self._release_permit()
+
+
+def _handshake(scope: Scope, subprotocol: str | None) -> sessions.Handshake:
+    """Return what tells of a session. An app may speak a subprotocol that it does not name."""
+    spoken = scope.get("subprotocols") or () if subprotocol is None else (subprotocol,)
+    return sessions.Handshake(scope["path"], scope.get("query_string", b""), tuple(spoken))
 
 
 def _may_be_sent(code: int) -> bool:
