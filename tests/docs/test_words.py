@@ -202,7 +202,8 @@ def test_the_table_of_servers() -> None:
     raise AssertionError("no table of servers")
 
 
-TABLES: dict[str, type[schema.Table]] = {"app": schema.App, "interface": schema.Interface, "rollout": schema.Rollout,
+TABLES: dict[str, type[schema.Table]] = {"app": schema.App, "interface": schema.Interface,
+          "handover": schema.HandoverRules, "rollout": schema.Rollout,
           "channel_layer": schema.ChannelLayer, "admin": schema.Admin, "log": schema.Log, "supervisor": schema.Supervisor}  # fmt: skip
 
 
