@@ -84,6 +84,34 @@ def environment(
     return {**kept, **own}
 
 
+def of_socket(
+    user: str | None, group: str | None, owner: str | None, owner_group: str | None
+) -> tuple[int, int]:
+    """Return user and group id of a Unix socket's file; -1: as it is made.
+
+    `owner` and `owner_group` are what it is given; else it follows the `user` and `group` of the
+    processes. Raises ValueError for those that do not exist, or that this process cannot give to.
+    """
+    name = owner if owner is not None else user
+    number = found = -1
+    if name is not None:
+        record = _record(name)
+        number = record.pw_uid if record else int(name)
+        found = record.pw_gid if record else -1
+    chosen = owner_group if owner_group is not None else group
+    if chosen is not None:
+        found = _group(chosen)
+    if os.geteuid() != 0:
+        if number not in (-1, os.geteuid()):
+            raise ValueError("only root can give a socket to another user: remove it")
+        if owner_group is not None and found not in (*os.getgroups(), os.getegid()):
+            raise ValueError(
+                f"{quoted(owner_group)} is no group of the user that runs chansup, who can give"
+                " the socket to their own groups only: add that user to it (usermod -aG)"
+            )
+    return number, found
+
+
 def obstacle(path: Path, user: int) -> Path | None:
     """Return the directory above that seems closed to `user`; groups and ACLs may still let it."""
     for directory in path.parents:

@@ -92,8 +92,10 @@ def _holder(port: int) -> str | None:
 
 def _unix_obstacle(path: Path) -> str | None:
     parent = path.parent
+    while not os.path.lexists(parent) and parent != parent.parent:
+        parent = parent.parent  # those that are missing are made
     if not os.path.isdir(parent):
-        return f"the directory {quoted(str(parent), limit=300)} does not exist: create it"
+        return f"{quoted(str(parent), limit=300)} is not a directory: name another path"
     if not os.access(parent, os.W_OK | os.X_OK):
         return f"the directory {quoted(str(parent), limit=300)} cannot be written to"
     try:

@@ -71,6 +71,8 @@ class Interface(Pool, frozen=True, kw_only=True):
     health_path: str | None = None
     backlog: Annotated[int, Meta(ge=1)] = 2048
     unix_mode: str = "660"  # octal mode of a Unix socket's file
+    unix_owner: str | None = None  # of that file, a name or number; user if unset
+    unix_group: str | None = None  # group if unset, else the main one of the owner
     steering: Literal["auto", "off"] = "auto"
 
 

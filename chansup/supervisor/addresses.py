@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chansup.config import address, schema
+from chansup.config import accounts, address, schema
 from chansup.supervisor import sockets, steering
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.ownership import Ownership
 from chansup.supervisor.systemd import InheritedSockets
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class Addresses:
     ) -> list[str]:
         """Open those of `binds` that are not open; return them. Raises AddressError, opens none."""
         opened: list[str] = []
+        ownership = _ownership(interface)
         try:
             for bind in binds:
                 if bind in self._listeners:
                     for one in self._listeners[bind]:
-                        one.adjust(interface.backlog, int(interface.unix_mode, 8))
+                        one.adjust(interface.backlog, ownership)
                     continue
                 asked = address.parse(bind)
                 try:
@@ -56,7 +58,7 @@ class Addresses:
                         asked,
                         directory=self._directory,
                         backlog=interface.backlog,
-                        unix_mode=int(interface.unix_mode, 8),
+                        ownership=ownership,
                         steer=interface.steering == "auto",
                         inherited=self._systemd,
                         beside=[address.parse(other) for other in binds if other != bind],
@@ -113,3 +115,14 @@ class Addresses:
             weights = steering.weights([slot.held() for slot in chosen])
             for one in group:
                 one.steer([slot.number for slot in chosen], weights)
+
+
+def _ownership(interface: schema.Interface) -> Ownership:
+    """Return what the file of a Unix socket is to be, as the table says. Raises AddressError."""
+    try:
+        user, group = accounts.of_socket(
+            interface.user, interface.group, interface.unix_owner, interface.unix_group
+        )
+    except ValueError as error:
+        raise AddressError(f"cannot set the owner of a Unix socket: {error}") from None
+    return Ownership(int(interface.unix_mode, 8), user, group)

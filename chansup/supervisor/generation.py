@@ -41,6 +41,8 @@ OF_THE_SUPERVISOR: dict[str, Any] = {
     "restart_window": 60.0,
     "on_max_restarts": "retry",
     "unix_mode": "660",
+    "unix_owner": None,
+    "unix_group": None,
     "steering": "auto",
     "mode": None,
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from chansup.config.accounts import obstacle
 from chansup.protocol.channel_layer import SOCKET
 from chansup.supervisor.errors import RuntimeDirectoryError
+from chansup.supervisor.ownership import Ownership
 
 BACKLOG = 1024
 
@@ -85,8 +86,8 @@ class HubSocket:
                     " they cannot reach the channel layer. Set [supervisor] runtime_directory to"
                     " one that they can get to"
                 )
-        os.chown(self.path, others[0] if others else os.geteuid(), -1)
-        self.path.chmod(0o600 if len(others) < 2 else 0o666)
+        mode = 0o600 if len(others) < 2 else 0o666
+        Ownership(mode, others[0] if others else os.geteuid()).give(self.path)
 
     def watch(self, came: Callable[[], None]) -> None:
         """Call `came`, once, when somebody connects whom no hub has accepted."""

@@ -25,6 +25,7 @@ import psutil
 from chansup.config.address import MAX_UNIX_PATH, Address, Systemd, Tcp, Unix
 from chansup.supervisor import steering
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.ownership import Ownership
 from chansup.supervisor.steering import Instruction, SteeringRefused
 from chansup.supervisor.systemd import InheritedSockets
 
@@ -60,8 +61,8 @@ class Listeners(ABC):
         """Send new connections to the slots `ready` only; to all if none is."""
 
     @abstractmethod
-    def adjust(self, backlog: int, unix_mode: int) -> None:
-        """Take over settings that can change while it listens."""
+    def adjust(self, backlog: int, ownership: Ownership) -> None:
+        """Take over settings that can change while it listens. Raises AddressError."""
 
     @abstractmethod
     def refuse(self) -> None:
@@ -146,7 +147,7 @@ class SteeredGroup(Listeners):
             steering.attach(self._sockets[0], program)
         self._choice, self._program = choice, program
 
-    def adjust(self, backlog: int, unix_mode: int) -> None:
+    def adjust(self, backlog: int, ownership: Ownership) -> None:
         """Take over the backlog."""
         self._backlog = backlog
         for sock in self._sockets:
@@ -184,12 +185,18 @@ class SharedSocket(Listeners):
         return cls(sock, _real(address, sock))
 
     @classmethod
-    def unix(cls, address: Unix, backlog: int = BACKLOG, mode: int = 0o660) -> "SharedSocket":
+    def unix(
+        cls,
+        address: Unix,
+        backlog: int = BACKLOG,
+        ownership: Ownership = Ownership(),  # noqa: B008 - it cannot change
+    ) -> "SharedSocket":
         """Listen on an absolute path. A file that a dead process left is replaced.
 
-        Raises AddressError.
+        A directory that is missing is made. Raises AddressError.
         """
         path = Path(address.path)
+        _make_directory(path.parent, ownership, address)
         _require_vacant(path)
         # Listen under another name and rename: clients see either the old file or a socket that
         # listens and has its mode. And servers that unlink the name they were bound to miss ours.
@@ -198,19 +205,25 @@ class SharedSocket(Listeners):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(str(private))
-            os.chmod(private, mode)
+            status = os.lstat(private)
+            identity = (status.st_dev, status.st_ino)
+            try:
+                ownership.give(private, identity)
+            except OSError as error:
+                raise AddressError(_not_given(address, error)) from None
             sock.listen(backlog)
             sock.setblocking(False)
-            status = os.stat(private)
             os.rename(private, path)
-        except OSError as error:
+        except (OSError, AddressError) as error:
             sock.close()
             with contextlib.suppress(OSError):
                 os.unlink(private)
+            if isinstance(error, AddressError):
+                raise
             raise AddressError(
                 f"cannot listen on {address}: {_explain_path(error, path)}"
             ) from None
-        return cls(sock, address, (status.st_dev, status.st_ino))
+        return cls(sock, address, identity)
 
     @classmethod
     def adopt(cls, sock: socket.socket, address: Address) -> "SharedSocket":
@@ -233,14 +246,21 @@ class SharedSocket(Listeners):
     def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
         """Do nothing: whichever process accepts first gets the connection."""
 
-    def adjust(self, backlog: int, unix_mode: int) -> None:
-        """Take over backlog and mode; what systemd passed is systemd's."""
+    def adjust(self, backlog: int, ownership: Ownership) -> None:
+        """Take over backlog, mode and owner; what systemd passed is systemd's.
+
+        Raises AddressError.
+        """
         if isinstance(self.address, Systemd):
             return
         self._socket.listen(backlog)
         if self._identity is not None and isinstance(self.address, Unix):
-            with contextlib.suppress(OSError):
-                os.chmod(self.address.path, unix_mode)
+            try:
+                ownership.give(self.address.path, self._identity)
+            except FileNotFoundError:  # somebody removed it
+                pass
+            except OSError as error:
+                raise AddressError(_not_given(self.address, error)) from None
 
     def refuse(self) -> None:
         """Refuse new connections from now on, unless systemd goes on listening."""
@@ -280,19 +300,20 @@ async def open_listeners(
     *,
     directory: Path = Path(),
     backlog: int = BACKLOG,
-    unix_mode: int = 0o660,
+    ownership: Ownership = Ownership(),  # noqa: B008 - it cannot change
     steer: bool = True,
     inherited: InheritedSockets | None = None,
     beside: Collection[Address] = (),
 ) -> list[Listeners]:
     """Listen on `address` and return what listens: several for a name with several addresses.
 
-    Unix paths are relative to `directory`. `inherited` are the sockets that systemd passed.
-    `beside` are the other addresses of the same pool: "[::]:8000" takes IPv4 connections too,
-    unless "0.0.0.0:8000" stands beside it. Raises AddressError; nothing stays open then.
+    Unix paths are relative to `directory`, and their files get `ownership`. `inherited` are the
+    sockets that systemd passed. `beside` are the other addresses of the same pool: "[::]:8000"
+    takes IPv4 connections too, unless "0.0.0.0:8000" stands beside it. Raises AddressError;
+    nothing stays open then.
     """
     if isinstance(address, Unix):
-        return [SharedSocket.unix(Unix(str(address.within(directory))), backlog, unix_mode)]
+        return [SharedSocket.unix(Unix(str(address.within(directory))), backlog, ownership)]
     if isinstance(address, Systemd):
         passed = inherited.take(address.name) if inherited is not None else []
         if not passed:
@@ -509,6 +530,28 @@ def _require_short(private: Path, path: Path) -> None:
             f"cannot listen on unix:{path}: the path is too long, a Unix socket's has at most "
             f"{MAX_UNIX_PATH} bytes. Choose a shorter one"
         )
+
+
+def _make_directory(directory: Path, ownership: Ownership, address: Unix) -> None:
+    try:
+        ownership.make_directory(directory)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AddressError(
+            f"cannot listen on {address}: the directory {directory} does not exist, and cannot be"
+            f" made ({reason}). Create it"
+        ) from None
+
+
+def _not_given(address: Unix, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    remedy = (
+        ": only root with CAP_CHOWN may. Unset [interface] unix_owner and unix_group, or add the"
+        " capability to CapabilityBoundingSet= of the unit"
+        if error.errno == errno.EPERM
+        else ""
+    )
+    return f"cannot set mode and owner of {address} ({reason}){remedy}"
 
 
 def _explain_path(error: OSError, path: Path) -> str:

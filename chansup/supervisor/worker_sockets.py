@@ -16,6 +16,7 @@ from pathlib import Path
 
 from chansup.config.accounts import obstacle
 from chansup.supervisor.errors import SpawnError
+from chansup.supervisor.ownership import KEEP, Ownership
 
 BACKLOG = 2048  # every interface process connects, and all at once after a worker's start
 _NAME = re.compile(r"w\d+\.sock\Z")
@@ -64,9 +65,9 @@ class WorkerSockets:
             if others:
                 self._let_pass()
                 self._look_for_obstacles(others[0])
-                os.chown(path, others[0], -1)
             # Several only while [interface] user changes; the worker asks who connects anyway.
-            os.chmod(path, 0o600 if len(others) < 2 else 0o666)
+            mode = 0o600 if len(others) < 2 else 0o666
+            Ownership(mode, others[0] if others else KEEP).give(path)
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()

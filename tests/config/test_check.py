@@ -118,10 +118,11 @@ def test_unix_sockets(site, tmp_path):
         live.bind(str(tmp_path / "live"))
         live.listen()
         report = check(
-            site('bind = ["unix:no/x", "unix:file", "unix:stale", "unix:live"]'), ENVIRON
+            site('bind = ["unix:file/x", "unix:file", "unix:stale", "unix:live", "unix:no/x"]'),
+            ENVIRON,
         )
     assert [problem.message.split('" ')[1].split(":")[0] for problem in report.problems] == [
-        "does not exist",
+        "is not a directory",
         "exists and is no socket",
         "is in use by another program",
     ]

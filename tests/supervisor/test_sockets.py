@@ -15,6 +15,7 @@ import pytest
 from chansup.config.address import Systemd, Tcp, Unix
 from chansup.supervisor import sockets, steering
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.ownership import Ownership
 from chansup.supervisor.sockets import SharedSocket, SteeredGroup, open_listeners
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
@@ -393,7 +394,7 @@ def test_a_kernel_that_refuses_programs_gets_a_shared_socket(monkeypatch):
 
 def test_a_unix_socket_has_its_mode_and_goes_with_its_owner(tmp_path):
     path = tmp_path / "web.sock"
-    (one,) = open_all(Unix("web.sock"), directory=tmp_path, unix_mode=0o600)
+    (one,) = open_all(Unix("web.sock"), directory=tmp_path, ownership=Ownership(0o600))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert str(one.address) == f"unix:{path}"
     with socket.socket(socket.AF_UNIX) as client:
@@ -456,11 +457,25 @@ def test_a_file_that_is_not_ours_any_more_stays(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("x" * 108, "too long"), ("missing/web.sock", "does not exist. Create it")],
+    [("x" * 108, "too long"), ("file/x/web.sock", "cannot be made .*Not a directory.*Create it")],
 )
 def test_a_path_that_cannot_be_bound(tmp_path, name, reason):
+    (tmp_path / "file").touch()
     with pytest.raises(AddressError, match=reason):
         SharedSocket.unix(Unix(str(tmp_path / name)))
+
+
+def test_a_directory_that_is_missing_is_made(tmp_path):
+    former = os.umask(0o077)
+    try:
+        one = SharedSocket.unix(Unix(str(tmp_path / "run/site/web.sock")))
+    finally:
+        os.umask(former)
+    for directory in (tmp_path / "run", tmp_path / "run/site"):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "run/site/web.sock"))
+    one.close()
 
 
 def test_a_directory_that_is_not_writable():

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from chansup.config import modes, relay
+from chansup.config import accounts, modes, relay
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
 from chansup.config.schema import Interface
@@ -29,6 +29,17 @@ def rule(context: Context) -> Iterator[Finding]:
         message = f'expected a path like "/-/health", without a query, found {quoted(path)}'
         yield ("interface", "health_path"), message
     yield from attempt(("interface", "unix_mode"), modes.parse, interface.unix_mode)
+    yield from _socket_owner(interface)
+
+
+def _socket_owner(interface: Interface) -> Iterator[Finding]:
+    owner, group = interface.unix_owner, interface.unix_group
+    if owner is not None:
+        key = ("interface", "unix_owner")
+        yield from attempt(key, accounts.of_socket, None, None, owner, None)
+    if group is not None:
+        key = ("interface", "unix_group")
+        yield from attempt(key, accounts.of_socket, None, None, None, group)
 
 
 def _server(interface: Interface, context: Context) -> Iterator[Finding]:
