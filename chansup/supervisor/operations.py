@@ -83,16 +83,41 @@ class Operations:
         """
         self._refuse_while_stopping("restart")
         slots = self._slots(target)
+        waiting = self._waiting(target)
         left = []
         if target is None:
             left = [pool.name for pool in self.site.pools.values() if pool.specification.stays]
             slots = [slot for slot in slots if not slot.pool.specification.stays]
         progress = Progress()
-        self._background(self._to_its_result(self._restart(slots, left, progress), progress))
+        if waiting and target is not None:
+            work = self._start_in_turn(waiting[0], progress)
+        else:
+            work = self._restart(slots, left, waiting, progress)
+        self._background(self._to_its_result(work, progress))
         async for event in progress.events():
             yield event
 
-    async def _restart(self, slots: list[Slot], left: list[str], progress: Progress) -> None:
+    async def _start_in_turn(self, pool: Pool, progress: Progress) -> None:
+        """Wait for the start of a pool that waits for others: there is nothing to replace yet."""
+        await self._start_of(pool, progress)
+        count = "1 process" if pool.desired == 1 else f"{pool.desired} processes"
+        message = f"{pool.name} had not started yet; it has now, with {count}"
+        progress.tell(Event("result", message, outcome="succeeded"))
+
+    async def _start_of(self, pool: Pool, progress: Progress) -> None:
+        """Wait until the pool has started and its slots are ready. Raises BootFailed."""
+        waits_along = self.site.dependencies.wait_with
+        try:
+            await waits_along(pool, lambda text: progress.tell(Event("progress", text)))
+        except BootFailed as failure:
+            reason = f"{failure}; {pool.name} waits for it, and starts as soon as it is there"
+            raise BootFailed(reason, failure.lines) from None
+        for slot in list(pool.slots):
+            await slot.booted()
+
+    async def _restart(
+        self, slots: list[Slot], left: list[str], waiting: list[Pool], progress: Progress
+    ) -> None:
         lost = ""
         for done, slot in enumerate(slots):
             self._refuse_while_stopping("restart")
@@ -104,7 +129,13 @@ class Operations:
             progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
         stayed = f"; {', '.join(left)} stayed (to replace: chansup restart NAME)" if left else ""
-        progress.tell(Event("result", f"{count} replaced{stayed}{lost}", outcome="succeeded"))
+        pending = "".join(
+            f"; {pool.name} has not started yet, it waits for"
+            f" {', '.join(self.site.dependencies.missing(pool.specification.after))}"
+            for pool in waiting
+        )
+        message = f"{count} replaced{stayed}{pending}{lost}"
+        progress.tell(Event("result", message, outcome="succeeded"))
 
     async def _to_its_result(
         self, work: Coroutine[object, object, None], progress: Progress
@@ -144,7 +175,7 @@ class Operations:
         if processes > MAX_PROCESSES:
             raise ChansupError(f"cannot scale: a pool has at most {MAX_PROCESSES} processes")
         one = self.site.pools[pool]
-        before = one.desired
+        before = one.desired if one.started else self.site.desired_in(one.specification)
         progress = Progress()
         self._background(self._to_its_result(self._scale(one, processes, progress), progress))
         yield Event("progress", f"{pool}: from {before} to {processes} processes", pool=pool)
@@ -153,8 +184,11 @@ class Operations:
 
     async def _scale(self, pool: Pool, processes: int, progress: Progress) -> None:
         await self.site.scale(pool, processes)
-        for slot in list(pool.slots):
-            await slot.booted()
+        if not pool.started and not processes:
+            message = f"{pool.name} starts no processes"
+            progress.tell(Event("result", message, outcome="succeeded"))
+            return
+        await self._start_of(pool, progress)
         message = f"{pool.name} has {pool.ready} of {pool.desired} processes ready"
         progress.tell(Event("result", message, outcome="succeeded"))
 
@@ -201,8 +235,27 @@ class Operations:
         for slot in slots:
             if slot.name == target:
                 return [slot]
+        if self._waiting(target):
+            return []
         names = [*pools, *(slot.name for slot in slots)]
         raise UnknownTarget(self._no_such(target, names))
+
+    def _waiting(self, target: str | None) -> list[Pool]:
+        """Return the pools that have not started yet and that `target`, or a slot of it, names."""
+        waiting = [pool for pool in self.site.pools.values() if not pool.started]
+        if target is None:
+            return waiting
+        name, _, number = target.rpartition(".")
+        return [
+            pool
+            for pool in waiting
+            if target == pool.name
+            or (
+                name == pool.name
+                and number.isdecimal()
+                and int(number) < self.site.desired_in(pool.specification)
+            )
+        ]
 
     def _no_such(self, target: str, names: list[str]) -> str:
         if target in (HUB, f"{HUB}.0") and self.site.generation.hub is not None:

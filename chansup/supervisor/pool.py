@@ -20,7 +20,7 @@ class Pool:
         self.specification = specification
         self.slots: list[Slot] = []
         self._leaving: dict[Slot, asyncio.Task[None]] = {}  # scaled away, still draining
-        self.started = False  # what it waits for was there
+        self.begun = asyncio.Event()  # what it waits for was there; or it was stopped before
         self.stopped = False
         self.available = asyncio.Event()  # it was ready at least once
 
@@ -30,6 +30,11 @@ class Pool:
     def kind(self) -> Kind:
         """Which table of the config describes it."""
         return self.specification.kind
+
+    @property
+    def started(self) -> bool:
+        """Whether what it waits for was there."""
+        return self.begun.is_set()
 
     @property
     def desired(self) -> int:
@@ -88,7 +93,7 @@ class Pool:
             return
         if self.specification.binds:
             self.site.addresses.ensure(desired)
-        self.started = True
+        self.begun.set()
         while len(self.slots) < desired:
             slot = Slot(self, len(self.slots))
             self.slots.append(slot)
@@ -110,6 +115,7 @@ class Pool:
     async def stop(self) -> None:
         """Stop every slot, for good; returns when all processes are gone."""
         self.stopped = True
+        self.begun.set()
         await asyncio.gather(*(slot.stop() for slot in [*self.slots, *self._leaving]))
 
     # Where new connections go

@@ -39,7 +39,9 @@ def reasons_not_ready(site: Site) -> list[str]:
     for name, specification in site.generation.pools.items():
         pool = site.pools.get(name)
         if pool is None or (not pool.slots and site.desired_in(specification)):
-            reasons.append(f"{name}: not started yet")
+            missing = ", ".join(site.dependencies.missing(specification.after))
+            waits = f", waits for {missing}" if missing else ""
+            reasons.append(f"{name}: not started yet{waits}")
         elif pool.ready < pool.enough:
             reasons.append(f"{name}: {pool.ready} of {pool.desired} processes ready")
     return reasons

@@ -220,17 +220,32 @@ class Rollout:
         )
 
     async def _add_what_is_missing(self, names: Iterable[str]) -> None:
-        """Start new pools that a task needs before anything old is touched."""
+        """Have the pools ready that a task needs, before anything old is touched."""
         for name in names:
             specification = self.generation.pools.get(name)
-            if specification is not None and name not in self.site.pools:
+            if specification is None:
+                continue
+            pool = self.site.pools.get(name)
+            if pool is None or not pool.started:
                 await self._add_what_is_missing(specification.after)
+            if pool is None:
                 await self._add(specification)
+            elif not pool.started:
+                pool.specification = specification
+                await self._begin(pool)
+            elif not pool.available.is_set():
+                await self._boot_all(pool)
 
     async def _add(self, specification: PoolSpecification) -> None:
         self._progress(f"{specification.name}: new pool", step="starting")
-        pool = self.site.add_pool(specification, self.generation)
-        for slot in pool.slots:
+        await self._begin(self.site.new_pool(specification))
+
+    async def _begin(self, pool: Pool) -> None:
+        pool.resize(self.site.desired_in(pool.specification), self.generation)
+        await self._boot_all(pool)
+
+    async def _boot_all(self, pool: Pool) -> None:
+        for slot in list(pool.slots):
             await self._booted(slot)
 
     async def _replace(self, pool: Pool) -> None:

@@ -5,7 +5,7 @@ import signal
 import time
 import traceback
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from chansup.config import cores, load
@@ -13,6 +13,7 @@ from chansup.config.errors import ConfigError
 from chansup.config.pools import HUB
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.boot import UNDEAD
+from chansup.supervisor.dependencies import Dependencies
 from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
 from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import Level, LogWriter, RecentLines
@@ -62,6 +63,7 @@ class Site:
         self.removing: list[Pool] = []  # that the config has no more, while they stop
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
         self.roster = RosterKeeper(self)
+        self.dependencies = Dependencies(self)
         self.queue_waits = QueueWaits()
         self.recent_consumption = RecentConsumption()
         self._environ = environ
@@ -195,7 +197,8 @@ class Site:
             generation.with_hub()
         if having and HUB not in self.pools:
             self.say("the first client of the channel layer is there: starting the hub")
-            self.add_pool(having[0].pools[HUB], having[0])
+            pool = self.new_pool(having[0].pools[HUB])
+            pool.resize(self.desired_in(pool.specification), having[0])
 
     def close_hub(self, generation: Generation) -> None:
         """Listen no more if the generation has no hub."""
@@ -219,24 +222,17 @@ class Site:
         task.add_done_callback(self._starting.discard)
 
     async def _start_task(self, task: Task) -> None:
-        await self._available(self.generation.tasks[task.name].program.after)
+        await self.dependencies.available(self.generation.tasks[task.name].program.after)
         await task.run_until_it_succeeds(lambda: self.generation)
 
     async def _start_pool(self, pool: Pool) -> None:
-        await self._available(pool.specification.after)
+        await self.dependencies.available(pool.specification.after)
         if pool.name in self.pools:
             pool.resize(self.desired_in(pool.specification), self.generation)
 
-    async def _available(self, names: Iterable[str]) -> None:
-        """Wait until these pools were ready once, and these tasks succeeded."""
-        for name in names:
-            pool = self.pools.get(name)
-            await (pool.available if pool is not None else self.task(name).done).wait()
-
-    def add_pool(self, specification: PoolSpecification, generation: Generation) -> Pool:
-        """Start a pool that a rollout brings."""
+    def new_pool(self, specification: PoolSpecification) -> Pool:
+        """Make a pool that the former generation does not have."""
         pool = self.pools[specification.name] = Pool(self, specification)
-        pool.resize(self.desired_in(specification), generation)
         return pool
 
     async def remove_pool(self, name: str) -> None:
@@ -301,8 +297,13 @@ class Site:
         return self._rolling
 
     async def scale(self, pool: Pool, number: int) -> None:
-        """Change the number of slots of a pool. Returns when what leaves is gone."""
+        """Change the number of slots of a pool. Returns when what leaves is gone.
+
+        A pool that still waits for others keeps the number for its start.
+        """
         self._scaled[pool.name] = (pool.specification.count, number)
+        if not pool.started:
+            return
         pool.resize(number, self._generation_with(pool))
         await pool.let_go()
 

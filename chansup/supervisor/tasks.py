@@ -31,6 +31,7 @@ class Task:
         self.done = asyncio.Event()  # it succeeded at least once
         self.process: Process | None = None
         self.recent = site.recent_lines()
+        self._attempt_ended = asyncio.Event()  # of the one under way, or the next
         self._ending: asyncio.Task[None] | None = None
         self._refusals = Repetition()  # what keeps it from starting, said once
         self._silent = False  # the last attempt failed for what was said already
@@ -60,11 +61,23 @@ class Task:
         reason = await self._wait(process, specification)
         lines = [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
         if reason is None:
-            self._finish(generation, started, "succeeded", str(process.exit), [])
             self.done.set()
+            self._finish(generation, started, "succeeded", str(process.exit), [])
             return
         self._finish(generation, started, "failed", str(process.exit), lines)
         raise BootFailed(f"task {self.name}: {reason}", lines)
+
+    def waits_for(self) -> frozenset[str]:
+        """Return what it waits for before it runs."""
+        specification = self.site.generation.tasks.get(self.name)
+        return frozenset() if specification is None else specification.program.after
+
+    async def outcome(self) -> None:
+        """Wait until it succeeds. Raises BootFailed when its last attempt, or the next, fails."""
+        while not self.done.is_set():
+            if self.status.state == "failed":
+                raise BootFailed(f"task {self.name}: {self.status.last_exit}", self.status.output)
+            await self._attempt_ended.wait()
 
     async def _wait(self, process: Process, specification: TaskSpecification) -> str | None:
         try:
@@ -122,5 +135,7 @@ class Task:
             exit,
             lines,
         )
+        self._attempt_ended.set()
+        self._attempt_ended = asyncio.Event()
         if not self._silent:
             self.site.say(f"task {self.name}: {state} after {now - started:.1f} s")
