@@ -7,8 +7,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from chansup.config import runworker
-from chansup.project import django, frameworks, procfile, sources, websockets
-from chansup.project.errors import NothingFoundError
+from chansup.project import django, frameworks, health, procfile, sources, websockets
+from chansup.project.errors import NothingFoundError, SeveralFoundError
 from chansup.project.project import Consumer, Project
 
 _ENVIRONMENTS = (".venv", "venv", "env")
@@ -27,6 +27,8 @@ def discover(directory: str | os.PathLike[str]) -> Project:
     if found is None and current.is_symlink() and current.is_dir():
         found = _within(current, "current")
     if found is None:
+        if len(several := _manage_files_below(base)) > 1:
+            raise SeveralFoundError(base, [path.relative_to(base).as_posix() for path in several])
         raise NothingFoundError(base)
     return found
 
@@ -62,6 +64,7 @@ def _django(base: Path) -> Project | None:
             wsgi=None if asgi else wsgi,
             is_django=True,
             settings=settings,
+            health=health.of_django(root, settings),
             serves_static=django.serves_static(root, settings, asgi),
             channels=django.channels(root),
             channel_layer=django.channel_layer(root, settings),
@@ -73,25 +76,31 @@ def _manage_file(base: Path) -> Path | None:
     """Return manage.py: here, or in the only subdirectory that has one."""
     if (base / "manage.py").is_file():
         return base / "manage.py"
-    below = [
+    below = _manage_files_below(base)
+    return below[0] if len(below) == 1 else None
+
+
+def _manage_files_below(base: Path) -> list[Path]:
+    return [
         path
         for path in sorted(base.glob("*/manage.py"))
         if not path.parent.name.startswith(".") and not path.parent.is_symlink()
     ]
-    return below[0] if len(below) == 1 else None
 
 
 def _framework(base: Path) -> Project | None:
     found = frameworks.find(base)
-    if found is None:
+    if not found:
         return None
-    root, kind, application = found
+    root, kind, application = found[0]
     is_asgi = kind == "asgi"
     project = Project(
         directory=base,
         asgi=application if is_asgi else None,
         wsgi=None if is_asgi else application,
+        health=health.of_framework(base / root, application),
         channels=django.channels(base / root) if is_asgi else [],
+        others=[one.application for one in found[1:]],
     )
     return _project(base, base / root, project)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from chansup.config.keys import listed
 from chansup.errors import ChansupError
 
 
@@ -15,6 +16,16 @@ class NothingFoundError(ChansupError):
             "Quart, Litestar or Flask or defines `async def app(scope, receive, send)`. Go to the "
             "project's directory, or write chansup.toml by hand: its [app] names the app, "
             'asgi = "mysite.asgi:application"'
+        )
+
+
+class SeveralFoundError(ChansupError):
+    """The directory holds several Django projects, and none of them is the one."""
+
+    def __init__(self, directory: Path, files: list[str]) -> None:
+        super().__init__(
+            f"{directory}: several Django projects found: {listed(files, 'and')}. Run "
+            "`chansup init` in the directory of the one that you mean; each has a site of its own"
         )
 
 

@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import NamedTuple
 
 from chansup.project import sources
 
@@ -20,10 +21,18 @@ _USUAL_FILES = ("main.py", "app.py", "asgi.py", "application.py", "server.py", "
 _USUAL_NAMES = ("app", "application", "asgi_app", "api")
 
 
-def find(directory: Path) -> tuple[str, str, str] | None:
-    """Return directory to import from, kind ("asgi" or "wsgi") and "module:attribute", or None.
+class Found(NamedTuple):
+    """An app: the directory to import from ("src" in a project of that layout, else ".")."""
 
-    The directory is relative to `directory`: "src" in a project of that layout, else ".".
+    root: str
+    kind: str  # "asgi" | "wsgi"
+    application: str  # "module:attribute"
+
+
+def find(directory: Path) -> list[Found]:
+    """Return the apps of a directory, the likeliest one to be served first.
+
+    An app that its own module uses, mounts in another one for instance, comes only if it is first.
     """
     candidates = []
     for path in sources.python_files(directory):
@@ -36,12 +45,25 @@ def find(directory: Path) -> tuple[str, str, str] | None:
                 path,
             )
             candidates.append((rank, kind, name, path))
+    found: list[Found] = []
     for _, kind, name, path in sorted(candidates):
         root = _root(path, directory)
         module = sources.module_name(path, root)
-        if module:
-            return root.relative_to(directory).as_posix(), kind, f"{module}:{name}"
-    return None
+        if module and not (found and _is_used(name, path)):
+            found.append(Found(root.relative_to(directory).as_posix(), kind, f"{module}:{name}"))
+    return found
+
+
+def _is_used(name: str, path: Path) -> bool:
+    """Whether the module hands the app on, as in mount("/api", api)."""
+    handed_on = (
+        argument
+        for node in ast.walk(sources.tree(path))
+        if isinstance(node, ast.Call)
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords))
+    )
+    values = (value for node in handed_on for value in ast.walk(node))
+    return any(isinstance(value, ast.Name) and value.id == name for value in values)
 
 
 def _apps(path: Path) -> list[tuple[str, str]]:

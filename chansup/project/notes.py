@@ -8,7 +8,21 @@ _LINE = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
 
 def notes(project: Project) -> list[str]:
     """Return what has to be said about a project, mostly nothing."""
-    return [*_runworker(project), *_channel_layer(project)]
+    return [*_others(project), *_runworker(project), *_channel_layer(project)]
+
+
+def _others(project: Project) -> list[str]:
+    if not project.others:
+        return []
+    is_one = len(project.others) == 1
+    what = "another app" if is_one else f"{len(project.others)} other apps"
+    text = (
+        f"the directory holds {what}: {listed(project.others, 'and')}. The file runs "
+        f"{project.asgi or project.wsgi}. To run {'that' if is_one else 'one of them'} instead, "
+        "change [app]; to run it beside, give it routes of its own: [workers.NAME] with serves and "
+        'asgi (documentation, "Routes").'
+    )
+    return [f"Note: {text}"]
 
 
 def _runworker(project: Project) -> list[str]:

@@ -33,6 +33,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     is_django: bool = False
     settings: str | None = None  # DJANGO_SETTINGS_MODULE
     has_websockets: bool = False  # only looked for where there is an asgi
+    health: str | None = None  # a page that says whether the app is well: "/health/"
     serves_static: bool = False  # the app itself serves its static files
     channels: list[str] = []  # that consumers are routed to by name
     channel_layer: ChannelLayer | None = None  # that the settings name; None: they name none
@@ -41,6 +42,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     python_has_chansup: bool = False
     programs: list[Program] = []  # of a Procfile, without web, release and consumers
     consumers: list[Consumer] = []  # of a Procfile
+    others: list[str] = []  # apps in the same directory that were not taken
     release: str | list[str] | None = None  # the Procfile's release command
 
     @property

@@ -28,6 +28,7 @@ _CHANNEL_LAYER = """\
 [channel_layer]
 backend = "local\""""
 _OTHER_LAYERS = ("redis", "other")  # that go on to work as they are, without that table
+_READY = '# ready = "http:/"  # a page that a new process must answer before it takes connections'
 _ONE_PROCESS = [
     "# Groups of an in-memory channel layer end at the process, so there is one.",
     "processes = 1",
@@ -104,6 +105,8 @@ def _interface(project: Project) -> str:
         lines += _ONE_PROCESS
     else:
         lines.append('processes = 2  # or "per-core"')
+    if not project.has_websockets:
+        lines.append(_ready(project))
     if project.is_django and not project.serves_static:
         lines.append("# No server here serves a Django project's static files: let nginx do it, or")
         lines.append("# add WhiteNoise to the project's middleware.")
@@ -118,7 +121,14 @@ def _app_workers(project: Project, names: _Names) -> list[str]:
         lines += _ONE_PROCESS
     else:
         lines.append('processes = "per-core"')
+    lines.append(_ready(project))
     return ["\n".join(lines)]
+
+
+def _ready(project: Project) -> str:
+    if project.health is None:
+        return _READY
+    return f"ready = {_string('http:' + project.health)}  # a page that must answer first"
 
 
 def _tasks(project: Project, names: _Names) -> list[str]:

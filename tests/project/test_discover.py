@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from chansup.project import NothingFoundError, Project, discover
+from chansup.project.errors import SeveralFoundError
 from chansup.project.project import Consumer
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
@@ -323,3 +324,68 @@ def test_runworker_stays_where_there_is_no_asgi(files):
     contents["mysite/wsgi.py"] = "application = 1"
     found = discover(files({**contents, "Procfile": "x: python manage.py runworker mail\n"}))
     assert (found.consumers, len(found.programs)) == ([], 1)
+
+
+def test_several_apps_in_one_directory(files):
+    found = discover(
+        files(
+            {
+                "main.py": "app = FastAPI()\ninner = FastAPI()\napp.mount('/inner', inner)",
+                "api.py": "app = FastAPI()",
+                "tools/hooks.py": "async def app(scope, receive, send): ...",
+                "old.py": "application = Flask(__name__)",
+            }
+        )
+    )
+    assert found.asgi == "main:app"
+    assert found.others == ["api:app", "tools.hooks:app", "old:application"]
+
+
+DJANGO_HEALTH = 'ROOT_URLCONF = "mysite.urls"\n'
+
+
+@pytest.mark.parametrize(
+    ("contents", "health"),
+    [
+        ({"main.py": "app = FastAPI()\n@app.get('/users')\ndef a(): ...\n"}, None),
+        ({"main.py": "app = FastAPI()\n@app.get('/healthz')\nasync def a(): ...\n"}, "/healthz"),
+        ({"main.py": "app = FastAPI()\n@router.get('/health')\nasync def a(): ...\n"}, None),
+        ({"main.py": "app = Quart(__name__)\n@app.route('/-/ready')\ndef a(): ...\n"}, "/-/ready"),
+        ({"main.py": "app = Starlette(routes=[Route('/up', up), Route('/ping', p)])"}, "/ping"),
+        (
+            {
+                "manage.py": MANAGE,
+                "mysite/settings.py": DJANGO_HEALTH,
+                "mysite/asgi.py": "application = get_asgi_application()",
+                "mysite/urls.py": "urlpatterns = [path('', index), path('health/', health)]",
+            },
+            "/health/",
+        ),
+        (
+            {
+                "manage.py": MANAGE,
+                "mysite/settings.py": DJANGO_HEALTH,
+                "mysite/asgi.py": "application = get_asgi_application()",
+                "mysite/urls.py": "urlpatterns = [re_path(r'^ping$', ping)]",
+            },
+            "/ping",
+        ),
+        (
+            {
+                "manage.py": MANAGE,
+                "mysite/settings.py": DJANGO_HEALTH,
+                "mysite/asgi.py": "application = get_asgi_application()",
+                "mysite/urls.py": "urlpatterns = [path('api/', include('api.urls'))]",
+                "api/urls.py": "urlpatterns = [path('health/', health)]",
+            },
+            None,
+        ),
+    ],
+)
+def test_a_health_page(files, contents, health):
+    assert discover(files(contents)).health == health
+
+
+def test_several_django_projects(files):
+    with pytest.raises(SeveralFoundError, match=r'"blog/manage.py" and "shop/manage.py"'):
+        discover(files({"shop/manage.py": MANAGE, "blog/manage.py": MANAGE}))

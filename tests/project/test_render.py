@@ -37,6 +37,7 @@ def test_a_small_project_gets_a_small_config(tmp_path):
         "# Behind a proxy on this machine: 127.0.0.1:8000, or unix:run/web.sock\n"
         'bind = ["0.0.0.0:${PORT:-8000}"]\n'
         'processes = 2  # or "per-core"\n'
+        '# ready = "http:/"  # a page that a new process must answer before it takes connections\n'
     )
 
 
@@ -107,7 +108,27 @@ def test_websockets_mean_relay_mode(tmp_path):
         "[workers.web]\n"
         'serves = ["http", "websocket"]\n'
         'processes = "per-core"\n'
+        '# ready = "http:/"  # a page that a new process must answer before it takes connections\n'
     )
+
+
+@pytest.mark.parametrize("has_websockets", [False, True])
+def test_a_health_page_is_asked_where_the_app_runs(tmp_path, has_websockets):
+    project = Project(
+        directory=tmp_path, asgi="a:b", health="/health/", has_websockets=has_websockets
+    )
+    config = loaded(tmp_path, project)
+    table = config.workers["web"] if has_websockets else config.interface
+    assert table.ready == "http:/health/"
+
+
+def test_other_apps_are_named(tmp_path):
+    def said(*others: str) -> str:
+        (note,) = notes(Project(directory=tmp_path, asgi="main:app", others=list(others)))
+        return note
+
+    assert 'another app: "api:app". The file runs main:app. To run that instead' in said("api:app")
+    assert '2 other apps: "a:app" and "b:app"' in said("a:app", "b:app")
 
 
 def test_an_in_memory_layer_means_one_app_worker(tmp_path):
