@@ -19,6 +19,7 @@ from chansup.relay.frames import PROTOCOL
 from chansup.relay.scopes import Hello
 
 PACKAGE = "chansup"
+_LAST_WORDS = 1.5  # the reserve of the timeout, and half of that for apps to leave in good order
 
 
 def version() -> str:
@@ -71,6 +72,7 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     await stopping.asked()
     child.stopped()
     worker.drain()
+    loop.call_later(stopping.left() - _LAST_WORDS * stopping.reserve, worker.hurry)
     if not await stopping.until(worker.empty) and (tasks := worker.cut()):
         await asyncio.wait(tasks, timeout=stopping.reserve / 2)
     worker.close()

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from chansup.layer import discovery
 from chansup.layer.discovery import Place
 from chansup.layer.errors import LayerConfigError, NoHub
+from chansup.layer.in_hand import watched
 
 _REDIS = ("redis://", "rediss://", "unix://")
 _SENTINEL = "redis+sentinel://"
@@ -45,7 +46,7 @@ def make(place: Place, config: dict[str, Any]) -> Any:
         return _made(LocalChannelLayer, {"address": place.address, **options})
     hosts = _hosts(place)
     if _is_rabbitmq(hosts):
-        return _made(_rabbitmq(), {"host": hosts[0], **options})
+        return watched(_made(_rabbitmq(), {"host": hosts[0], **options}))
     if not hosts:
         raise LayerConfigError("backend: the list of hosts is empty")
     pubsub = options.pop("pubsub", False)
@@ -54,11 +55,11 @@ def make(place: Place, config: dict[str, Any]) -> Any:
     decoded = [_patient(_host(host)) for host in hosts]
     core = _imported("channels_redis.core", "RedisChannelLayer", "redis")
     if not pubsub:
-        return _made(core, {"hosts": decoded, **options})
+        return watched(_made(core, {"hosts": decoded, **options}))
     layer = _imported("channels_redis.pubsub", "RedisPubSubChannelLayer", "redis")
     # It passes over what it does not know. What core knows may stand in the file for both.
     _check_names(options, [*_names(core), "on_disconnect", "on_reconnect"])
-    return _made(layer, {"hosts": decoded, **options})
+    return watched(_made(layer, {"hosts": decoded, **options}))
 
 
 def problem(place: Place) -> str | None:

@@ -44,6 +44,7 @@ from chansup.layer.frames import (
     string,
 )
 from chansup.layer.greetings import Welcome
+from chansup.protocol.connection import connection as current_connection
 from chansup.protocol.peer import credentials
 
 if TYPE_CHECKING:
@@ -742,7 +743,7 @@ class Link:
         inbox.in_hand = None
         while True:
             entries = inbox.entries
-            if entries:
+            if entries and not (inbox.is_bound and _is_for_the_next(name)):
                 number, deadline, body, crowded = entries.popleft()
                 if number > inbox.last:
                     inbox.last = number
@@ -905,6 +906,12 @@ class Link:
     def is_full(refusal: Refusal) -> bool:
         """Say whether a channel was full."""
         return refusal.reason == Reason.FULL
+
+
+def _is_for_the_next(name: bytes) -> bool:
+    """Whether the app that asks was told to leave: what comes is for the next worker."""
+    connection = current_connection.get()
+    return connection is not None and connection.holds_back(name.decode())
 
 
 def _wake(waiter: "asyncio.Future[Any]") -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chansup.layer import discovery, serializers
+from chansup.layer import discovery, in_hand, serializers
 from chansup.layer.client import Client
 from chansup.layer.delivery import Delivery, Receipt
 from chansup.layer.errors import (
@@ -204,6 +204,9 @@ class LocalChannelLayer(Base):
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Return the next message of a channel, or wait for it."""
+        return await in_hand.received(channel, self._receive)
+
+    async def _receive(self, channel: str) -> dict[str, Any]:
         name = self._channel(channel)
         if b"!" in name and not self._client.is_own(channel):
             raise ForeignChannel(
@@ -258,7 +261,8 @@ class LocalChannelLayer(Base):
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a channel that only this process receives from."""
-        return check_channel(await self._client.new_channel(prefix.removesuffix(".")))
+        name = check_channel(await self._client.new_channel(prefix.removesuffix(".")))
+        return in_hand.opened(name)
 
     # Groups
 

@@ -171,6 +171,12 @@ class Interface:
         requests = sum(isinstance(stream, Exchange) for stream in self._streams.values())
         self.worker.left(self, requests)
 
+    def hurry(self) -> None:
+        """Let WebSockets that are to leave do so, whatever their app is busy with."""
+        for stream in list(self._streams.values()):
+            if isinstance(stream, WebSocket):
+                stream.hurry()
+
     def cut(self) -> list[asyncio.Task[None]]:
         """Cancel what the app still does. Return the tasks that do it."""
         tasks = [stream.task for stream in self._streams.values() if stream.task is not None]

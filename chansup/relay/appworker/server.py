@@ -40,6 +40,7 @@ class AppWorker:
         self.state = state
         self.permits = Permits(concurrency)
         self.loop = asyncio.get_running_loop()
+        self.hurries = False  # time is nearly up
         self.cutting = False  # time is up
         self.empty = asyncio.Event()  # asked to drain, and no interface is left
         self._peers = peers
@@ -140,6 +141,12 @@ class AppWorker:
             self.loop.remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
+
+    def hurry(self) -> None:
+        """Wait no longer for what apps took from the channel layer: time is nearly up."""
+        self.hurries = True
+        for interface in list(self._interfaces):
+            interface.hurry()
 
     def cut(self) -> list[asyncio.Task[None]]:
         """Cancel what the app still does: time is up. Return the tasks that do it."""

@@ -42,6 +42,7 @@ Message = MutableMapping[str, Any]
 ABNORMAL, SERVICE_RESTART = 1006, 1012  # RFC 6455, section 7.4, as registered with IANA
 GOODBYE = {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "handover"}
 _DEAF_AFTER = 1.0  # seconds after LEAVE that an app which does not receive may still send
+_SLOW_CONNECT = 5.0  # the same, for one that has not received since websocket.connect
 _PATIENCE = 10.0  # seconds that an app has to return after it was told to leave
 
 
@@ -50,8 +51,8 @@ class WebSocket:
 
     __slots__ = (
         "_accepted", "_checkpoint", "_chunks", "_close_reason", "_closed", "_code", "_connected",
-        "_connection", "_denying", "_for_good", "_given", "_goodbye", "_in_hand", "_in_parts",
-        "_interface", "_leaving", "_message", "_messages_out", "_number", "_reason", "_receivers",
+        "_connection", "_deaf", "_denying", "_for_good", "_given", "_goodbye", "_in_hand",
+        "_in_parts", "_interface", "_leaving", "_message", "_messages_out", "_number", "_reason", "_receivers",
         "_returned", "_sender", "_state", "_stream", "_unsent", "code", "denied", "scope", "task",
     )  # fmt: skip
 
@@ -67,6 +68,7 @@ class WebSocket:
         self._interface = interface
         self._stream = stream
         self._connection = Connection(resumption.id)
+        self._connection.on_ask = self._layer_is_asked
         self.scope = scopes.websocket_scope(fields, resumption, state)
         self._state = State.ATTACHED
         self._number = number  # messages that came in, over all workers
@@ -79,6 +81,7 @@ class WebSocket:
         self._denying = False
         self._closed = False  # by the app
         self._leaving = False
+        self._deaf = False  # it is to leave, and does not receive
         self._for_good = False  # it leaves, and no other worker goes on
         self._returned = False  # the app
         self._goodbye = False  # the app knows that it is to leave
@@ -141,12 +144,55 @@ class WebSocket:
         self._receivers.wake_all()
         if not self._in_hand:
             # Perhaps it never receives, or was just cancelled: then its next send tells it.
-            self._interface.loop.call_later(_DEAF_AFTER, self._refuse)
+            is_connecting = self._connection.is_answering
+            patience = _SLOW_CONNECT if is_connecting else _DEAF_AFTER
+            self._interface.loop.call_later(patience, self._refuse)
 
     def _refuse(self) -> None:
         if not self._in_hand and not self._receivers and not self._returned:
+            self._deaf = True
+            self._try_to_part()
+
+    def _layer_is_asked(self) -> None:
+        """Take notice that the app asks the channel layer for more."""
+        if self._leaving and not self._goodbye:
+            if asyncio._get_running_loop() is self._interface.loop:
+                self._try_to_part()
+            else:
+                self._interface.loop.call_soon_threadsafe(self._try_to_part)
+
+    def hurry(self) -> None:
+        """Take notice that time is nearly up: it leaves, whatever its app is busy with."""
+        if self._leaving:
+            self._try_to_part()
+
+    def _try_to_part(self) -> None:
+        """Tell the app to leave, at once, if it is idle."""
+        if self._in_hand or self._returned:
+            return
+        if self._receivers:
+            if self._part():
+                self._receivers.wake_all()
+        elif self._deaf and not self._is_kept():
             self._say_goodbye()
             self._wake_sender()
+
+    def _is_kept(self) -> bool:
+        """Whether the app may finish what it has in hand of the channel layer before it leaves."""
+        if not self._connection.is_busy:
+            return False
+        if not self._interface.worker.hurries:
+            return True
+        self._connection.unfinished = True
+        return False
+
+    def _part(self) -> bool:
+        """Say whether the app is to be told that it leaves; from now on nothing is given to it."""
+        if not self._goodbye and self._is_kept():
+            return False
+        self._say_goodbye()
+        self._depart()
+        return True
 
     def _say_goodbye(self) -> None:
         if not self._goodbye:
@@ -225,6 +271,7 @@ class WebSocket:
         if self._goodbye or failed & FINISHED:
             self._depart()
         self._tell_channel_layer(self._connection.farewells)
+        self._connection.on_ask = None
         self._returned = True  # what tasks that the app left behind still do goes nowhere
         if self._leaving or not self._interface.worker.cutting:
             left = FINISHED if self._goodbye else failed
@@ -250,11 +297,13 @@ class WebSocket:
 
     async def receive(self) -> Message:
         """Return the next event for the app."""
+        connection = self._connection
+        connection.asks_client()
         if not self._connected:
-            self._connected = True
+            self._connected = connection.is_answering = True
             return {"type": "websocket.connect"}
-        if self._accepted and self._connection.welcomes:
-            self._tell_channel_layer(self._connection.welcomes)
+        if self._accepted and connection.welcomes:
+            self._tell_channel_layer(connection.welcomes)
         while True:
             if self._in_hand:
                 self._ask_for_more()
@@ -262,10 +311,9 @@ class WebSocket:
             if message is not None:
                 self._message = None
                 self._in_hand = self._given = self._number
+                connection.is_answering = True
                 return message
-            if self._leaving:
-                self._say_goodbye()
-                self._depart()
+            if self._leaving and self._part():
                 return dict(GOODBYE)
             if self._code is not None:
                 return {
