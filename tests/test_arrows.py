@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "chansup"
 
 MAY_IMPORT = {
     "protocol": {"protocol"},
-    "config": {"config", "protocol", "errors"},
+    "config": {"config", "protocol", "errors", "vendored"},
     "supervisor": {"supervisor", "config", "protocol", "errors"},
     "launch": {"launch", "relay", "worker", "config", "protocol", "errors", "tracebacks"},
     "worker": {"worker", "layer", "config", "protocol", "errors", "tracebacks"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "bench": {"bench", "errors"},
     "errors": {"errors"},
     "tracebacks": {"tracebacks"},
+    "vendored": set(),
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone
 OF_CHILDREN = {

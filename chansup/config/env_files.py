@@ -7,6 +7,7 @@ from pathlib import Path
 from chansup.config.errors import Problem
 from chansup.config.keys import quoted
 from chansup.config.text import UnreadableFileError, read
+from chansup.vendored.dotenv_parser import parse_stream
 
 OPTIONAL = "-"  # before a path: the file may be missing, as in systemd's EnvironmentFile=
 
@@ -26,8 +27,6 @@ def load(name: str, directory: Path) -> tuple[dict[str, str], list[Problem]]:
     `name` is relative to `directory`. Nothing in the file is expanded. A name without "=" sets
     nothing. The problems name the file and the line, and never a value.
     """
-    from dotenv.parser import parse_stream  # where no file is named, it need not be in memory
-
     optional = name.startswith(OPTIONAL)
     path = directory / name.removeprefix(OPTIONAL)
     if optional and not os.path.exists(path):
@@ -37,6 +36,7 @@ def load(name: str, directory: Path) -> tuple[dict[str, str], list[Problem]]:
     except UnreadableFileError as error:
         remedy = f', or write "-{name}" if it may be missing' if not os.path.exists(path) else ""
         return {}, [Problem("app.env_file", f"{quoted(str(path), limit=300)} {error}{remedy}")]
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # as text files are read; PEP 278
     variables: dict[str, str] = {}
     problems = []
     for binding in parse_stream(io.StringIO(text)):
