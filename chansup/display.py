@@ -174,6 +174,9 @@ def _headline(status: Status, now: float) -> "list[Text]":
         if pool.layer is not None:
             style = "yellow" if pool.layer.dropped else "dim"
             lines.append(Text(f"hub     {pool.layer.in_words()}", style))
+    lines += [Text(one, "red") for one in status.obstacles]
+    if status.files_restored:
+        lines.append(Text(f"{status.files_restored} files vanished and were made again", "yellow"))
     if status.log_lines_dropped:
         lines.append(Text(f"{status.log_lines_dropped} log lines dropped", "yellow"))
     lines.append(Text(""))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from chansup.config import accounts, address, schema
 from chansup.supervisor import sockets, steering
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.file_identity import Presence
 from chansup.supervisor.ownership import Ownership
 from chansup.supervisor.systemd import InheritedSockets
 
 if TYPE_CHECKING:
     from chansup.supervisor.pool import Pool
+    from chansup.supervisor.process import Process
 
 
 class Addresses:
@@ -29,6 +31,33 @@ class Addresses:
     def names(self) -> list[str]:
         """Return where it listens, with real port numbers."""
         return [str(one.address) for group in self._listeners.values() for one in group]
+
+    def listeners(self) -> list[sockets.Listeners]:
+        """Return everything that listens."""
+        return [one for group in self._listeners.values() for one in group]
+
+    def unreachable(self, ready: "Iterable[Process]") -> list[str]:
+        """Return why clients cannot reach an address, one line each. `ready` processes serve."""
+        serving = list(ready)
+        reasons = []
+        for bind, group in self._listeners.items():
+            for one in group:
+                if one.presence() is not Presence.OURS:
+                    reasons.append(f"{one.address}: its socket file is gone")
+                elif one.opened and not any(
+                    bind in process.specification.binds and process.started_monotonic > one.opened
+                    for process in serving
+                ):
+                    reasons.append(f"{one.address}: no process listens on its new socket yet")
+        return reasons
+
+    def is_stale(self, process: "Process") -> bool:
+        """Whether `process` listens on a socket whose file was made again for another."""
+        return any(
+            one.opened > process.started_monotonic
+            for bind in process.specification.binds
+            for one in self._listeners.get(bind, ())
+        )
 
     @property
     def steered(self) -> bool:

@@ -6,6 +6,7 @@ from chansup.config import address
 from chansup.supervisor import sockets
 from chansup.supervisor.admin import Admin
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.file_identity import Presence
 from chansup.supervisor.http import Server, admin_server
 
 
@@ -37,6 +38,21 @@ class Endpoint:
             await former.stop()
         for one in present:
             one.close()
+
+    def presence(self) -> Presence:
+        """Return what stands where clients look for it."""
+        found = [one.presence() for one in self._listeners]
+        return next((one for one in found if one is not Presence.OURS), Presence.OURS)
+
+    async def restore(self) -> None:
+        """Make a socket file that vanished again. Raises AddressError."""
+        renewed = [one.restore(close_former=False) for one in self._listeners]
+        if any(renewed):
+            former = self._server
+            self._server = admin_server(self._admin, [one.socket_of(0) for one in self._listeners])
+            await self._server.start()
+            if former is not None:
+                await former.stop()  # which closes the former sockets
 
     async def _listen(self, asked: address.Address) -> list[sockets.Listeners]:
         try:

@@ -98,6 +98,11 @@ class Equipment:
         self.others.append(descriptor)
         return descriptor
 
+    def lend(self, descriptor: int) -> int:
+        """Have the child inherit one more descriptor; return which one it is there."""
+        self.others.append(descriptor)
+        return self.place_of_other(len(self.others) - 1)
+
     def place_of_other(self, number: int) -> int:
         """Return the descriptor that `others[number]` is in the child."""
         return FIRST_DESCRIPTOR + len(self.listeners) + number

@@ -210,16 +210,19 @@ class Server:
         """Begin to accept connections. Raises OSError when a listener cannot be used."""
         self._config.load()
         self._state.refresh_date()
-        shared = {"stopping": self._stopping}
-        loop = asyncio.get_running_loop()
         for listener in self._listeners:
-            self._servers.append(
-                await loop.create_server(
-                    lambda: _Connection(self._config, self._state, shared),
-                    sock=listener,
-                    backlog=BACKLOG,
-                )
+            await self.listen(listener)
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Serve on one more listening socket. Raises OSError when it cannot be used."""
+        shared = {"stopping": self._stopping}
+        self._servers.append(
+            await asyncio.get_running_loop().create_server(
+                lambda: _Connection(self._config, self._state, shared),
+                sock=listener,
+                backlog=BACKLOG,
             )
+        )
 
     async def stop(self, grace: float = 1.0) -> None:
         """Close the listeners, let responses finish for `grace` seconds, then cut the rest."""

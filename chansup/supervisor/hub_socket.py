@@ -5,22 +5,40 @@ hub has ended and the next one boots waits in its queue, and is never refused.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from chansup.config.accounts import obstacle
 from chansup.protocol.channel_layer import SOCKET
 from chansup.supervisor.errors import RuntimeDirectoryError
+from chansup.supervisor.file_identity import FileIdentity, Presence
 from chansup.supervisor.ownership import Ownership
 
 BACKLOG = 1024
 
 
+@dataclass(frozen=True)
+class FormerSocket:
+    """A listening socket whose file vanished, while a hub is still on it."""
+
+    place: int  # O_PATH descriptor of the file: /proc/self/fd/N leads to the socket
+    listener: socket.socket
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.place)
+        self.listener.close()
+
+
 class HubSocket:
     """The listening socket, while the site's channel layer is chansup's own."""
+
+    opened = 0.0  # when a new socket had to be made for the vanished one (CLOCK_MONOTONIC)
+    former: FormerSocket | None = None  # where the hub of that time can still be reached
 
     def __init__(
         self, directory: Path, let_pass: Callable[[], None], warn: Callable[[str], None]
@@ -30,7 +48,10 @@ class HubSocket:
         self._warn = warn
         self._warned = False
         self._socket: socket.socket | None = None
-        self._watching = False
+        self._place = -1  # O_PATH descriptor of its file
+        self._users: Collection[int] = ()
+        self._is_used = False
+        self._watching: Callable[[], None] | None = None
 
     @property
     def address(self) -> str:
@@ -52,8 +73,10 @@ class HubSocket:
 
         Where it listens already, it only looks at the users again. Raises RuntimeDirectoryError.
         """
+        self._users, self._is_used = users, is_used
         try:
             if self._socket is None:
+                self.path.unlink(missing_ok=True)  # of a supervisor that was killed
                 self._socket = self._listen()
             self._admit(users, is_used)
         except OSError as error:
@@ -61,14 +84,43 @@ class HubSocket:
                 f"cannot listen on {self.path} for the channel layer: {error.strerror or error}"
             ) from None
 
+    def restore(self) -> Presence:
+        """Return what stands at its path; where that is nothing, listen there anew.
+
+        Who waits in the queue of the former socket is left to the hub that has it. Raises
+        RuntimeDirectoryError when the socket cannot be made.
+        """
+        if self._socket is None:
+            return Presence.OURS
+        presence = FileIdentity.of(self._place).presence_at(self.path)
+        if presence is not Presence.MISSING:
+            return presence
+        former = FormerSocket(self._place, self._socket)
+        watching = self._watching
+        self.ignore()
+        self._socket = None
+        try:
+            self.open(self._users, is_used=self._is_used)
+        except RuntimeDirectoryError:
+            if self._socket is None:
+                self._place, self._socket = former.place, former.listener
+            raise
+        finally:
+            if watching is not None:
+                self.watch(watching)
+        self.forget_former()
+        self.former = former
+        self.opened = time.monotonic()
+        return presence
+
     def _listen(self) -> socket.socket:
-        self.path.unlink(missing_ok=True)  # of a supervisor that was killed: we hold the lock
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(str(self.path))
             self.path.chmod(0o600)  # nobody can connect before listen(2)
             sock.listen(BACKLOG)
             sock.setblocking(False)
+            self._place = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             sock.close()
             raise
@@ -91,9 +143,9 @@ class HubSocket:
 
     def watch(self, came: Callable[[], None]) -> None:
         """Call `came`, once, when somebody connects whom no hub has accepted."""
-        if self._watching:
+        if self._watching is not None:
             return
-        self._watching = True
+        self._watching = came
 
         def look() -> None:
             self.ignore()
@@ -103,8 +155,8 @@ class HubSocket:
 
     def ignore(self) -> None:
         """Watch no more: a hub does."""
-        if self._watching:
-            self._watching = False
+        if self._watching is not None:
+            self._watching = None
             asyncio.get_running_loop().remove_reader(self.fileno())
 
     def close(self) -> None:
@@ -112,7 +164,14 @@ class HubSocket:
         if self._socket is None:
             return
         self.ignore()
+        FileIdentity.of(self._place).remove_from(self.path)
+        os.close(self._place)
         self._socket.close()
         self._socket = None
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        self.forget_former()
+
+    def forget_former(self) -> None:
+        """Reset whoever waits on the former socket: no hub is left there."""
+        if self.former is not None:
+            self.former.close()
+            self.former = None

@@ -216,6 +216,11 @@ def site_families(snapshot: Snapshot) -> Iterator["Metric"]:
         "Lines of children that could not be written to stdout in time.",
         value=status.log_lines_dropped,
     )
+    yield CounterMetricFamily(
+        "chansup_files_restored",
+        "Files and directories of chansup that vanished and were made again.",
+        value=status.files_restored,
+    )
     running = status.rollout is not None and status.rollout.outcome == "running"
     yield GaugeMetricFamily(
         "chansup_rollout_in_progress", "1 while a rollout is under way.", value=running

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from chansup.supervisor.courier import Courier
     from chansup.supervisor.equipment import Equipment
     from chansup.supervisor.generation import Generation, PoolSpecification
+    from chansup.supervisor.notify import NotifySocket
+    from chansup.supervisor.worker_sockets import WorkerSocket
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Process:
     """One child of one slot, from spawned to gone."""
 
     address: str | None = None  # of an app worker: the path that it listens on
+    notify: "NotifySocket | None" = None  # where it reports
+    socket: "WorkerSocket | None" = None  # of an app worker
     in_service = False  # an app worker that was once in its slot, ready: interfaces may use it
     courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
@@ -67,6 +71,8 @@ class Process:
         self.relay_board = equipment.relay_board
         self.bulletin = equipment.bulletin
         self.courier = equipment.courier
+        self.notify = equipment.notify
+        self.socket = equipment.socket
         if equipment.socket is not None:
             self.address = equipment.socket.path
         self.status: str | None = None  # what it says of itself

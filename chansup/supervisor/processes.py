@@ -20,6 +20,7 @@ from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.guard import Guard
 from chansup.supervisor.hub_counts import HubCounts
+from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
 from chansup.supervisor.notify_sockets import NotifySockets
 from chansup.supervisor.process import Process
@@ -41,7 +42,7 @@ class Processes:
         guard: Guard,
         notify: NotifySockets,
         sockets: WorkerSockets,
-        hub: str,
+        hub: HubSocket,
     ) -> None:
         """Make the place for them. `hub` is where the hub listens, if there is one."""
         self._log = log
@@ -171,17 +172,31 @@ class Processes:
             "CHANSUP_POOL": specification.name,
             "CHANSUP_SLOT": slot,
             "CHANSUP_GENERATION": str(generation.number),
-            channel_layer.VARIABLE: channel_layer.encode(generation.layer(self._hub)),
+            channel_layer.VARIABLE: channel_layer.encode(generation.layer(self._hub.address)),
         }
         if specification.launcher:
             document = _launch(number, specification, generation, equipment, users)
             environment[launch.VARIABLE] = launch.encode(document)
         return _for_slot(specification.command, environment, slot, specification.launcher)
 
+    def _has_hub_since_before(self, moment: float) -> bool:
+        """Whether a hub runs that was started before `moment` (CLOCK_MONOTONIC)."""
+        return any(
+            process.specification.kind == "hub" and process.started_monotonic < moment
+            for process in self._by_pid.values()
+        )
+
     def _of_the_hub(self, command: Command, equipment: Equipment, takes_over: bool) -> Command:
         report = str(equipment.place_of_other(0))
-        more = ("--socket", self._hub, "--report", report)
-        return replace(command, argv=(*command.argv, *more, *(["--takeover"] * takes_over)))
+        more = ["--socket", self._hub.address, "--report", report]
+        if takes_over:
+            more.append("--takeover")
+            former = self._hub.former
+            if former is not None and self._has_hub_since_before(self._hub.opened):
+                place = equipment.lend(former.place)
+                proof = equipment.lend(former.listener.fileno())
+                more += ["--former", f"/proc/self/fd/{place}", "--proof", str(proof)]
+        return replace(command, argv=(*command.argv, *more))
 
     def _print(self, slot: str, pid: int, lines: list[str], recent: RecentLines) -> None:
         now = time.time()

@@ -9,8 +9,9 @@ RESTART_REASONS = (
     "boot",  # it did not become ready
     "command",  # `chansup restart`
     "reload",  # `chansup reload`
+    "socket",  # the file of the socket that it listened on vanished
 )
-WANTED = frozenset({"command", "reload"})
+WANTED = frozenset({"command", "reload", "socket"})
 
 
 def failures(restarts: Mapping[str, int]) -> dict[str, int]:

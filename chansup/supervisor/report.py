@@ -44,6 +44,10 @@ def reasons_not_ready(site: Site) -> list[str]:
             reasons.append(f"{name}: not started yet{waits}")
         elif pool.ready < pool.enough:
             reasons.append(f"{name}: {pool.ready} of {pool.desired} processes ready")
+    if "interface" in site.pools:
+        slots = site.pools["interface"].slots
+        serving = [slot.current for slot in slots if slot.serves and slot.current is not None]
+        reasons += site.addresses.unreachable(serving)
     return reasons
 
 
@@ -89,6 +93,8 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
         ],
         tasks=[site.task(name).status for name in _present_tasks(site)],
         log_lines_dropped=dropped,
+        files_restored=site.files_restored,
+        obstacles=list(site.obstacles.values()),
     )
 
 

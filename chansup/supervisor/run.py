@@ -73,7 +73,7 @@ async def _supervise(
     sockets = WorkerSockets(runtime.path, runtime.let_pass, warn)
     sockets.clear()
     hub = HubSocket(runtime.path, runtime.let_pass, warn)
-    processes = Processes(log, run, guard, notify, sockets, hub.address)
+    processes = Processes(log, run, guard, notify, sockets, hub)
     reaper = Reaper(
         known=lambda pid: processes.knows(pid) or pid == guard.pid,
         on_known=processes.reap,

@@ -1,4 +1,4 @@
-"""The directory of the control socket, and the lock that keeps a second supervisor out.
+"""The directory of the control socket, and the locks that keep a second supervisor out.
 
 The supervisor and the CLI find it from the path of the config file alone, by the rules of
 `config.runtime_places`. Who asks as root after a service that runs as another user needs
@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from chansup.config import runtime_places
+from chansup.protocol.peer import credentials
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
+from chansup.supervisor.file_identity import FileIdentity, Presence
 
 CONTROL_SOCKET = "control.sock"
 LOCK = "lock"
@@ -56,19 +58,22 @@ class RuntimeDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._created: list[Path] = []
+        self._directory: int | None = None  # open and locked: it holds if the lock file is removed
         self._lock: int | None = None
-        self._socket: tuple[int, int] | None = None  # device and inode
+        self._socket: FileIdentity | None = None
+        self._lets_pass = False
 
     def open(self) -> None:
-        """Create the directory if need be, check it, and lock it.
+        """Create the directory if need be, check it, and lock it. Touches nothing in it before.
 
         Raises RuntimeDirectoryError, or AlreadyRunning when another supervisor has it.
         """
         self._check_length()
         try:
-            self._create(self.path)
-            self._check()
+            while not self._claim_directory():
+                pass
             self._take_lock()
+            self._require_silence()
         except OSError as error:
             self.close()
             raise RuntimeDirectoryError(self._explain(error)) from None
@@ -84,20 +89,48 @@ class RuntimeDirectory:
             path.unlink(missing_ok=True)  # of a supervisor that was killed: we hold the lock
             sock.bind(str(path))
             path.chmod(0o600)  # nobody can connect before listen(2)
-            status = path.lstat()
+            self._socket = FileIdentity.of(path)
             sock.listen(backlog)
             sock.setblocking(False)
         except OSError as error:
             sock.close()
             raise RuntimeDirectoryError(self._explain(error)) from None
-        self._socket = (status.st_dev, status.st_ino)
         return sock
+
+    def restore(self) -> list[str]:
+        """Make the directory and the lock again where they are gone; return the paths.
+
+        Raises RuntimeDirectoryError where that cannot be done, AlreadyRunning where another
+        supervisor has taken the place.
+        """
+        gone = []
+        try:
+            if self._directory is None or not _is_at(self.path, self._directory):
+                while not self._claim_directory():
+                    pass
+                gone.append(str(self.path))
+                if self._lets_pass:
+                    self.let_pass()
+            lock = self.path / LOCK
+            if self._lock is None or not _is_at(lock, self._lock):
+                self._take_lock()
+                gone.append(str(lock))
+        except OSError as error:
+            raise RuntimeDirectoryError(self._explain(error)) from None
+        return gone
+
+    def control_presence(self) -> Presence:
+        """Return what stands where the control socket should be."""
+        if self._socket is None:
+            return Presence.MISSING
+        return self._socket.presence_at(self.path / CONTROL_SOCKET)
 
     def let_pass(self) -> None:
         """Let other users through to a socket that is meant for them; they still see no names.
 
         Only through what is ours alone: a directory above that is closed to them stays closed.
         """
+        self._lets_pass = True
         for path in (self.path.parent, self.path):
             status = path.stat()
             ours = path == self.path or path in self._created or path.name.startswith("chansup")
@@ -107,21 +140,20 @@ class RuntimeDirectory:
     def close(self) -> None:
         """Remove what `open` and `control_socket` made, and let go of the lock."""
         if self._socket is not None:
-            path = self.path / CONTROL_SOCKET
-            with contextlib.suppress(OSError):
-                status = path.lstat()
-                if (status.st_dev, status.st_ino) == self._socket:
-                    path.unlink()
+            self._socket.remove_from(self.path / CONTROL_SOCKET)
             self._socket = None
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                (self.path / LOCK).unlink()  # while it is held: see _take_lock
+            # While it is held: see _take_lock
+            FileIdentity.of(self._lock).remove_from(self.path / LOCK)
             os.close(self._lock)
             self._lock = None
         for directory in reversed(self._created):
             with contextlib.suppress(OSError):
                 directory.rmdir()
         self._created = []
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
 
     def _check_length(self) -> None:
         path = self.path / CONTROL_SOCKET
@@ -160,6 +192,65 @@ class RuntimeDirectory:
                 f"{self.path} has mode {mode:04o}, so other users can write to it: chmod 700 it"
             )
 
+    def _claim_directory(self) -> bool:
+        """Create, check, open and lock the directory; False if it was removed meanwhile.
+
+        Raises AlreadyRunning when another supervisor has it.
+        """
+        self._create(self.path)
+        self._check()
+        try:
+            directory = os.open(
+                self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(self.path, directory):
+                return False
+            former, self._directory = self._directory, directory
+            if former is not None:
+                os.close(former)
+            return True
+        except BlockingIOError:
+            raise self._already_running(self._holder()) from None
+        finally:
+            if self._directory != directory:
+                os.close(directory)
+
+    def _holder(self) -> str:
+        """Return the pid of the supervisor that has the directory, "" if it is not known."""
+        with contextlib.suppress(OSError):
+            return (self.path / LOCK).read_text(errors="replace")[:32].strip()
+        peer = self._who_answers()
+        return str(peer) if peer else ""
+
+    def _who_answers(self) -> int | None:
+        """Return the pid of who listens on the control socket; None if nobody does."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.setblocking(False)
+            try:
+                caller.connect(str(self.path / CONTROL_SOCKET))
+                return credentials(caller).pid
+            except BlockingIOError:  # its queue is full, so it lives
+                return 0
+            except OSError:
+                return None
+
+    def _require_silence(self) -> None:
+        """Raise AlreadyRunning if somebody answers here who holds no lock that can be seen."""
+        pid = self._who_answers()
+        if pid is not None:
+            raise self._already_running(str(pid) if pid else "")
+
+    def _already_running(self, pid: str) -> AlreadyRunning:
+        who = f", as process {pid}" if pid else ""
+        return AlreadyRunning(
+            f"chansup already runs for this config file{who} (it holds {self.path}). "
+            "`chansup reload` gives it new code, `chansup stop` ends it"
+        )
+
     def _take_lock(self) -> None:
         path = self.path / LOCK
         while True:
@@ -167,19 +258,16 @@ class RuntimeDirectory:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # A supervisor that ended may have removed the file after we opened it.
-                current = _identity(path) == _identity(lock)
-                if current:
+                if _is_at(path, lock):
                     os.ftruncate(lock, 0)
                     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-                    self._lock = lock
+                    former, self._lock = self._lock, lock
+                    if former is not None:
+                        os.close(former)
                     return
             except BlockingIOError:
                 pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
-                who = f", as process {pid}" if pid else ""
-                raise AlreadyRunning(
-                    f"chansup already runs for this config file{who} (it holds {path}). "
-                    "`chansup reload` gives it new code, `chansup stop` ends it"
-                ) from None
+                raise self._already_running(pid) from None
             finally:
                 if self._lock != lock:
                     os.close(lock)
@@ -196,9 +284,6 @@ class RuntimeDirectory:
 _REMEDY = "set [supervisor] runtime_directory to a directory that only you can write to"
 
 
-def _identity(file: Path | int) -> tuple[int, int] | None:
-    try:
-        status = os.stat(file)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Say whether an open file or directory stands at `path`."""
+    return FileIdentity.of(descriptor).presence_at(path) is Presence.OURS

@@ -58,6 +58,8 @@ class Site:
         self.rollouts: Counter[str] = Counter()
         self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
         self.stopping = False
+        self.files_restored = 0  # of chansup, that had vanished
+        self.obstacles: dict[str, str] = {}  # by path: why a file cannot be made again
         self.turns = asyncio.Semaphore(2 * cores.usable())  # to boot a launcher
         self.spawning = asyncio.Lock()
         self.removing: list[Pool] = []  # that the config has no more, while they stop

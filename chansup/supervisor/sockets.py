@@ -16,8 +16,10 @@ import os
 import secrets
 import socket
 import stat
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,7 +27,9 @@ import psutil
 from chansup.config.address import MAX_UNIX_PATH, Address, Systemd, Tcp, Unix
 from chansup.supervisor import steering
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.file_identity import FileIdentity, Presence
 from chansup.supervisor.ownership import Ownership
+from chansup.supervisor.socket_file import SocketFile
 from chansup.supervisor.steering import Instruction, SteeringRefused
 from chansup.supervisor.systemd import InheritedSockets
 
@@ -75,6 +79,20 @@ class Listeners(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop listening."""
+
+    opened = 0.0  # when what listens now began to (CLOCK_MONOTONIC), if it ever changed
+
+    def presence(self) -> Presence:
+        """Return what stands where clients look for it."""
+        return Presence.OURS
+
+    def restore(self, *, close_former: bool = True) -> bool:
+        """Make what vanished again; whether processes must be replaced to listen there.
+
+        Without `close_former` somebody else closes the socket that it had until now. Raises
+        AddressError when it cannot be made.
+        """
+        return False
 
 
 class SteeredGroup(Listeners):
@@ -170,11 +188,13 @@ class SharedSocket(Listeners):
     steered = False
 
     def __init__(
-        self, sock: socket.socket, address: Address, identity: tuple[int, int] | None = None
+        self, sock: socket.socket, address: Address, file: SocketFile | None = None
     ) -> None:
         self.address: Address = address
         self._socket = sock
-        self._identity = identity  # device and inode of our socket file, if there is one
+        self._file = file  # if we made one
+        self._passed: tuple[str, FileIdentity] | None = None  # a file that systemd made
+        self._again: Callable[[], SharedSocket] | None = None  # makes a new one like this
 
     @classmethod
     def tcp(
@@ -214,6 +234,7 @@ class SharedSocket(Listeners):
             sock.listen(backlog)
             sock.setblocking(False)
             os.rename(private, path)
+            made = cls(sock, address, SocketFile(path))
         except (OSError, AddressError) as error:
             sock.close()
             with contextlib.suppress(OSError):
@@ -223,7 +244,8 @@ class SharedSocket(Listeners):
             raise AddressError(
                 f"cannot listen on {address}: {_explain_path(error, path)}"
             ) from None
-        return cls(sock, address, identity)
+        made._again = partial(cls.unix, address, backlog, ownership)
+        return made
 
     @classmethod
     def adopt(cls, sock: socket.socket, address: Address) -> "SharedSocket":
@@ -231,7 +253,13 @@ class SharedSocket(Listeners):
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(sock, address)
+        made = cls(sock, address)
+        if sock.family == socket.AF_UNIX:
+            name = sock.getsockname()
+            with contextlib.suppress(OSError):
+                if isinstance(name, str) and name.startswith("/"):
+                    made._passed = (name, FileIdentity.of(name))
+        return made
 
     def ensure(self, slots: int) -> None:
         """Do nothing: one socket is enough for any number of slots."""
@@ -254,13 +282,45 @@ class SharedSocket(Listeners):
         if isinstance(self.address, Systemd):
             return
         self._socket.listen(backlog)
-        if self._identity is not None and isinstance(self.address, Unix):
+        if self._file is not None and isinstance(self.address, Unix):
             try:
-                ownership.give(self.address.path, self._identity)
+                ownership.give(self.address.path, self._file.identity)
             except FileNotFoundError:  # somebody removed it
                 pass
             except OSError as error:
                 raise AddressError(_not_given(self.address, error)) from None
+            self._again = partial(SharedSocket.unix, self.address, backlog, ownership)
+
+    def presence(self) -> Presence:
+        """Return what stands at the path of a Unix socket."""
+        if self._file is not None:
+            return self._file.presence()
+        if self._passed is not None:
+            path, identity = self._passed
+            return identity.presence_at(path)
+        return Presence.OURS
+
+    def restore(self, *, close_former: bool = True) -> bool:
+        """Make a socket file that vanished again; whether it belongs to a new socket.
+
+        Raises AddressError when it cannot be made.
+        """
+        if self._file is None or self._again is None or self.presence() is not Presence.MISSING:
+            return False
+        if self._file.relink():
+            return False
+        try:
+            self._file.restore_directory()
+        except OSError as error:
+            explained = _explain_path(error, self._file.path)
+            raise AddressError(f"cannot listen on {self.address}: {explained}") from None
+        fresh = self._again()
+        self._file.remove()  # the second name, where only that is left
+        if close_former:
+            self._socket.close()  # who inherited it finishes what waits there
+        self._socket, self._file, self._again = fresh._socket, fresh._file, fresh._again
+        self.opened = time.monotonic()
+        return True
 
     def refuse(self) -> None:
         """Refuse new connections from now on, unless systemd goes on listening."""
@@ -269,13 +329,10 @@ class SharedSocket(Listeners):
 
     def close(self) -> None:
         """Stop listening; remove the socket file if it is still ours."""
+        if self._file is not None:
+            self._file.remove()
+            self._file = None
         self._socket.close()
-        if self._identity is not None and isinstance(self.address, Unix):
-            with contextlib.suppress(OSError):
-                status = os.lstat(self.address.path)
-                if (status.st_dev, status.st_ino) == self._identity:
-                    os.unlink(self.address.path)
-            self._identity = None
 
 
 def _shut(sock: socket.socket) -> None:

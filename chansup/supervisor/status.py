@@ -200,6 +200,8 @@ class Status(msgspec.Struct, frozen=True):
     pools: list[PoolStatus]
     tasks: list[TaskStatus]
     log_lines_dropped: int
+    files_restored: int = 0  # files and directories of chansup that vanished and were made again
+    obstacles: list[str] = []  # what keeps others from being made again
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):

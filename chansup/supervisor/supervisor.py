@@ -23,6 +23,7 @@ from chansup.supervisor.signal_reader import STOP, Received
 from chansup.supervisor.site import Site
 from chansup.supervisor.systemd import ServiceNotifier
 from chansup.supervisor.terminal import Terminal
+from chansup.supervisor.upkeep import Upkeep
 from chansup.supervisor.waiting import within
 
 MORE_DESCRIPTORS = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
@@ -58,6 +59,7 @@ class Supervisor:
         self.operations = Operations(site, log, service, self._shutdown, self._admin_address)
         self._endpoint = Endpoint(Admin(self.operations), site.generation.loaded.path.parent)
         self._control: Server | None = None
+        self._upkeep = Upkeep(site, runtime, self._endpoint, self._serve_control_again)
         site.apply = self._apply
         self._told_ready = False
         self._quiet_until = 0.0  # loop time; until then, nothing more about missing descriptors
@@ -100,6 +102,10 @@ class Supervisor:
         self._control = control_server(Control(self.operations), self._runtime.control_socket())
         await self._control.start()
         await self._endpoint.open(self.site.generation.config.admin.bind)
+
+    async def _serve_control_again(self) -> None:
+        assert self._control is not None
+        await self._control.listen(self._runtime.control_socket())
 
     async def _apply(self, generation: Generation) -> None:
         """Take over what a new generation says of the supervisor itself. Raises AddressError."""
@@ -185,6 +191,7 @@ class Supervisor:
             process.look_at_phase()
         self._liveness.tick(elapsed)
         self._terminal.look()
+        self._upkeep.look()
         for pool in self.site.pools.values():
             pool.changed()
         now = asyncio.get_running_loop().time()

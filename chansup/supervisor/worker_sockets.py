@@ -16,6 +16,7 @@ from pathlib import Path
 
 from chansup.config.accounts import obstacle
 from chansup.supervisor.errors import SpawnError
+from chansup.supervisor.file_identity import FileIdentity, Presence
 from chansup.supervisor.ownership import KEEP, Ownership
 
 BACKLOG = 2048  # every interface process connects, and all at once after a worker's start
@@ -28,11 +29,15 @@ class WorkerSocket:
 
     listener: socket.socket  # for the child; the supervisor closes its copy after the spawn
     path: str
+    identity: FileIdentity
+
+    def presence(self) -> Presence:
+        """Return what stands at its path."""
+        return self.identity.presence_at(self.path)
 
     def remove(self) -> None:
         """Take the path away: nobody listens there any more."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
+        self.identity.remove_from(self.path)
 
 
 class WorkerSockets:
@@ -62,6 +67,7 @@ class WorkerSockets:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(path)
+            identity = FileIdentity.of(path)
             if others:
                 self._let_pass()
                 self._look_for_obstacles(others[0])
@@ -71,11 +77,12 @@ class WorkerSockets:
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
-            WorkerSocket(listener, path).remove()
+            with contextlib.suppress(OSError):
+                os.unlink(path)
             raise SpawnError(
                 f"cannot listen on {path} for the interface: {error.strerror or error}"
             ) from None
-        return WorkerSocket(listener, path)
+        return WorkerSocket(listener, path, identity)
 
     def _look_for_obstacles(self, user: int) -> None:
         """Say so, once, if `user` cannot get to the directory."""

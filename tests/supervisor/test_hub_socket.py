@@ -12,6 +12,7 @@ import pytest
 from chansup.config import load
 from chansup.config.pools import HUB
 from chansup.supervisor.errors import RuntimeDirectoryError
+from chansup.supervisor.file_identity import Presence
 from chansup.supervisor.generation import Generation, build
 from chansup.supervisor.hub_socket import HubSocket
 
@@ -138,3 +139,41 @@ def test_what_a_new_hub_is_needed_for(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("chansup.supervisor.installed.fingerprint", lambda server=None: ("new",))
     upgraded = generation(tmp_path).hub
     assert upgraded is not None and not upgraded.runs_the_same_as(first)
+
+
+def test_a_vanished_socket_is_made_again_and_the_former_can_still_be_reached(
+    tmp_path: Path,
+) -> None:
+    hub = HubSocket(tmp_path, never, never)
+    assert hub.restore() is Presence.OURS  # nothing is to be there yet
+    hub.open({os.geteuid()}, is_used=True)
+    assert hub.restore() is Presence.OURS
+    assert hub.former is None
+    hub.path.unlink()
+    assert hub.restore() is Presence.MISSING
+    assert hub.restore() is Presence.OURS
+    connect(hub.path).close()
+    assert hub.former is not None
+    with connect(Path(f"/proc/self/fd/{hub.former.place}")):  # a successor goes this way
+        hub.former.listener.accept()[0].close()
+    hub.forget_former()
+    hub.path.unlink()
+    hub.path.touch()
+    assert hub.restore() is Presence.FOREIGN
+    hub.close()
+    assert hub.path.exists()
+
+
+def test_the_first_client_is_heard_on_a_socket_that_was_made_again(tmp_path: Path) -> None:
+    async def whole() -> None:
+        hub = HubSocket(tmp_path, never, never)
+        hub.open({os.geteuid()}, is_used=False)
+        came = asyncio.Event()
+        hub.watch(came.set)
+        hub.path.unlink()
+        hub.restore()
+        with connect(hub.path):
+            await asyncio.wait_for(came.wait(), 10)
+        hub.close()
+
+    asyncio.run(whole())

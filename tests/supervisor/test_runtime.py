@@ -14,6 +14,7 @@ import pytest
 from chansup.config import runtime_places
 from chansup.errors import ExitCode
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
+from chansup.supervisor.file_identity import Presence
 from chansup.supervisor.runtime import RuntimeDirectory, control_socket_path, directory_for
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
@@ -179,8 +180,8 @@ def test_the_lock_does_not_live_on_in_children(tmp_path):
         child.kill()
 
 
-def test_a_lock_file_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
-    # Between open and flock of the second, the first ends and removes the file.
+def test_a_directory_that_was_just_removed_is_no_claim(tmp_path, monkeypatch):
+    # Between open and flock of the second, the first ends and removes both.
     path = tmp_path / "run"
     first = RuntimeDirectory(path)
     first.open()
@@ -189,8 +190,8 @@ def test_a_lock_file_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
 
     def late(descriptor, operation):
         monkeypatch.setattr(fcntl, "flock", flock)
-        first._created.clear()
         first.close()
+        assert not path.exists()
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
@@ -198,6 +199,54 @@ def test_a_lock_file_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
     with pytest.raises(AlreadyRunning):
         RuntimeDirectory(path).open()
     second.close()
+
+
+def test_the_claim_holds_when_the_lock_file_is_removed(opened):
+    (opened.path / "lock").unlink()
+    with opened.control_socket():
+        inode = (opened.path / "control.sock").stat().st_ino
+        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
+            RuntimeDirectory(opened.path).open()
+        assert (opened.path / "control.sock").stat().st_ino == inode
+
+
+def test_who_answers_without_a_lock_is_not_pushed_aside(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as answering:
+        answering.bind(str(path / "control.sock"))
+        answering.listen()
+        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
+            RuntimeDirectory(path).open()
+        assert (path / "control.sock").is_socket()
+        assert not (path / "lock").exists()
+
+
+def test_what_vanished_is_made_again(opened):
+    assert opened.restore() == []
+    (opened.path / "lock").unlink()
+    assert opened.restore() == [str(opened.path / "lock")]
+    opened.let_pass()
+    opened.control_socket().close()
+    assert opened.control_presence() is Presence.OURS
+    shutil.rmtree(opened.path)
+    assert opened.control_presence() is Presence.MISSING
+    assert opened.restore() == [str(opened.path), str(opened.path / "lock")]
+    assert mode(opened.path) == 0o711  # as it was
+    assert opened.restore() == []
+    with pytest.raises(AlreadyRunning):
+        RuntimeDirectory(opened.path).open()
+
+
+def test_a_place_that_another_supervisor_took_is_left_to_it(opened):
+    shutil.rmtree(opened.path)
+    other = RuntimeDirectory(opened.path)
+    other.open()
+    with pytest.raises(AlreadyRunning):
+        opened.restore()
+    opened.close()  # takes nothing of the other along
+    assert sorted(os.listdir(other.path)) == ["lock"]
+    other.close()
 
 
 # What cannot be used

@@ -43,7 +43,8 @@ def main() -> int:
         bulletin = _bulletin(arguments.report) if arguments.report is not None else None
         received = None
         if arguments.takeover:
-            received = _take_over(arguments.socket, arguments.descriptor)
+            proof = arguments.descriptor if arguments.proof is None else arguments.proof
+            received = _take_over(arguments.former or arguments.socket, proof)
         if arguments.descriptor is not None:
             listener = _inherited(arguments.descriptor)
         elif received is not None:
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--takeover", action="store_true", help="replace the hub that runs there, with its queues"
+    )
+    parser.add_argument(
+        "--former", metavar="PATH", help="where that hub listens, if not at the same path"
+    )
+    parser.add_argument(
+        "--proof", type=int, metavar="N", help="an inherited copy of that hub's listening socket"
     )
     parser.add_argument(
         "--report", type=int, metavar="N", help="an inherited bulletin to write counts into"

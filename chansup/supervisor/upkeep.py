@@ -1,0 +1,210 @@
+"""What the supervisor lives on can vanish: it looks each tick, makes it again, and says so.
+
+A cleaner of /tmp, a logout or a careless `rm` takes the runtime directory, its locks and sockets,
+or the file of a public Unix socket. What stands in its place and is not ours is left alone.
+
+A listening socket whose file is gone cannot be bound again. Where that matters, a new one is made,
+and the processes that listened on the old one are replaced by the ordinary means, one at a time;
+what they hold they finish or hand over. Until then, who is connected stays so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from chansup.errors import ChansupError
+from chansup.supervisor.endpoint import Endpoint
+from chansup.supervisor.file_identity import Presence
+from chansup.supervisor.process import Process
+from chansup.supervisor.runtime import CONTROL_SOCKET, RuntimeDirectory
+from chansup.supervisor.site import Site
+from chansup.supervisor.slot import Slot
+
+_NAMED = 4  # files that one line names
+_PAUSE = 10.0  # seconds after a replacement that failed
+
+
+class Upkeep:
+    """Looks after directories, locks and sockets of one site."""
+
+    def __init__(
+        self,
+        site: Site,
+        runtime: RuntimeDirectory,
+        endpoint: Endpoint,
+        serve_control: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`serve_control` makes the control socket again and serves on it."""
+        self._site = site
+        self._runtime = runtime
+        self._endpoint = endpoint
+        self._serve_control = serve_control
+        self._restored: list[str] = []
+        self._obstacles: dict[str, str] = {}  # path: what is wrong there
+        self._replacing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._not_before = 0.0  # loop time of the next replacement
+
+    def look(self) -> None:
+        """Compare everything with what was made. Cheap: a few calls of stat(2)."""
+        if self._site.stopping:
+            return
+        self._restored, self._obstacles = [], {}
+        if self._restore_directory():
+            self._restore_control()
+            self._restore_hub()
+            self._restore_notify()
+        self._restore_addresses()
+        self._tell()
+        self._replace_stale()
+
+    # What is made again
+
+    def _restore_directory(self) -> bool:
+        try:
+            self._restored += self._runtime.restore()
+        except ChansupError as error:
+            self._obstacles[str(self._runtime.path)] = str(error)
+            return False
+        return True
+
+    def _restore_control(self) -> None:
+        path = self._runtime.path / CONTROL_SOCKET
+        presence = self._runtime.control_presence()
+        if presence is Presence.FOREIGN:
+            self._is_in_the_way(path)
+        elif presence is Presence.MISSING and not self._tasks:
+            self._restored.append(str(path))
+            self._begin(self._serve_control(), path)
+
+    def _restore_hub(self) -> None:
+        hub = self._site.hub
+        try:
+            presence = hub.restore()
+        except ChansupError as error:
+            self._obstacles[str(hub.path)] = str(error)
+            return
+        if presence is Presence.MISSING:
+            self._restored.append(str(hub.path))
+        elif presence is Presence.FOREIGN:
+            self._is_in_the_way(hub.path)
+        if hub.former is not None and not any(
+            process.specification.kind == "hub" and process.started_monotonic < hub.opened
+            for process in self._site.processes.alive()
+        ):
+            hub.forget_former()
+
+    def _restore_notify(self) -> None:
+        for process in self._site.processes.alive():
+            if process.notify is None:
+                continue
+            path = process.notify.path
+            try:
+                presence = process.notify.restore()
+            except OSError as error:
+                self._obstacles[str(path)] = f"cannot listen on {path}: {error.strerror}"
+                continue
+            if presence is Presence.MISSING:
+                self._restored.append(str(path))
+            elif presence is Presence.FOREIGN:
+                self._is_in_the_way(path)
+
+    def _restore_addresses(self) -> None:
+        for one in self._site.addresses.listeners():
+            presence = one.presence()
+            if presence is Presence.FOREIGN:
+                self._is_in_the_way(one.address)
+            elif presence is Presence.MISSING:
+                try:
+                    one.restore()
+                except ChansupError as error:
+                    self._obstacles[str(one.address)] = str(error)
+                    continue
+                if one.presence() is Presence.OURS:
+                    self._restored.append(str(one.address))
+                else:
+                    self._obstacles[str(one.address)] = (
+                        f"{one.address} vanished: restart the .socket unit that made it"
+                    )
+        presence = self._endpoint.presence()
+        if presence is Presence.FOREIGN:
+            self._is_in_the_way(f"[admin] {self._endpoint.address}")
+        elif presence is Presence.MISSING and not self._tasks:
+            self._restored.append(f"[admin] {self._endpoint.address}")
+            self._begin(self._endpoint.restore(), self._endpoint.address)
+
+    def _is_in_the_way(self, path: object) -> None:
+        self._obstacles[str(path)] = (
+            f"{path}: something that chansup did not make stands there, and is left alone. "
+            "Remove it, and chansup listens there again"
+        )
+
+    # Saying so
+
+    def _tell(self) -> None:
+        site = self._site
+        site.files_restored += len(self._restored)
+        if self._restored:
+            named = ", ".join(self._restored[:_NAMED])
+            more = len(self._restored) - _NAMED
+            others = f" and {more} more" if more > 0 else ""
+            site.say(f"{named}{others} vanished, made again", "warning")
+        for path, said in self._obstacles.items():
+            if site.obstacles.get(path) != said:
+                site.say(said, "error")
+        site.obstacles = self._obstacles
+
+    # Who must be replaced
+
+    def _replace_stale(self) -> None:
+        loop = asyncio.get_running_loop()
+        rollout = self._site.rollout
+        if (
+            self._replacing is not None
+            or loop.time() < self._not_before
+            or (rollout is not None and rollout.runs)  # it replaces by itself
+        ):
+            return
+        if next(self._stale(), None) is not None:
+            self._replacing = asyncio.create_task(self._replace())
+
+    async def _replace(self) -> None:
+        try:
+            while (slot := next(self._stale(), None)) is not None:
+                rollout = self._site.rollout
+                if self._site.stopping or (rollout is not None and rollout.runs):
+                    return
+                self._site.say(
+                    f"{slot.name}: listens on a socket whose file vanished, replacing it", "warning"
+                )
+                await slot.replace(None, "socket")
+        except ChansupError as error:
+            self._site.say(f"cannot replace what listens on a vanished socket: {error}", "error")
+            self._not_before = asyncio.get_running_loop().time() + _PAUSE
+        finally:
+            self._replacing = None
+
+    def _stale(self) -> Iterator[Slot]:
+        """Yield the slots whose process listens where nobody new can reach it."""
+        for pool in self._site.pools.values():
+            for slot in pool.slots:
+                if slot.current is not None and self._is_stale(slot.current):
+                    yield slot
+
+    def _is_stale(self, process: Process) -> bool:
+        if process.socket is not None and process.socket.presence() is not Presence.OURS:
+            return True
+        if process.specification.kind == "hub":
+            return self._site.hub.opened > process.started_monotonic
+        return self._site.addresses.is_stale(process)
+
+    def _begin(self, work: Awaitable[None], path: Path | str | None) -> None:
+        async def restore() -> None:
+            try:
+                await work
+            except (ChansupError, OSError) as error:
+                self._site.say(f"cannot listen on {path} again: {error}", "error")
+
+        task = asyncio.create_task(restore())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
