@@ -17,6 +17,7 @@ import click
 from chansup.config.errors import describe
 from chansup.supervisor.reasons import failures
 from chansup.supervisor.status import Event, LogLine, PoolStatus, SlotStatus, Status, busiest
+from chansup.text import slot_colour
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -34,7 +35,6 @@ STATE_STYLES = {
     "BACKOFF": "bold red",
     "FAILED": "bold red",
 }
-SLOT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -380,10 +380,8 @@ class LogPrinter:
         slot = clean(line.slot)
         self._width = max(self._width, len(slot))
         if self._colours:
-            colour = SLOT_COLOURS[sum(slot.encode()) % len(SLOT_COLOURS)]
-            prefix = (
-                f"{click.style(moment, dim=True)} {click.style(slot.ljust(self._width), fg=colour)}"
-            )
+            name = f"\x1b[{slot_colour(line.slot)}m{slot.ljust(self._width)}\x1b[0m"
+            prefix = f"{click.style(moment, dim=True)} {name}"
             self._stream.write(f"{prefix} {clean_but_colours(line.text)}\n")
         else:
             day = time.strftime("%Y-%m-%dT", time.localtime(line.time))

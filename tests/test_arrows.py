@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "chansup"
 MAY_IMPORT = {
     "protocol": {"protocol"},
     "config": {"config", "protocol", "errors", "vendored"},
-    "supervisor": {"supervisor", "config", "protocol", "errors"},
+    "supervisor": {"supervisor", "config", "protocol", "errors", "text"},
     "launch": {"launch", "relay", "worker", "config", "protocol", "errors", "tracebacks"},
     "worker": {"worker", "layer", "config", "protocol", "errors", "tracebacks"},
     "relay": {"relay", "config", "protocol", "errors"},
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
     "bench": {"bench", "errors"},
     "errors": {"errors"},
+    "text": set(),
     "tracebacks": {"tracebacks"},
     "vendored": set(),
 }

@@ -12,15 +12,15 @@ import signal
 import threading
 import time
 import weakref
-import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
-import msgspec
-
+from chansup.supervisor.log_batch import Batch
+from chansup.supervisor.log_format import Format, Formatter, resolve
 from chansup.supervisor.status import LogLine
+from chansup.supervisor.traceback_joiner import TracebackJoiner
+from chansup.text import OWN_SLOT
 
 CHUNK = 64 * 1024  # bytes read from one child before the others get their turn
 PAUSE = 0.01  # seconds that a child which floods waits while the queue for stdout is crowded
@@ -29,17 +29,13 @@ QUEUE = 4 * 1024 * 1024  # characters that may wait for a slow stdout
 RECENT_SIZE = 128 * 1024  # characters kept per slot, however many lines that are
 SUBSCRIPTION = 2_000  # lines that may wait for a slow reader
 
-Format = Literal["console", "prefix", "json"]
 Level = Literal["debug", "info", "warning", "error"]
-OWN = "chansup"  # the slot of the supervisor's own messages
-
 _LAST_CHUNKS = 16  # a pipe can be made to hold 1 MiB, fcntl(2)
 _LEVELS = ("debug", "info", "warning", "error")
 _PLAIN = bytes(byte for byte in range(256) if byte in (9, 10) or (byte >= 32 and byte != 127))
 _COLOUR_OR_CONTROL = re.compile(
     "(\x1b\\[[0-9;:]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]"  # the last two end lines, too
 )
-_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of slots: SGR foreground
 
 
 def _escape(match: "re.Match[str]") -> str:
@@ -224,7 +220,7 @@ class Subscription:
         room = max(self._limit - len(self._waiting), 0)
         if room and self._unreported:
             notice = f"{_lines(self._unreported)} left out here: this reader is too slow"
-            self._waiting.append(LogLine(now, OWN, os.getpid(), notice))
+            self._waiting.append(LogLine(now, OWN_SLOT, os.getpid(), notice))
             self._unreported = 0
         self._waiting.extend(LogLine(now, slot, pid, text) for text in lines[:room])
         lost = max(len(lines) - room, 0)
@@ -254,17 +250,6 @@ class Subscription:
         return self._waiting.popleft()
 
 
-class _Batch(NamedTuple):
-    """Lines of one process, printed at about the same time."""
-
-    time: float
-    slot: str
-    pid: int
-    level: str | None  # of chansup's own messages
-    text: str  # lines joined by LF: a tenth of the memory of a list of short lines
-    lines: int
-
-
 class LogWriter:
     """Writes to stdout from a thread of its own.
 
@@ -289,7 +274,7 @@ class LogWriter:
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._changed = threading.Condition()
         # Below: shared with the thread, under the condition's lock.
-        self._queue: deque[_Batch] = deque()
+        self._queue: deque[Batch] = deque()
         self._waiting = 0  # characters in the queue and in the writer's hands
         self._dropped = 0
         self._unreported = 0
@@ -329,8 +314,8 @@ class LogWriter:
         clean = message.encode(errors="backslashreplace").decode()
         lines = escape(clean.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
         now, pid = time.time(), os.getpid()
-        self._put(OWN, pid, lines, now, level)
-        self.own.append(OWN, pid, lines, now)
+        self._put(OWN_SLOT, pid, lines, now, level)
+        self.own.append(OWN_SLOT, pid, lines, now)
 
     def follow(
         self, wanted: Callable[[str], bool] | None = None, limit: int = SUBSCRIPTION
@@ -361,7 +346,7 @@ class LogWriter:
     def _put(
         self, slot: str, pid: int, lines: Sequence[str], now: float, level: str | None
     ) -> None:
-        batch = _Batch(now, slot, pid, level, "\n".join(lines), len(lines))
+        batch = Batch(now, slot, pid, level, "\n".join(lines), len(lines))
         cost = _cost(batch)
         with self._changed:
             if self._waiting + cost > self._limit:
@@ -373,7 +358,7 @@ class LogWriter:
         for subscription in self._subscriptions:
             subscription.publish(slot, pid, lines, now)
 
-    def _enqueue(self, batch: _Batch) -> None:
+    def _enqueue(self, batch: Batch) -> None:
         self._queue.append(batch)
         self._waiting += _cost(batch)
         self._changed.notify()
@@ -382,19 +367,23 @@ class LogWriter:
         self._dropped += lines
         self._unreported += lines
 
-    def _report(self, now: float) -> _Batch:
+    def _report(self, now: float) -> Batch:
         count, self._unreported = self._unreported, 0
         message = f"{_lines(count)} dropped here: stdout was blocked or failed"
-        return _Batch(now, OWN, os.getpid(), "warning", message, 1)
+        return Batch(now, OWN_SLOT, os.getpid(), "warning", message, 1)
 
     # In the thread
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the loop's, not ours
+        joiner = TracebackJoiner()
         torn = False  # whether the last write ended within a line
-        while (batches := self._take()) is not None:
+        ends = False
+        while not ends:
+            batches = self._take(joiner.patience)
+            ends = batches is None
             failed = 0
-            for batch in batches:
+            for batch in self._joined(joiner, batches):
                 content = self._formatter.format(batch)
                 if torn:
                     content = b"\n" + content
@@ -405,16 +394,30 @@ class LogWriter:
                     failed += content.count(b"\n", written)
                     torn = content[written - 1 : written] != b"\n" if written else torn
             with self._changed:
-                self._waiting -= sum(map(_cost, batches))
+                self._waiting -= sum(map(_cost, batches or ()))
                 self._drop(failed)
                 if self._unreported and not failed and not self._queue:
                     self._enqueue(self._report(time.time()))
 
-    def _take(self) -> list[_Batch] | None:
-        """Return what waits, as soon as there is something; None at the end."""
+    def _joined(self, joiner: TracebackJoiner, batches: list[Batch] | None) -> Iterator[Batch]:
+        """Give what is to be written now: in JSON, tracebacks in one piece."""
+        if batches is None or self.format != "json":
+            yield from joiner.all()
+            yield from batches or ()
+            return
+        for batch in batches:
+            yield from joiner.add(batch)
+        yield from joiner.complete()
+
+    def _take(self, patience: float | None) -> list[Batch] | None:
+        """Return what waits, as soon as there is something; None at the end.
+
+        Returns an empty list after `patience` seconds without anything.
+        """
         with self._changed:
             while not self._queue and not self._closing:
-                self._changed.wait()
+                if not self._changed.wait(patience):
+                    return []
             batches = list(self._queue)
             self._queue.clear()
             return batches or None
@@ -424,7 +427,7 @@ def _lines(count: int) -> str:
     return "1 line" if count == 1 else f"{count} lines"
 
 
-def _cost(batch: _Batch) -> int:
+def _cost(batch: Batch) -> int:
     return len(batch.text) + 200
 
 
@@ -442,60 +445,3 @@ def _write(descriptor: int, content: bytes) -> int:
         except OSError:  # EPIPE, ENOSPC, EIO, EBADF: counted by the caller
             return done
     return done
-
-
-def resolve(format: Format | Literal["auto"], descriptor: int = 1) -> Format:
-    """Return the format that "auto" stands for: console on a terminal, else prefix."""
-    if format != "auto":
-        return format
-    return "console" if os.isatty(descriptor) else "prefix"
-
-
-class Formatter:
-    """Turns batches into the bytes of one format."""
-
-    def __init__(self, format: Format, colours: bool = True) -> None:
-        self.format = getattr(self, f"_{format}")
-        self._colours = colours
-        self._width = 10  # of the slot column; grows with the names
-
-    def _prefix(self, batch: _Batch) -> bytes:
-        head = f"{batch.slot} | {_label(batch.level)}"
-        text = batch.text.replace("\n", "\n" + head)
-        return f"{head}{text}\n".encode()
-
-    def _console(self, batch: _Batch) -> bytes:
-        moment = datetime.fromtimestamp(batch.time)
-        self._width = max(self._width, len(batch.slot))
-        head = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} "
-        name = f"{batch.slot:<{self._width}} {batch.pid:>7} |"
-        if self._colours:
-            name = f"\x1b[{_colour(batch.slot)}m{name}\x1b[0m"
-        head += f"{name} {_label(batch.level)}"
-        # Colours that a line leaves on end with it.
-        end = "\x1b[0m\n" if "\x1b" in batch.text else "\n"
-        text = batch.text.replace("\n", end + head)
-        return f"{head}{text}{end}".encode()
-
-    def _json(self, batch: _Batch) -> bytes:
-        encode = msgspec.json.encode
-        moment = datetime.fromtimestamp(batch.time, UTC)
-        stamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
-        level = b"" if batch.level is None else b',"level":"%b"' % batch.level.encode()
-        head = b'{"time":"%b","slot":%b,"pid":%d%b,"message":' % (
-            stamp.encode(),
-            encode(batch.slot),
-            batch.pid,
-            level,
-        )
-        return b"".join(
-            [part for line in batch.text.split("\n") for part in (head, encode(line), b"}\n")]
-        )
-
-
-def _label(level: str | None) -> str:
-    return f"{level}: " if level in ("warning", "error") else ""
-
-
-def _colour(slot: str) -> int:
-    return 90 if slot == OWN else _COLOURS[zlib.crc32(slot.encode()) % len(_COLOURS)]

@@ -11,7 +11,7 @@ from chansup.config.pools import HUB
 from chansup.errors import ChansupError
 from chansup.supervisor import report
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
-from chansup.supervisor.logs import OWN, LogWriter
+from chansup.supervisor.logs import LogWriter
 from chansup.supervisor.pool import Pool
 from chansup.supervisor.progress import Progress
 from chansup.supervisor.shutdown import Shutdown
@@ -19,6 +19,7 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.status import Consumption, Event, LogLine, Measurement, Status
 from chansup.supervisor.systemd import ServiceNotifier
+from chansup.text import OWN_SLOT
 
 
 class Operations:
@@ -204,7 +205,7 @@ class Operations:
 
     def logs(self, target: str | None, lines: int) -> list[LogLine]:
         """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
-        if target == OWN:
+        if target == OWN_SLOT:
             return self._log.own.tail(lines)
         tasks = self.site.tasks
         if target in tasks:
@@ -219,7 +220,7 @@ class Operations:
         """Return lines as they come; a slow reader misses some. Raises UnknownTarget."""
         if target is None:
             return self._log.follow()
-        if target in (OWN, *self.site.tasks):
+        if target in (OWN_SLOT, *self.site.tasks):
             return self._log.follow(lambda slot: slot == target)
         self._slots(target)  # raises if there is none
         prefix = f"{target}."

@@ -20,15 +20,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chansup.supervisor import logs
+from chansup.supervisor.log_batch import Batch
+from chansup.supervisor.log_format import Formatter, resolve
 from chansup.supervisor.logs import (
     CHUNK,
     MAX_LINE,
-    Formatter,
     LineReader,
     LogWriter,
     RecentLines,
     escape,
-    resolve,
 )
 from chansup.supervisor.status import LogLine
 
@@ -339,7 +339,7 @@ def test_json(output):
 )
 def test_every_line_of_every_format_says_whose_it_is(format, texts):
     lines, _ = read_lines("\n".join(texts).encode() + b"\n")
-    batch = logs._Batch(NOON, "web.0", 7, None, "\n".join(lines), len(lines))
+    batch = Batch(NOON, "web.0", 7, None, "\n".join(lines), len(lines))
     written = Formatter(format).format(batch).decode()
     assert written.endswith("\n")
     rows = written[:-1].split("\n")
@@ -354,7 +354,7 @@ def test_every_line_of_every_format_says_whose_it_is(format, texts):
 
 
 def test_console_has_time_slot_pid_and_ends_colours():
-    batch = logs._Batch(NOON, "web.0", 7, None, "\x1b[31mred\nplain", 2)
+    batch = Batch(NOON, "web.0", 7, None, "\x1b[31mred\nplain", 2)
     plain = Formatter("console", colours=False).format(batch).decode()
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d\.125 web\.0            7 \| \x1b\[31mred\x1b\[0m\n"
