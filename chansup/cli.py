@@ -179,7 +179,8 @@ def chansup() -> None:
 
 @chansup.command()
 @_config_option
-def run() -> int:
+@click.option("--watch", is_flag=True, help="Reload whenever a file of the project changes.")
+def run(watch: bool) -> int:
     """Start everything in the config file and keep it up.
 
     SIGTERM, SIGQUIT or Ctrl-C stops everything in order, a second one hurries. SIGHUP is `chansup
@@ -187,7 +188,31 @@ def run() -> int:
     """
     from chansup.supervisor.run import main
 
-    return main(_config())
+    config = _config()
+    if watch:
+        from chansup.watch import start
+
+        start(config)
+    return main(config)
+
+
+@chansup.command("exec", context_settings={"allow_interspersed_args": False})
+@_config_option
+@click.option(
+    "--pool", metavar="POOL", shell_complete=_complete_target,
+    help="Run it as the processes of this pool run.",
+)  # fmt: skip
+@click.argument("words", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(words: tuple[str, ...], pool: str | None) -> int:
+    """Run a command with the environment of the site.
+
+    It gets the variables, the directory, the interpreter and the user of the site's processes, as
+    in: chansup exec -- python manage.py migrate. The exit code is the command's. No supervisor has
+    to run.
+    """
+    from chansup.one_off import execute as execute_command
+
+    execute_command(_config(), os.environ, list(words), pool)
 
 
 @chansup.command()
@@ -216,10 +241,10 @@ def check(as_json: bool) -> int:
 @_wait_option
 @_json_option
 def reload(no_wait: bool, as_json: bool) -> int:
-    """Deploy: replace every process by one of the present code and config.
+    """Deploy: replace every process by one of the new code.
 
-    New processes start before old ones end. If the new code does not boot, the old code goes on
-    serving, and the exit code is 1.
+    The config is read again, too. New processes start before old ones end. If the new code does
+    not boot, the old code keeps serving, and the exit code is 1.
     """
     return _follow(_client().reload(wait=not no_wait), "The rollout", as_json)
 
@@ -230,9 +255,10 @@ def reload(no_wait: bool, as_json: bool) -> int:
 @_json_option
 @click.argument("target", metavar="[POOL|SLOT]", required=False, shell_complete=_complete_target)
 def restart(target: str | None, no_wait: bool, as_json: bool) -> int:
-    """Replace the processes of a pool, of a slot, or all, without reading the config anew.
+    """Replace the processes of a pool, of a slot, or all.
 
-    "All" leaves out programs that a reload keeps, and an interface that relays: name them.
+    The config is not read again. "All" leaves out programs that a reload keeps, and an interface
+    that relays: name them.
     """
     if target == "":
         raise click.BadParameter("the name of a pool or slot is empty", param_hint="POOL|SLOT")
@@ -245,7 +271,10 @@ def restart(target: str | None, no_wait: bool, as_json: bool) -> int:
 @_json_option
 @click.argument("change", metavar="POOL=N")
 def scale(change: str, no_wait: bool, as_json: bool) -> int:
-    """Run N processes of a pool, until the config next changes that number."""
+    """Run N processes of a pool.
+
+    The number holds until the config next changes it.
+    """
     pool, _, number = change.partition("=")
     if not pool or not (number.isascii() and number.isdigit()):
         raise click.UsageError(f"expected POOL=N, as in web=4, not {change!r}")
@@ -257,7 +286,10 @@ def scale(change: str, no_wait: bool, as_json: bool) -> int:
 @_wait_option
 @_json_option
 def stop(no_wait: bool, as_json: bool) -> int:
-    """Stop everything and the supervisor, letting processes finish what they hold."""
+    """Stop everything in order, the supervisor last.
+
+    Processes finish what they hold.
+    """
     return _follow(_client().stop(wait=not no_wait), "The stop", as_json)
 
 
@@ -320,9 +352,10 @@ def logs(target: str | None, lines: int, follow: bool, as_json: bool) -> int:
 @click.option("-w", "--watch", is_flag=True, help="Measure again and again, until Ctrl-C.")
 @click.argument("channel", metavar="[CHANNEL]", required=False, shell_complete=_complete_channel)
 def latency(channel: str | None, seconds: float, watch: bool, as_json: bool) -> int:
-    """Measure what messages to channel workers wait and take, and say whether those keep up.
+    """Measure how long messages to channel workers wait and take.
 
-    The exit code is 1 when they do not, or when nobody consumes a channel. Ctrl-C ends it early.
+    It says whether the workers keep up. The exit code is 1 when they do not, or when nobody
+    consumes a channel. Ctrl-C ends it early.
     """
     import msgspec
 
@@ -351,7 +384,10 @@ def latency(channel: str | None, seconds: float, watch: bool, as_json: bool) -> 
 @click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
 @click.option("--stdout", is_flag=True, help="Print the file instead of writing it.")
 def init(force: bool, stdout: bool) -> int:
-    """Write a config file for the project in its directory, this one unless -c says otherwise."""
+    """Write a config file for the project in this directory.
+
+    With -c FILE: for the project in the directory of that file.
+    """
     from chansup.project import discover, notes, render, write
 
     config = _config()
@@ -366,11 +402,18 @@ def init(force: bool, stdout: bool) -> int:
     return ExitCode.OK
 
 
+class _Connections(click.IntRange):
+    def convert(self, value: Any, parameter: Any, context: Any) -> int:
+        if isinstance(value, str) and value.endswith(".toml"):
+            self.fail("bench reads no config file; its -c is --connections", parameter, context)
+        return int(super().convert(value, parameter, context))
+
+
 @chansup.command()
 @click.argument("url", metavar="URL")
 @click.option(
-    "-c", "--connections", default=10, metavar="N", type=click.IntRange(1, 10_000),
-    show_default=True, help="Connections at a time.",
+    "-c", "--connections", default=10, metavar="N", type=_Connections(1, 10_000),
+    show_default=True, help="Connections at a time; bench reads no config file.",
 )  # fmt: skip
 @click.option(
     "-s", "--seconds", metavar="SECONDS", type=click.FloatRange(0, 86400, min_open=True),
@@ -412,10 +455,11 @@ def bench(
     idle: bool,
     as_json: bool,
 ) -> int:
-    """Measure how fast a server answers: http://, https://, ws:// or wss://.
+    """Measure how fast a server answers over HTTP or WebSocket.
 
-    A WebSocket sends a message, waits for one that comes back, and sends the next. Exits with 1 if
-    anything failed. Ctrl-C ends it and shows what there is.
+    URL begins with http://, https://, ws:// or wss://. A WebSocket sends a message, waits for one
+    that comes back, and sends the next. The exit code is 1 if anything failed. Ctrl-C ends it and
+    shows what there is.
     """
     from chansup.bench.run import run
     from chansup.bench.target import Options, parse_headers, parse_method, parse_url, read_data

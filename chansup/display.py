@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Literal, Self, TextIO
 
 import click
 
@@ -22,7 +22,6 @@ from chansup.text import slot_colour
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.progress import Progress
-    from rich.table import Table
     from rich.text import Text
 
     from chansup.config.check import Report
@@ -126,9 +125,9 @@ def _status_view(status: Status, console: "Console") -> "Group":
     from rich.console import Group
 
     now = time.time()
-    parts: list[Text | Table] = [*_headline(status, now)]
+    parts: list[Text | Group] = [*_headline(status, now)]
     if status.pools:
-        parts.append(_slot_table(status.pools, now, console))
+        parts.append(_slot_table(status.pools, now, console.width))
     parts.extend(_tasks(status))
     for pool in status.pools:
         for slot in pool.slots:
@@ -197,43 +196,76 @@ def _channels(pool: PoolStatus) -> "Iterable[Text]":
         yield Text(f"        and {left_out} more of {clean(pool.name)}", "dim")
 
 
-def _slot_table(pools: Sequence[PoolStatus], now: float, console: "Console") -> "Table":
+# Columns in the order in which a narrow terminal loses them, the last one first.
+_COLUMNS = ("slot", "state", "pid", "up", "failures", "in flight", "websockets", "gen",
+            "last exit", "status")  # fmt: skip
+_SHOWN = ("slot", "state", "pid", "gen", "up", "failures", "in flight", "websockets",
+          "last exit", "status")  # fmt: skip
+_NUMBERS = {"pid", "gen", "up", "failures", "in flight", "websockets"}
+_GAP = 2  # columns between two cells
+
+
+def _slot_table(pools: Sequence[PoolStatus], now: float, width: int) -> "Group":
+    """Return the slots of all pools. A column that does not fit is left out, never cut.
+
+    Why a process ended last is told below the table then.
+    """
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    # Columns in the order in which they are given up on a narrow terminal, the last first.
-    wanted = ["slot", "state", "up", "failures", "in flight", "websockets", "pid", "gen",
-              "last exit", "status"]  # fmt: skip
-    widths = (0, 28, 37, 46, 55, 66, 74, 79, 99, 120)
-    any_status = any(slot.status for pool in pools for slot in pool.slots)
-    names = [name for name, least in zip(wanted, widths, strict=True)
-             if console.width >= least and (name != "status" or any_status)]  # fmt: skip
-    shown = [name for name in ("slot", "state", "pid", "gen", "up", "failures", "in flight",
-                               "websockets", "last exit", "status") if name in names]  # fmt: skip
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    rows = list(_rows(pools, now))
+    shown = _columns_that_fit(rows, width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
     for name in shown:
-        number = name in ("pid", "gen", "up", "failures", "in flight", "websockets")
-        table.add_column(name, justify="right" if number else "left", no_wrap=True,
-                         overflow="ellipsis")  # fmt: skip
+        justify: Literal["right", "left"] = "right" if name in _NUMBERS else "left"
+        # Only the state may need a second line, on the narrowest terminals.
+        table.add_column(name, justify=justify, no_wrap=name != "state", min_width=len(name))
+    for row in rows:
+        table.add_row(*(row.get(name, Text("")) for name in shown))
+    if "last exit" in shown:
+        return Group(table)
+    ended = [
+        Text(f"{clean(slot.name)} ended last: {clean(slot.last_exit)}", "yellow")
+        for pool in pools
+        for slot in pool.slots
+        if slot.last_exit and (slot.state in ("BACKOFF", "FAILED") or failures(slot.restarts))
+    ]
+    return Group(table, *ended)
+
+
+def _rows(pools: Sequence[PoolStatus], now: float) -> "Iterable[dict[str, Text]]":
+    from rich.text import Text
+
     for pool in pools:
         complete = pool.ready >= pool.desired
         ready = (f"{pool.ready}/{pool.desired} ready", "green" if complete else "bold red")
-        title = [Text(clean(pool.name), "bold"), Text(*ready)]
-        table.add_row(*title[: len(shown)])
+        yield {"slot": Text(clean(pool.name), "bold"), "state": Text(*ready)}
         for slot in pool.slots:
-            cells = _slot_cells(slot, now, serves=not pool.channels)
-            table.add_row(*(cells[name] for name in shown))
+            yield _slot_cells(slot, now, serves=not pool.channels)
             for old in slot.draining:
-                cells = dict.fromkeys(shown, Text(""))
-                cells |= {
+                yield {
                     "slot": Text("    replaced", "dim"),
                     "state": Text("draining", "yellow"),
                     "pid": Text(str(old.pid), "dim"),
                     "gen": Text(str(old.generation), "dim"),
                     "up": Text(duration(now - old.since), "dim"),
                 }
-                table.add_row(*(cells[name] for name in shown))
-    return table
+
+
+def _columns_that_fit(rows: "Sequence[dict[str, Text]]", width: int) -> list[str]:
+    """Return the columns to show, in the order in which they stand."""
+    taken = -_GAP
+    fitting = {"slot", "state"}
+    for name in _COLUMNS:
+        cells = [row[name].cell_len for row in rows if name in row]
+        if name == "status" and not any(cells):
+            break
+        taken += max([len(name), *cells]) + _GAP
+        if taken > width and name not in fitting:
+            break
+        fitting.add(name)
+    return [name for name in _SHOWN if name in fitting]
 
 
 def _slot_cells(slot: SlotStatus, now: float, *, serves: bool) -> "dict[str, Text]":

@@ -187,6 +187,7 @@ def running(
     name: str = "chansup.toml",
     stdout: Any = None,
     program: tuple[str, ...] = ("-m", "chansup"),
+    arguments: tuple[str, ...] = (),
 ) -> Iterator[Running]:
     """Run chansup on `config`, written into `directory`; afterwards nothing of it may be left."""
     path = directory / name
@@ -199,7 +200,7 @@ def running(
     marker = {"CHANSUP_TEST": str(path)}
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, *program, "run", "-c", str(path)],
+            [sys.executable, *program, "run", *arguments, "-c", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=stdout or sink,
             stderr=subprocess.STDOUT if stdout is None else sink,

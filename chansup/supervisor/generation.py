@@ -191,6 +191,21 @@ def build(number: int, loaded: Loaded, environ: Mapping[str, str]) -> Generation
     return generation
 
 
+def one_off(
+    loaded: Loaded, environ: Mapping[str, str], words: list[str], pool: str | None
+) -> Command:
+    """Return the command `words`, run as the processes of `pool` are, or as tasks of the site.
+
+    Without a pool it runs as the user that all pools that run the app's code have in common.
+    Raises KeyError for a pool that the config does not have.
+    """
+    if pool is not None:
+        return replace(build(0, loaded, environ).pools[pool].command, argv=tuple(words))
+    owner = hub.owner(loaded.config)
+    settings = schema.Pool(user=owner.user, group=owner.group)
+    return _Builder(loaded, environ).command(settings, words, words[0])
+
+
 def _by_kind(in_order: list[str], pools: dict[str, PoolSpecification]) -> list[str]:
     """Return the pools in the order of start: kind by kind, as far as `after` allows."""
     placed: list[str] = []
@@ -229,7 +244,7 @@ class _Builder:
 
     def program(self, name: str, program: schema.Program) -> PoolSpecification:
         label = self._written("programs", name)
-        command = self._command(program, program.command, label, program.directory)
+        command = self.command(program, program.command, label, program.directory)
         return self._pool(
             name,
             "programs",
@@ -251,7 +266,7 @@ class _Builder:
             name,
             "workers",
             workers,
-            self._command(workers, workers.command, label),
+            self.command(workers, workers.command, label),
             label=label,
             ready=workers.ready or "after:2s",
             on_reload="overlap" if workers.on_reload == "auto" else workers.on_reload,
@@ -275,7 +290,7 @@ class _Builder:
     ) -> PoolSpecification:
         """Return workers whose launcher runs the app by the interpreter of their pool."""
         python = self.loaded.python_of(name)
-        command = self._command(workers, [python, "-m", "chansup.launch", *what], label)
+        command = self.command(workers, [python, "-m", "chansup.launch", *what], label)
         inherited = accounts.environment(self.inherited, workers.user, workers.group)
         environment = self.loaded.child_environment(inherited, workers.environment, python)
         limits = {"nofile": most_descriptors(), **workers.limits}
@@ -296,13 +311,13 @@ class _Builder:
         if interface.command is not None:
             words = [word.replace("{fd}", "3") for word in commands.parse(interface.command)]
             label = self._written("interface")
-            command = self._command(interface, words, label)
+            command = self.command(interface, words, label)
             ready = interface.ready or "after:2s"
         else:
             application = self.config.app.asgi or self.config.app.wsgi or ""
             words = [self.python, "-m", "chansup.launch", interface.server, application]
             label = f"{interface.server} {application}"
-            command = self._command(interface, words, label)
+            command = self.command(interface, words, label)
             limits = {"nofile": most_descriptors(), **interface.limits}
             command = replace(command, limits=limits)
             ready = "notify"
@@ -328,7 +343,7 @@ class _Builder:
         label = f"{interface.server} relay"
         words = [sys.executable, "-m", "chansup.launch", interface.server, "relay"]
         command = replace(
-            self._command(interface, words, label),
+            self.command(interface, words, label),
             environment={
                 **accounts.environment(self.inherited, interface.user, interface.group),
                 **interface.environment,
@@ -369,7 +384,7 @@ class _Builder:
         words += [word for user in others for word in ("--user", str(user))]
         settings = schema.Pool(user=owner.user, group=owner.group)
         command = replace(
-            self._command(settings, words, HUB),
+            self.command(settings, words, HUB),
             environment=accounts.environment(self.inherited, owner.user, owner.group),
             directory="/",  # every user can be there
             limits={"nofile": most_descriptors()},
@@ -391,7 +406,7 @@ class _Builder:
             name,
             "programs",
             schema.Pool(),
-            self._command(task, task.command, label, task.directory),
+            self.command(task, task.command, label, task.directory),
             label=label,
             ready="after:0s",
             on_reload="restart",
@@ -439,7 +454,7 @@ class _Builder:
             launcher=launcher,
         )
 
-    def _command(
+    def command(
         self,
         settings: schema.Pool | schema.Task,
         line: str | list[str],

@@ -78,6 +78,7 @@ class Supervisor:
             await self._serve()
             self.site.start()
             self.site.say(self._greeting())
+            self._tell_service()
             self._service.start_watchdog(loop)
             ticking = asyncio.create_task(self._tick())
             await self._shutdown.asked.wait()
@@ -199,9 +200,17 @@ class Supervisor:
             self.site.queue_waits.sample(report.relayed(self.site), now)
         if self.site.recent_consumption.is_due(now):
             self.site.recent_consumption.sample(report.consumption(self.site), now)
-        if not self._told_ready and not report.reasons_not_ready(self.site):
+        self._tell_service()
+
+    def _tell_service(self) -> None:
+        """Tell systemd how the site is, from the first moment on and whenever that changes."""
+        reasons = report.reasons_not_ready(self.site)
+        if not self._told_ready and not reasons:
             self._told_ready = True
             self._service.ready(report.summary(self.site))
+        if not self.site.stopping:
+            begins = "" if self._told_ready else "starting: "
+            self._service.status(f"{begins}{'; '.join(reasons) or report.summary(self.site)}")
 
     def _handle_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")

@@ -72,6 +72,7 @@ class ServiceNotifier:
         self.watchdog = watchdog  # seconds of silence after which systemd kills the service
         self._address = address
         self._timer: asyncio.TimerHandle | None = None
+        self._told = ""  # the newest status
 
     @classmethod
     def receive(cls, environ: MutableMapping[str, str] = os.environ) -> "ServiceNotifier":
@@ -96,8 +97,9 @@ class ServiceNotifier:
         self._send({"STOPPING": "1"}, status)
 
     def status(self, status: str) -> None:
-        """Say in one line how the service is: `systemctl status` shows it."""
-        self._send({}, status)
+        """Say in one line how the service is, if that is news: `systemctl status` shows it."""
+        if status != self._told:
+            self._send({}, status)
 
     def extend_timeout(self, seconds: float) -> None:
         """Ask for so much more time to start, reload or stop."""
@@ -117,6 +119,7 @@ class ServiceNotifier:
 
     def _send(self, fields: dict[str, str], status: str) -> None:
         if status:
+            self._told = status
             fields["STATUS"] = " ".join(status.split())
         if self._address and fields:
             notify.send(fields, self._address)

@@ -1,10 +1,14 @@
+import io
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from chansup.display import clean, clean_but_colours, duration
+from chansup.display import _slot_table, clean, clean_but_colours, duration
+from chansup.supervisor.status import PoolStatus, SlotStatus
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -40,3 +44,38 @@ def test_cleaning(text: str, plain: str, coloured: str | None):
 )
 def test_durations(seconds: float, text: str):
     assert duration(seconds) == text
+
+
+def slot(name: str, state: str, **more: Any) -> SlotStatus:
+    known: dict[str, Any] = {
+        "pid": None, "generation": 12, "started": None, "restarts": {}, "last_exit": None,
+        "last_exit_code": None, "status": None, "retry_in": None, "output": [],
+        "requests_in_progress": 0, "websockets_open": 0, "loop_lag": None, "draining": [],
+    }  # fmt: skip
+    return SlotStatus(name, state, **{**known, **more})
+
+
+def table(width: int) -> str:
+    slots = [
+        slot("interface.0", "READY", pid=1048576, started=1000.0, requests_in_progress=3),
+        slot(
+            "interface.1", "BACKOFF", retry_in=28.5, restarts={"crash": 12345},
+            last_exit="exit code 1 (ModuleNotFoundError)",
+        ),
+    ]  # fmt: skip
+    pool = PoolStatus("interface", "interface", "uvicorn", 2, 1, slots)
+    console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False, markup=False)
+    with console.capture() as captured:
+        console.print(_slot_table([pool], 2000.0, width))
+    return captured.get()
+
+
+@pytest.mark.parametrize("width", range(32, 140, 3))
+def test_no_width_cuts_a_state_or_hides_why_a_process_ended(width: int):
+    shown = table(width)
+    assert all(word in shown for word in ("backoff,", "retry in", "29s"))
+    assert "backoff, retry in 29s" in shown or width < 40
+    assert "exit code 1 (ModuleNotFoundError)" in " ".join(shown.split())
+    assert "1048576" in shown or "pid" not in shown
+    assert "…" not in shown
+    assert all(len(line.rstrip()) <= width for line in shown.splitlines())
