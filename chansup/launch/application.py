@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from chansup import tracebacks
 from chansup.errors import ChansupError
-from chansup.launch import frames, remedies, system_checks
+from chansup.launch import django_log, frames, remedies, system_checks
 from chansup.launch.child import Child
 from chansup.launch.warm_up import WarmUp
 from chansup.protocol.launch import Launch
@@ -133,13 +133,14 @@ def load_as_it_is(child: Child) -> Any:
 
 
 def load_and_check(launch: Launch) -> Any:
-    """Return the app as it is, after Django's system checks if it is one of Django.
+    """Return the app as it is. One of Django passed its system checks and shows its errors.
 
     Raises ApplicationError.
     """
     application = load(launch.application, launch.gateway)
     if launch.system_checks:
         check_system()
+    django_log.show_errors()
     return application
 
 

@@ -52,8 +52,9 @@ class WebSocket:
     __slots__ = (
         "_accepted", "_checkpoint", "_chunks", "_close_reason", "_closed", "_code", "_connected",
         "_connection", "_deaf", "_denying", "_for_good", "_given", "_goodbye", "_in_hand",
-        "_in_parts", "_interface", "_leaving", "_message", "_messages_out", "_number", "_reason", "_receivers",
-        "_returned", "_sender", "_state", "_stream", "_unsent", "code", "denied", "scope", "task",
+        "_in_parts", "_interface", "_leaving", "_message", "_messages_out", "_number", "_reason",
+        "_receivers", "_returned", "_sender", "_state", "_stream", "_unsent", "code",
+        "denied", "scope", "task",
     )  # fmt: skip
 
     def __init__(
