@@ -14,6 +14,7 @@ import click
 
 from chansup import __version__
 from chansup.errors import ChansupError, ExitCode
+from chansup.trial.command import check_handover, handover_options
 
 if TYPE_CHECKING:
     from chansup.client import Client
@@ -218,8 +219,15 @@ def execute(words: tuple[str, ...], pool: str | None) -> int:
 @chansup.command()
 @_config_option
 @_json_option
-def check(as_json: bool) -> int:
-    """Check the config file, and whether what it names can be used. Starts nothing."""
+@handover_options
+def check(as_json: bool, handover: str | None, **trial: Any) -> int:
+    """Check the config file, and whether what it names can be used. Starts nothing.
+
+    With --handover, try a move on the running site instead. It exits with 0 if the WebSocket
+    survives, 6 if it is closed, so that its client comes back, and 7 if it is left for dead.
+    """
+    if (code := check_handover(_client, handover, trial, as_json)) is not None:
+        return code
     from chansup.config.check import check as check_config
 
     config = _config()

@@ -145,6 +145,10 @@ class Client:
         """Change the number of processes of a pool."""
         return self._command("/scale", wait, pool=pool, processes=str(processes))
 
+    def move(self, mark: str) -> Iterator[Event]:
+        """Move the one WebSocket whose handshake has this mark to another worker."""
+        return self._command("/move", True, mark=mark)
+
     def stop(self, wait: bool = True) -> Iterator[Event]:
         """Stop everything; with `wait` the result comes when the supervisor itself is gone."""
         with self._connected(BEGIN_TIMEOUT) as connection:

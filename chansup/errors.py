@@ -12,6 +12,8 @@ class ExitCode(IntEnum):
     NOT_RUNNING = 3  # no supervisor runs for this config file
     ALREADY_RUNNING = 4  # `run`: another supervisor runs for this config file
     RESTARTS_EXCEEDED = 5  # `run`: a pool with on_max_restarts = "exit" crashed too often
+    CLOSED = 6  # `check --handover`: the WebSocket was closed instead of moved
+    LEFT_FOR_DEAD = 7  # `check --handover`: it moved, and nobody knows it there
 
 
 class ChansupError(Exception):

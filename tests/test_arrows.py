@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "layer": {"layer", "config", "protocol", "errors"},
     "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
     "bench": {"bench", "errors"},
+    "trial": {"trial", "client", "supervisor", "protocol", "errors"},
     "errors": {"errors"},
     "text": set(),
     "tracebacks": {"tracebacks"},

@@ -2,7 +2,7 @@
 
 The interface process inherits one end of a stream socket pair. Each message is the whole truth, one
 JSON document and a newline; the newest one counts. The end of the stream means that the supervisor
-is gone.
+is gone. In the other direction goes a line for each WebSocket that the roster orders to move.
 """
 
 from typing import Literal
@@ -56,17 +56,34 @@ class Roster(msgspec.Struct, frozen=True):
 
     pools: list[Pool]
     workers: list[Worker]
+    moves: list[str] = []  # marks of single WebSockets that are to go to another worker now
 
+
+class Moved(msgspec.Struct, frozen=True):
+    """What an interface process says of a WebSocket that is to move."""
+
+    mark: str
+    step: str  # "begun", then a result of `relay_board.HANDOVERS`; or "alone", "early": not begun
+
+
+MARK = b"chansup-mark"  # header of a handshake, by which that WebSocket can be named
+LONGEST_MARK = 64  # bytes
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Roster)
+_moved_decoder = msgspec.json.Decoder(Moved)
 
 
-def encode(roster: Roster) -> bytes:
+def encode(document: Roster | Moved) -> bytes:
     """Return one line."""
-    return _encoder.encode(roster) + b"\n"
+    return _encoder.encode(document) + b"\n"
 
 
 def decode(line: bytes) -> Roster:
     """Return what one line says. Raises msgspec.DecodeError."""
     return _decoder.decode(line)
+
+
+def decode_moved(line: bytes) -> Moved:
+    """Return what one line of an interface process says. Raises msgspec.DecodeError."""
+    return _moved_decoder.decode(line)

@@ -46,6 +46,12 @@ class Commands(Protocol):
     def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
         """Change the number of slots of a pool until the next change of the config."""
 
+    def move(self, mark: str) -> AsyncIterator[Event]:
+        """Move the one WebSocket whose handshake has this mark to another worker.
+
+        The result has what came of it as its `step`. Raises ChansupError.
+        """
+
     def stop(self) -> AsyncIterator[Event]:
         """Stop everything; the result comes when only the supervisor itself is left."""
 

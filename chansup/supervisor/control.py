@@ -8,6 +8,7 @@
 ``POST /reload``                          an `Event` per line, the last of type "result"
 ``POST /restart?target=``                 the same
 ``POST /scale?pool=&processes=``          the same
+``POST /move?mark=``                      the same
 ``POST /stop``                            the same
 ========================================  =====================================================
 
@@ -91,6 +92,7 @@ class Control:
             ("POST", "/reload"): lambda _: commands.reload(),
             ("POST", "/restart"): lambda given: commands.restart(given.get("target") or None),
             ("POST", "/scale"): self._scale,
+            ("POST", "/move"): lambda given: commands.move(given.get("mark", "")),
             ("POST", "/stop"): lambda _: commands.stop(),
         }
 

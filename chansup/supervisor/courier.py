@@ -2,6 +2,9 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+
+_READ_SIZE = 64 * 1024  # bytes; no line that makes sense is nearly so long
 
 
 class Courier:
@@ -18,6 +21,34 @@ class Courier:
         self._next: bytes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # that says when there is room
         self._closed = False
+        self._listening: asyncio.AbstractEventLoop | None = None
+        self._rest = b""  # of what was read: not a whole line yet
+
+    def listen(self, take: Callable[[bytes], None]) -> None:
+        """Have `take` called with each line that the child says, until it is gone."""
+        if self._listening is None and not self._closed:
+            self._listening = asyncio.get_running_loop()
+            self._listening.add_reader(self._ours, self._read, take)
+
+    def _read(self, take: Callable[[bytes], None]) -> None:
+        try:
+            data = self._ours.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._listen_no_more()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[:_READ_SIZE]
+        for line in lines:
+            take(line)
+
+    def _listen_no_more(self) -> None:
+        if self._listening is not None:
+            self._listening.remove_reader(self._ours)
+            self._listening = None
 
     def send(self, line: bytes) -> None:
         """Send `line`, now or as soon as there is room; it replaces one that waits."""
@@ -30,6 +61,7 @@ class Courier:
         if not self._closed:
             self._closed = True
             self._wait_no_more()
+            self._listen_no_more()
             self._ours.close()
             self.theirs.close()
 

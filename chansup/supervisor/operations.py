@@ -193,6 +193,17 @@ class Operations:
         message = f"{pool.name} has {pool.ready} of {pool.desired} processes ready"
         progress.tell(Event("result", message, outcome="succeeded"))
 
+    async def move(self, mark: str) -> AsyncIterator[Event]:
+        """Move the one WebSocket whose handshake has this mark to another worker."""
+        self._refuse_while_stopping("move a WebSocket")
+        if not self.site.generation.relays:
+            raise ChansupError(
+                "no WebSocket of this site moves: it runs in direct mode, where a deploy closes "
+                "each with 1012. For relay mode, write serves in a table of workers"
+            )
+        async for event in self.site.roster.single_moves.move(mark):
+            yield event
+
     async def stop(self) -> AsyncIterator[Event]:
         """Stop everything; the result comes when only the supervisor itself is left."""
         again = self._shutdown.asked.is_set()

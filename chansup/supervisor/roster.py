@@ -16,6 +16,7 @@ from chansup.protocol import roster
 from chansup.protocol.roster import MAX_POOLS, Roster, Worker
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.process import Process
+from chansup.supervisor.single_moves import SingleMoves
 from chansup.supervisor.slot import Slot
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class RosterKeeper:
         self._line = roster.encode(self._roster)
         self._due = False
         self._unsent = False
+        self.single_moves = SingleMoves(self.changed)
 
     def changed(self) -> None:
         """Take notice that something may have changed. Cheap: called at every occasion."""
@@ -52,6 +54,7 @@ class RosterKeeper:
         """Bring a new process up to date."""
         if process.courier is not None:
             self._look()
+            process.courier.listen(self.single_moves.take)
             process.courier.send(self._line)
 
     def _publish(self) -> None:
@@ -86,7 +89,7 @@ class RosterKeeper:
                 workers.append(_worker(name, process, "ready" if ready else "draining"))
                 if name not in pools:  # gets nothing any more, or not yet
                     pools[name] = self._pool(process.specification, [])
-        return Roster(list(pools.values()), workers)
+        return Roster(list(pools.values()), workers, self.single_moves.marks)
 
     def _working(self) -> Iterator[tuple[str, Slot, Process]]:
         """Yield the app workers that were ready and are not gone, with where they belong."""

@@ -161,6 +161,9 @@ class FakeCommands:
     def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
         return self._stream("scale", pool, processes)
 
+    def move(self, mark: str) -> AsyncIterator[Event]:
+        return self._stream("move", mark)
+
     async def stop(self) -> AsyncIterator[Event]:
         async for event in self._stream("stop"):
             yield event

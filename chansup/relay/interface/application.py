@@ -18,6 +18,7 @@ from chansup.relay.frames import PROTOCOL
 from chansup.relay.interface.answers import answer
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.orders import Orders
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.request import BrokenResponse, Request, host_of
 from chansup.relay.interface.websocket import WebSocket
@@ -53,6 +54,7 @@ class Relay:
         self.pools: dict[str, Pool] = {}
         self._hello = Hello(PROTOCOL, chansup.__version__, name)
         self._news = news
+        self._orders = Orders(news)
         self._board = board
         self._nowhere = Counts(board.row(0))
         self._routes: routes.Table[Place] = routes.Table(())
@@ -128,7 +130,11 @@ class Relay:
         self._websockets += 1
         id = f"{self._token}.{self._websockets}"
         websocket = WebSocket(id, pool, route, scope, receive, send)
-        await websocket.run(self._books)
+        self._orders.notice(websocket, scope["headers"])
+        try:
+            await websocket.run(self._books)
+        finally:
+            self._orders.forget(websocket)
 
     def _host(self, scope: Scope) -> bytes | None:
         return host_of(scope["headers"]) if self._needs_host else None
@@ -197,6 +203,7 @@ class Relay:
                 pool.close_down()
             self._update_workers(pool)
         self._known.set()
+        self._orders.follow(news.moves)
 
     def _update_workers(self, pool: Pool) -> None:
         """Connect to workers that are new, and let go of those that are no more."""

@@ -105,16 +105,21 @@ class Handovers:
         elif websocket.is_suspect:
             pool.quarantine.enter(websocket, lambda: self._try(websocket))
         else:
-            websocket.attach(self._best())
+            websocket.attach(self._best(websocket))
 
-    def _best(self) -> Worker:
-        """Return the worker with the fewest, of the newest generation: the others leave soon."""
-        return min(self._pool.choices, key=lambda worker: (-worker.generation, worker.websockets))
+    def _best(self, websocket: "WebSocket") -> Worker:
+        """Return the worker with the fewest, of the newest generation: the others leave soon.
+
+        It is not the one that the WebSocket comes from, unless there is no other.
+        """
+        choices = self._pool.choices
+        others = [worker for worker in choices if worker is not websocket.moving_from]
+        return min(others or choices, key=lambda worker: (-worker.generation, worker.websockets))
 
     def _try(self, suspect: "WebSocket") -> None:
         """Attach a suspect, now that it is its turn."""
         if suspect.needs_worker and self._pool.choices:
-            suspect.attach(self._best())
+            suspect.attach(self._best(suspect))
             return
         self._pool.quarantine.leave(suspect)
         if suspect.needs_worker:

@@ -60,10 +60,10 @@ class WebSocket:
 
     __slots__ = (
         "_books", "_client", "_client_left_with", "_code", "_count", "_deaths", "_denial",
-        "_handshake", "_held", "_id", "_moving_from", "_number", "_pending", "_permit_of", "_phase",
+        "_handshake", "_held", "_id", "_number", "_pending", "_permit_of", "_phase",
         "_pool", "_receive", "_redeliver", "_route_handover", "_scope", "_scope_bytes", "_send",
-        "_subprotocol", "_verdict", "_word", "accepted", "attachment", "checkpoint", "paused_at",
-        "reason", "turn",
+        "_subprotocol", "_verdict", "_word", "accepted", "attachment", "checkpoint", "moving_from",
+        "on_moved", "paused_at", "reason", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +102,8 @@ class WebSocket:
         self.checkpoint: Any = None
         self._deaths = 0  # of workers in a row that had something of it in hand
         self._client_left_with: tuple[int, bytes] | None = None
-        self._moving_from: Worker | None = None
+        self.moving_from: Worker | None = None
+        self.on_moved: Callable[[str], None] | None = None  # called once, with the result
         self.turn: asyncio.Future[Worker] | None = None
         self.paused_at = 0.0  # monotonic
         self.reason = "deploy"  # of the handover under way
@@ -235,9 +236,9 @@ class WebSocket:
 
     def begin_to_move(self, worker: Worker) -> bool:
         """Say whether it is to leave `worker`, and was not told so before."""
-        if self._phase is not Phase.OPEN or self._moving_from is worker:
+        if self._phase is not Phase.OPEN or self.moving_from is worker:
             return False
-        self._moving_from = worker
+        self.moving_from = worker
         self._decide()
         return True
 
@@ -252,13 +253,35 @@ class WebSocket:
         """Take the app's word on whether it may move."""
         self._word = word
 
+    def move(self, on_moved: Callable[[str], None]) -> str:
+        """Go to another worker though its own stays. Say "begun", or why that cannot be.
+
+        `on_moved` is called with the result, one of `relay_board.HANDOVERS`.
+        """
+        attachment = self.attachment
+        if self._phase is not Phase.OPEN or attachment is None:
+            return "early"
+        if not self._pool.may_leave(attachment.worker):
+            return "alone"
+        self.on_moved = on_moved
+        if self.begin_to_move(attachment.worker):
+            self._pool.loop.call_soon(self.leave, attachment.worker)
+        return "begun"
+
+    def _settle(self, result: str, pause: float) -> None:
+        """Count a handover that came to its end, and tell who waits for it."""
+        self._pool.counts.handed_over(self.reason, result, pause)
+        on_moved, self.on_moved = self.on_moved, None
+        if on_moved is not None:
+            on_moved(result)
+
     def leave(self, worker: Worker) -> None:
         """Ask the app at `worker` to let it go."""
         attachment = self.attachment
         if self._phase is not Phase.OPEN or attachment is None or attachment.worker is not worker:
             return
         if not self._pool.may_leave(worker):
-            self._moving_from = None  # as soon as there is another one
+            self.moving_from = None  # as soon as there is another one
             return
         self._move_on(Happening.ASKED_TO_LEAVE)
         self.paused_at = time.monotonic()
@@ -394,7 +417,7 @@ class WebSocket:
             return
         else:
             pause = time.monotonic() - self.paused_at
-            self._pool.counts.handed_over(self.reason, "moved", pause)
+            self._settle("moved", pause)
         self._move_on(Happening.ACCEPTED)
         self._resume()
         if attachment.worker.draining:
@@ -402,7 +425,7 @@ class WebSocket:
 
     def _resume(self) -> None:
         self._pool.handovers.forget(self)
-        self._moving_from = None
+        self.moving_from = None
         if self._pending is None:
             self._clear()
             self.sent()
@@ -565,7 +588,7 @@ class WebSocket:
         self._code = self._code or code or 0
         was_open = self._phase in OPEN_FOR_CLIENT
         if self._phase in PAUSED:
-            self._pool.counts.handed_over(self.reason, result, 0.0)
+            self._settle(result, 0.0)
         if self._held and self._pending is not None:
             self._pool.counts.add(board.LOST)
         self._pool.handovers.forget(self)
