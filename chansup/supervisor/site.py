@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from chansup.config import cores, load
-from chansup.config.errors import ConfigError
+from chansup.config.errors import ConfigError, describe
 from chansup.config.pools import HUB
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.boot import UNDEAD
@@ -94,6 +94,13 @@ class Site:
         """Write an exception that should not have been possible to the log."""
         lines = "".join(traceback.format_exception(error))
         self.say(f"a defect in chansup, in {where}; please report it:\n{lines}", "error")
+
+    def say_doubts(self, loaded: load.Loaded, said: load.Loaded | None = None) -> None:
+        """Write what works and is probably not meant to the log, if `said` had not said it."""
+        before = {warning.message for warning in said.warnings} if said is not None else set()
+        for warning in loaded.warnings:
+            if warning.message not in before:
+                self.say(describe(warning, loaded.path), "warning")
 
     def recent_lines(self) -> RecentLines:
         """Return a new store of recent lines, of the configured size."""
@@ -267,6 +274,7 @@ class Site:
         except ConfigError:
             self.rollouts["failed"] += 1
             raise
+        self.say_doubts(loaded, self.generation.loaded)
         self._last_number += 1
         generation = build(self._last_number, loaded, self._environ)
         if self._hub_is_needed:

@@ -78,6 +78,7 @@ class Supervisor:
             await self._serve()
             self.site.start()
             self.site.say(self._greeting())
+            self.site.say_doubts(self.site.generation.loaded)
             self._tell_service()
             self._service.start_watchdog(loop)
             ticking = asyncio.create_task(self._tick())

@@ -271,6 +271,17 @@ def test_every_exit_code_and_signal_is_told(site: Path) -> None:
             assert run.slots()["ends.0"]["last_exit_code"] == number
 
 
+def test_what_only_a_shell_would_fill_in_is_said_at_the_start_and_by_a_reload(site: Path) -> None:
+    config = '[programs.idle]\ncommand = ["sleep", "10000"]\n[programs.b]\n'
+    with running(site, config + 'command = "sleep $LONG"\n', {"LONG": "10000"}) as run:
+        run.wait_for_output('programs.b.command: "$LONG" is passed as it stands')
+        text = run.config.read_text()
+        run.config.write_text(text.replace("$LONG", "${LONG}").replace('"10000"]', '"~/x"]'))
+        run.command("reload")
+        run.wait_for_output('programs.idle.command: "~/x" is passed as it stands')
+        assert run.output().count("is passed as it stands") == 2
+
+
 def test_a_program_that_does_not_exist(site: Path) -> None:
     with running(
         site, DIRECT + '\n[programs.missing]\ncommand = "no-such-program-anywhere --flag"\n'

@@ -50,6 +50,7 @@ _WARNINGS: tuple[Rule, ...] = (
     addresses.public_admin,
     names.aimless_tasks,
     processes.channels_own_worker,
+    processes.words_of_a_shell,
     serving.doubtful,
     handover.doubtful,
     timing.cut_clients,

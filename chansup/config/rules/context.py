@@ -20,12 +20,14 @@ class Context:
         config_directory: Path,  # absolute, of the config file
         directory: Path,  # absolute, of the app; need not exist
         environment: Mapping[str, str],  # everything that the app would see
+        written: Mapping[str, object],  # what the file says, with variables not filled in
     ) -> None:
         self.config = config
         self.document = document
         self.config_directory = config_directory
         self.directory = directory
         self.environment = environment
+        self.written = written
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -40,6 +42,15 @@ class Context:
                 return False
             value = value[name]
         return True
+
+    def as_written(self, *key: str) -> object:
+        """Return what the file itself says at a key, with variables not filled in; or None."""
+        value: object = self.written
+        for name in key:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(name)
+        return value
 
 
 Rule = Callable[[Context], Iterable[Finding]]

@@ -4,7 +4,17 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from chansup.config import accounts, commands, cores, limits, modes, readiness, runworker, signals
+from chansup.config import (
+    accounts,
+    commands,
+    cores,
+    limits,
+    modes,
+    readiness,
+    runworker,
+    shell_words,
+    signals,
+)
 from chansup.config.keys import Finding, Key, quoted
 from chansup.config.pools import Entry
 from chansup.config.rules.context import Context, attempt
@@ -25,6 +35,17 @@ def commands_and_readiness(context: Context) -> Iterator[Finding]:
             yield from attempt(key, readiness.parse, entry.table.ready)
         elif not isinstance(entry.table, Workers) or entry.table.serves:
             yield from attempt(key, readiness.parse_of_app, entry.table.ready)
+
+
+def words_of_a_shell(context: Context) -> Iterator[Finding]:
+    """What only a shell would act on, in commands that no shell runs."""
+    for entry in context.entries:
+        written = context.as_written(*map(str, entry.key), "command")
+        if isinstance(written, str) or (
+            isinstance(written, list) and all(isinstance(word, str) for word in written)
+        ):
+            for message in shell_words.doubtful(written):
+                yield (*entry.key, "command"), message
 
 
 def channels_own_worker(context: Context) -> Iterator[Finding]:
