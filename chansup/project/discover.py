@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from chansup.config import runworker
-from chansup.project import django, frameworks, health, procfile, sources, websockets
+from chansup.project import django, frameworks, health, procfile, sources, web_line, websockets
 from chansup.project.errors import NothingFoundError, SeveralFoundError
 from chansup.project.project import Consumer, Project
 
@@ -108,7 +108,7 @@ def _framework(base: Path) -> Project | None:
 def _project(base: Path, root: Path, project: Project) -> Project:
     """Return the project with what its surroundings add."""
     programs = procfile.read(base)
-    programs.pop("web", None)  # what chansup itself does
+    web = programs.pop("web", None)  # what chansup itself does
     release = programs.pop("release", None)
     found = {name: runworker.find(program.command) for name, program in programs.items()}
     consumers = [
@@ -130,8 +130,14 @@ def _project(base: Path, root: Path, project: Project) -> Project:
         programs=list(programs.values()),
         release=release.command if release else None,
         consumers=consumers,
+        web=web_line.read(_written(web.command)) if web is not None else None,
         channels=[channel for channel in project.channels if channel not in consumed],
     )
+
+
+def _written(command: str | list[str]) -> str:
+    """Return a command of a Procfile without the shell that was put around it."""
+    return command if isinstance(command, str) else command[-1].removeprefix("exec ")
 
 
 def _python(base: Path, root: Path) -> tuple[str | None, bool]:

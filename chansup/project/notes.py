@@ -8,7 +8,29 @@ _LINE = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
 
 def notes(project: Project) -> list[str]:
     """Return what has to be said about a project, mostly nothing."""
-    return [*_others(project), *_runworker(project), *_channel_layer(project)]
+    return [*_others(project), *_web(project), *_runworker(project), *_channel_layer(project)]
+
+
+def _web(project: Project) -> list[str]:
+    """Name what the Procfile's web line says and the file does not."""
+    web = project.web
+    if web is None:
+        return []
+    if web.server is None:
+        text = (
+            "the Procfile's web line runs a program that chansup has no launcher for: "
+            f"{web.command}. The file runs the app by uvicorn. To keep that program, set "
+            "[interface] command"
+        )
+        return [f"Note: {text}."]
+    if not web.left_out:
+        return []
+    each = [f"{said} ({own})" if own else said for said, own in web.left_out.items()]
+    text = (
+        f"of the Procfile's web line these options of {web.server} were not taken over, since "
+        f"chansup has a key for them or does not know them: {listed(each, 'and')}"
+    )
+    return [f"Note: {text}."]
 
 
 def _others(project: Project) -> list[str]:

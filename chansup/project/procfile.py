@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 from chansup.project import sources
@@ -32,4 +33,6 @@ def _command(text: str) -> str | list[str]:
         else:
             return text
     is_simple = not re.search(r"[|&;]", text) and not has_assignment
-    return ["sh", "-c", f"exec {text}" if is_simple else text]
+    # Platforms run these lines by bash, and some count on that.
+    shell = "bash" if shutil.which("bash") else "sh"
+    return [shell, "-c", f"exec {text}" if is_simple else text]

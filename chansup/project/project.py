@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from chansup.project.web_line import WebLine
+
 ChannelLayer = Literal["chansup", "redis", "memory", "other"]
 
 
@@ -42,6 +44,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     python_has_chansup: bool = False
     programs: list[Program] = []  # of a Procfile, without web, release and consumers
     consumers: list[Consumer] = []  # of a Procfile
+    web: WebLine | None = None  # of a Procfile
     others: list[str] = []  # apps in the same directory that were not taken
     release: str | list[str] | None = None  # the Procfile's release command
 

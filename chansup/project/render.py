@@ -107,10 +107,29 @@ def _interface(project: Project) -> str:
         lines.append('processes = 2  # or "per-core"')
     if not project.has_websockets:
         lines.append(_ready(project))
+    lines += _server(project)
     if project.is_django and not project.serves_static:
-        lines.append("# No server here serves a Django project's static files: let nginx do it, or")
-        lines.append("# add WhiteNoise to the project's middleware.")
+        lines += [
+            "# Django serves no static files in production. Add WhiteNoise to the middleware, let",
+            '# nginx serve them, or let granian do it (documentation, "Servers", "Static files").',
+        ]
     return "\n".join(lines)
+
+
+def _server(project: Project) -> list[str]:
+    """Return the server of the Procfile's web line, with its options under their own names."""
+    web = project.web
+    if web is None or web.server is None or (web.server == "uvicorn" and not web.options):
+        return []
+    lines = [f"server = {_string(web.server)}  # as the Procfile's web line has it"]
+    if web.options:
+        options = ", ".join(f"{name} = {_value(value)}" for name, value in web.options.items())
+        lines.append(f"options = {{ {options} }}")
+    return lines
+
+
+def _value(value: str | int | float | bool) -> str:
+    return _string(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _app_workers(project: Project, names: _Names) -> list[str]:

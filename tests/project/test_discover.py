@@ -163,9 +163,9 @@ def test_channels_of_the_procfile_are_not_run_twice(files):
     assert found.consumers == [Consumer("worker", ["thumbnails"])]
     assert found.release == "python manage.py migrate"
     assert {program.name: program.command for program in found.programs} == {
-        "clock": ["sh", "-c", "FOO=1 python clock.py --at ${CLOCK:-5}"],
-        "bot": ["sh", "-c", "exec python bot.py $TOKEN"],
-        "watch": ["sh", "-c", "sleep 1 | cat"],
+        "clock": ["bash", "-c", "FOO=1 python clock.py --at ${CLOCK:-5}"],
+        "bot": ["bash", "-c", "exec python bot.py $TOKEN"],
+        "watch": ["bash", "-c", "sleep 1 | cat"],
     }
 
 
