@@ -21,6 +21,7 @@ from chansup.config import (
     relay,
     routes,
     runworker,
+    sessions,
 )
 from chansup.config import commands as command_lines
 from chansup.config.errors import ConfigError, Problem
@@ -82,7 +83,9 @@ def check(
             warnings.append(Problem("app.asgi", idle, lines.of(("app", "asgi"))))
         else:  # perhaps workers on another machine do
             notes.append(idle)
-    return Report(problems, warnings, [*notes, *answer.notes])
+    known, doubtful = sessions.found(loaded.config, answer.session_modules)
+    warnings.extend(Problem(dotted(key), message, lines.of(key)) for key, message in doubtful)
+    return Report(problems, warnings, [*notes, *answer.notes, *known])
 
 
 def _key(text: str) -> tuple[str, ...]:

@@ -156,6 +156,7 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
     routed: dict[str, None] = {}
     consumed: dict[str, None] = {}
     warnings: dict[Finding, None] = {}
+    session_modules: dict[str, None] = {}
     place = {channel_layer.VARIABLE: channel_layer.encode(hub.place(loaded, environ))}
     for asked in questions(loaded, environ):
         # An app may make its channel layer while it is imported.
@@ -166,7 +167,15 @@ def ask(loaded: Loaded, environ: Mapping[str, str], timeout: float = TIMEOUT) ->
         routed.update(dict.fromkeys(answer.routed))
         consumed.update(dict.fromkeys(answer.consumed))
         warnings.update(dict.fromkeys(answer.warnings))
-    return Answer(list(problems), notes, list(routed), list(consumed), list(warnings))
+        session_modules.update(dict.fromkeys(answer.session_modules))
+    return Answer(
+        list(problems),
+        notes,
+        list(routed),
+        list(consumed),
+        list(warnings),
+        list(session_modules),
+    )
 
 
 def _ask(asked: Asked, timeout: float) -> Answer:

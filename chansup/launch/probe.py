@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from chansup.config import session_packages
 from chansup.launch import __main__ as launcher
 from chansup.launch import application, routers
 from chansup.protocol import channel_layer
@@ -48,7 +49,10 @@ def probe(question: Question) -> Answer:
         if of_the_layer:  # an app may make its layer while it is imported: one mistake, told once
             of_the_app = [one for one in of_the_app if _LAYER_ERROR not in one.message]
         problems += [*of_the_app, *of_the_layer]
-    return Answer(problems, notes, routed, consumed, warnings)
+    with_sessions: list[str] = []
+    if question.server == "relay" and question.gateway == "asgi" and question.application:
+        with_sessions = [one.module for one in session_packages.imported(sys.modules)]
+    return Answer(problems, notes, routed, consumed, warnings, with_sessions)
 
 
 def _application(

@@ -7,7 +7,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from chansup.config import runworker
-from chansup.project import django, frameworks, health, procfile, sources, web_line, websockets
+from chansup.project import (
+    django,
+    frameworks,
+    health,
+    procfile,
+    sessions,
+    sources,
+    web_line,
+    websockets,
+)
 from chansup.project.errors import NothingFoundError, SeveralFoundError
 from chansup.project.project import Consumer, Project
 
@@ -120,10 +129,13 @@ def _project(base: Path, root: Path, project: Project) -> Project:
         del programs[consumer.name]
     consumed = {name for one in found.values() if one is not None for name in one.channels}
     python, has_chansup = _python(base, root)
+    session_packages = sessions.packages(root) if project.asgi is not None else []
+    has_websockets = project.asgi is not None and websockets.used(root)
     return replace(
         project,
         app_directory=root.relative_to(base).as_posix(),
-        has_websockets=project.asgi is not None and websockets.used(root),
+        has_websockets=has_websockets or bool(session_packages),
+        session_packages=session_packages,
         has_env_file=(root / ".env").is_file(),
         python=python,
         python_has_chansup=has_chansup,

@@ -13,6 +13,7 @@ _ASGI = (
     "Litestar",
     "BlackSheep",
     "Sanic",
+    "ASGIApp",  # Socket.IO, Engine.IO
     "ProtocolTypeRouter",
     "get_asgi_application",
 )
@@ -39,6 +40,7 @@ def find(directory: Path) -> list[Found]:
         for kind, name in _apps(path):
             rank = (
                 kind == "wsgi",
+                not _is_around(name, path),
                 _place(name, _USUAL_NAMES),
                 _place(path.name, _USUAL_FILES),
                 len(path.parts),
@@ -52,6 +54,15 @@ def find(directory: Path) -> list[Found]:
         if module and not (found and _is_used(name, path)):
             found.append(Found(root.relative_to(directory).as_posix(), kind, f"{module}:{name}"))
     return found
+
+
+def _is_around(name: str, path: Path) -> bool:
+    """Whether an app of Socket.IO has another app in it: ASGIApp(sio, app)."""
+    for assigned, value in sources.assignments(sources.tree(path)):
+        if assigned == name and sources.called(value) == "ASGIApp" and isinstance(value, ast.Call):
+            names = {keyword.arg for keyword in value.keywords}
+            return len(value.args) > 1 or "other_asgi_app" in names
+    return False
 
 
 def _is_used(name: str, path: Path) -> bool:

@@ -8,7 +8,13 @@ _LINE = 'CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLayer"}}
 
 def notes(project: Project) -> list[str]:
     """Return what has to be said about a project, mostly nothing."""
-    return [*_others(project), *_web(project), *_runworker(project), *_channel_layer(project)]
+    return [
+        *_others(project),
+        *_web(project),
+        *_runworker(project),
+        *_sessions(project),
+        *_channel_layer(project),
+    ]
 
 
 def _web(project: Project) -> list[str]:
@@ -53,6 +59,27 @@ def _runworker(project: Project) -> list[str]:
     channels = listed([name for one in project.consumers for name in one.channels], "and")
     text = f"chansup's own workers take over from the Procfile's runworker: {channels}."
     return [f"Note: {text} They run the same consumers."]
+
+
+def _sessions(project: Project) -> list[str]:
+    """Say what becomes of WebSockets that have a session of their own."""
+    known = [package.name for package in project.session_packages if package.is_recognised]
+    others = [package.name for package in project.session_packages if not package.is_recognised]
+    found = []
+    if known:
+        found.append(
+            f"Note: {', '.join(known)}: a new process would not know the sessions of these "
+            "WebSockets. A deploy closes them with 1012, and clients connect anew; others move. "
+            "[handover] move overrules that."
+        )
+    if others:
+        found.append(
+            f"Note: {', '.join(others)}: a new process would not know the sessions of these "
+            'WebSockets, so the file says handover = "close": a deploy closes them with 1012. If '
+            'others are to move, give them a route of their own (documentation, "Which apps '
+            'survive a handover").'
+        )
+    return found
 
 
 def _channel_layer(project: Project) -> list[str]:

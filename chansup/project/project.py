@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from chansup.config.session_packages import Package
 from chansup.project.web_line import WebLine
 
 ChannelLayer = Literal["chansup", "redis", "memory", "other"]
@@ -35,6 +36,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     is_django: bool = False
     settings: str | None = None  # DJANGO_SETTINGS_MODULE
     has_websockets: bool = False  # only looked for where there is an asgi
+    session_packages: list[Package] = []  # whose WebSockets have a session of their own
     health: str | None = None  # a page that says whether the app is well: "/health/"
     serves_static: bool = False  # the app itself serves its static files
     channels: list[str] = []  # that consumers are routed to by name
@@ -47,6 +49,12 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     web: WebLine | None = None  # of a Procfile
     others: list[str] = []  # apps in the same directory that were not taken
     release: str | list[str] | None = None  # the Procfile's release command
+
+    @property
+    def handover(self) -> Literal["transparent", "close"]:
+        """What a deploy is to do to its WebSockets, beyond what chansup recognises."""
+        unknown = any(not package.is_recognised for package in self.session_packages)
+        return "close" if unknown else "transparent"
 
     @property
     def has_channels(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 
 from chansup.config.pools import RESERVED
 from chansup.project.project import Consumer, Program, Project
@@ -38,6 +39,10 @@ _RELAY = """\
 # `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash likewise.
 # The connection stays; what a consumer keeps in its attributes starts anew: documentation,
 # "Relay mode", "Checkpoints". Without this table, [interface] runs the project itself."""
+_SESSIONS = (
+    "their sessions live in one process, so chansup closes these WebSockets with 1012 instead of "
+    "moving them, and clients connect anew. Documentation: which apps survive a handover."
+)
 _MOST_POOLS = 4  # of channels; more share one
 
 
@@ -140,8 +145,19 @@ def _app_workers(project: Project, names: _Names) -> list[str]:
         lines += _ONE_PROCESS
     else:
         lines.append('processes = "per-core"')
+    lines += _handover(project)
     lines.append(_ready(project))
     return ["\n".join(lines)]
+
+
+def _handover(project: Project) -> list[str]:
+    if not project.session_packages:
+        return []
+    names = ", ".join(package.name for package in project.session_packages)
+    lines = [f"# {line}" for line in textwrap.wrap(f"{names}: {_SESSIONS}", 96)]
+    if project.handover == "close":
+        lines.append('handover = "close"')
+    return lines
 
 
 def _ready(project: Project) -> str:

@@ -47,3 +47,4 @@ class Answer(msgspec.Struct, frozen=True):
     routed: list[str] = []  # the channels that the app has consumers for
     consumed: list[str] = []  # those that the pools asked about take
     warnings: list[Finding] = []  # what works, and is probably not meant
+    session_modules: list[str] = []  # imported, of `config.session_packages`

@@ -193,3 +193,18 @@ def test_an_interpreter_without_this_chansup(site, tmp_path, script, words):
     (problem,) = check(path, ENVIRON).problems
     assert (problem.key, problem.line) == ("workers.web.python", 10)
     assert words in problem.message
+
+
+def test_packages_whose_websockets_have_a_session(site):
+    apps = {"socketio": "", "reactpy": "", "site_app": f"import socketio, reactpy\n{APP}"}
+    head = SITE + '[interface]\nbind = "127.0.0.1:0"\n[workers.web]\nserves = ["websocket"]\n'
+
+    def look(more: str) -> tuple[bool, list[str]]:
+        report = check(site(head + more, **apps), os.environ)
+        assert not report.problems, report
+        named = any("imports Socket.IO" in note and "1012" in note for note in report.notes)
+        return named, [one.key for one in report.warnings if "ReactPy" in one.message]
+
+    assert look("") == (True, ["workers.web.handover"])
+    assert look('[handover]\nclose = [{ path = "/ui/*" }]\n') == (True, [])
+    assert look('handover = "close"\n') == (False, [])
