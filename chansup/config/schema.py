@@ -53,6 +53,7 @@ class Pool(Table, frozen=True, kw_only=True):
     start_timeout: PositiveSeconds | None = None  # [rollout]'s if unset
     stop_timeout: PositiveSeconds | None = None  # [rollout]'s if unset
     stop_signal: str = "TERM"
+    stop_signal_to: Literal["process", "group"] = "process"  # that was started, or its group
     liveness_timeout: Seconds | None = None  # silence that means "hangs"; 0: off
     max_restarts: Count | None = None  # crashes within restart_window; unset: no limit
     restart_window: PositiveSeconds = 60.0

@@ -39,6 +39,7 @@ _OTHER_NAMES = {  # what neighbours of chansup call the same thing
     "requires": "after",
     "rlimits": "limits",
     "routes": "serves",
+    "stopasgroup": "stop_signal_to",
     "stopsignal": "stop_signal",
     "stopwaitsecs": "stop_timeout",
     "workers": "processes",

@@ -51,6 +51,6 @@ async def _end_late(process: Process, say: Say) -> None:
     process.late = True
     if process.specification.launcher:
         process.dump_stacks()
-        await within(LAST_WORDS, process.gone)
-    process.kill()
-    await within(UNDEAD, process.gone)
+        await within(LAST_WORDS, process.ended)
+    process.kill_alone()
+    await within(UNDEAD, process.ended)

@@ -37,6 +37,7 @@ OF_THE_SUPERVISOR: dict[str, Any] = {
     "after": [],
     "start_timeout": None,
     "stop_signal": "TERM",
+    "stop_signal_to": "process",
     "max_restarts": None,
     "restart_window": 60.0,
     "on_max_restarts": "retry",

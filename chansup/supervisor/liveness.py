@@ -10,7 +10,6 @@ asked to hand over to another one before it is ended: it may be slow, and what i
 import asyncio
 from typing import TYPE_CHECKING
 
-from chansup.config import signals
 from chansup.errors import ChansupError
 from chansup.supervisor.process import Process
 from chansup.supervisor.states import State
@@ -108,7 +107,7 @@ def _beats_in_memory(process: Process) -> bool:
 async def _end_hung(process: Process) -> None:
     if process.specification.launcher:
         process.dump_stacks()
-        await within(TIME_TO_PRINT, process.gone)
-    process.signal(signals.parse(process.specification.settings.stop_signal))
-    await within(TIME_TO_LEAVE, process.gone)
-    process.kill()
+        await within(TIME_TO_PRINT, process.ended)
+    process.ask_to_end()
+    await within(TIME_TO_LEAVE, process.ended)
+    process.kill_alone()

@@ -81,10 +81,14 @@ class LineReader:
 
     def close(self) -> None:
         """Take what is in the pipe now, and read no more. Harmless after the end."""
+        self.catch_up()
+        self._end()
+
+    def catch_up(self) -> None:
+        """Take what is in the pipe now."""
         for _ in range(_LAST_CHUNKS):  # whoever still holds the other end may never stop writing
             if self._descriptor < 0 or not self._read():
                 break
-        self._end()
 
     def _read(self) -> bool:
         """Read once; return whether there may be more."""

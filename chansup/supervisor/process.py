@@ -8,10 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chansup.config import signals
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
 from chansup.protocol.scoreboard import ACCEPTING, BEATS, LAME_DUCK, LEAVING, PHASE
+from chansup.supervisor import orphans, process_table
+from chansup.supervisor.orphans import Orphans, Remains
+from chansup.supervisor.process_table import Identity
 from chansup.supervisor.spawn import Child
 from chansup.supervisor.states import ALIVE, Happening, State, after
+from chansup.supervisor.waiting import within
 
 if TYPE_CHECKING:
     from chansup.protocol.bulletin import Bulletin
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from chansup.supervisor.generation import Generation, PoolSpecification
     from chansup.supervisor.notify import NotifySocket
     from chansup.supervisor.worker_sockets import WorkerSocket
+
+_BENEFIT_OF_DOUBT = 0.5  # of the time left, for what its own parent may have told to end
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class Process:
     courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
+    asked_at: float | None = None  # loop time at which it began to drain
+    remains: "Remains | None" = None  # what it left behind, from its end on
     lost = ""  # why a hub did not get what the one before it had
 
     def __init__(
@@ -57,9 +66,16 @@ class Process:
         generation: "Generation",
         child: Child,
         equipment: "Equipment",
+        strays: Orphans,
+        mark: str,
         on_exit: Callable[["Process"], None],
         on_leave: Callable[["Process"], None] = lambda process: None,
+        on_gone: Callable[["Process"], None] = lambda process: None,
     ) -> None:
+        """Watch `child`; `mark` stands in the environment of all that descends from it.
+
+        `on_exit` hears that it has ended, `on_gone` that nothing of what it left runs any more.
+        """
         self.slot = slot
         self.specification = specification
         self.generation = generation
@@ -84,11 +100,20 @@ class Process:
         self.draining_since: float | None = None
         self.ready = asyncio.Event()
         self.accepts_no_more = asyncio.Event()  # set by STOPPING=1, and by its end
-        self.gone = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.gone = asyncio.Event()  # with all that it left behind
         self.settled = asyncio.Event()  # ready or gone: the boot is decided
         self._child = child
         self._on_exit = on_exit
         self._on_leave = on_leave
+        self._on_gone = on_gone
+        self._orphans = strays
+        self.mark = mark
+        born = process_table.row(child.pid)
+        self._identity = Identity(child.pid, born.started if born else 0)
+        self._told: set[int] = set()  # of its group, with itself
+        self._stop_signal: int | None = None  # that it was asked to end by
+        self._ending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(child.pidfd, self._reap)
 
@@ -137,6 +162,7 @@ class Process:
         if self.state in (State.STARTING, State.READY):
             self.state = after(self.state, Happening.ASKED_TO_STOP)
             self.draining_since = time.time()
+            self.asked_at = asyncio.get_running_loop().time()
 
     def healthy_for(self) -> float:
         """Return for how many seconds it has worked; 0 if it was never ready."""
@@ -168,16 +194,44 @@ class Process:
         """Ask a launcher to print the stack of every thread."""
         self.signal(STACK_DUMP_SIGNAL)
 
+    def ask_to_end(self) -> None:
+        """Send the stop signal of its pool, to its process group if the pool wants that."""
+        settings = self.specification.settings
+        number = self._stop_signal = signals.parse(settings.stop_signal)
+        if settings.stop_signal_to == "process" or not self.alive:
+            self.signal(number)
+            return
+        table = process_table.rows()
+        group = [one for one in table.values() if one.group == self.pid]
+        self._told.update(one.pid for one in group)
+        for one in group:
+            orphans.send(one, number)
+
+    def kill_alone(self) -> None:
+        """Kill the process itself; what it started gets the stop signal, and time."""
+        self.signal(signal.SIGKILL)
+
     def kill(self) -> None:
-        """Kill the process and its process group at once."""
+        """Kill the process, and all that descends from it, at once."""
         if self.alive:
+            family = process_table.with_descendants([self.pid])
+            family += self._orphans.of(self._identity, self.mark)
+            for one in family:
+                orphans.send(one, signal.SIGKILL)
             self._kill_group()
+        elif self.remains is not None:
+            self.remains.signal(signal.SIGKILL)
 
     def _kill_group(self) -> None:
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             self.signal(signal.SIGKILL)
+
+    @property
+    def left(self) -> int:
+        """How many processes it left behind that still run."""
+        return len(self.remains.rows()) if self.remains is not None and self.exit else 0
 
     def reap(self) -> None:
         """Look whether it has ended. Called when the pidfd or SIGCHLD says so."""
@@ -191,7 +245,7 @@ class Process:
         result = os.waitid(os.P_PIDFD, self._child.pidfd, options | os.WNOWAIT)
         if result is None:
             return
-        self._kill_group()
+        remains = self._orphans.remains(self._identity, self.mark, self._all_gone)
         os.waitid(os.P_PIDFD, self._child.pidfd, options)
         code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         self.exit = Exit(code)
@@ -199,9 +253,45 @@ class Process:
         self._loop.remove_reader(self._child.pidfd)
         os.close(self._child.pidfd)
         self.state = after(self.state, Happening.EXITED)
-        for event in (self.accepts_no_more, self.settled, self.gone):
+        for event in (self.accepts_no_more, self.settled, self.ended):
             event.set()
+        remains.told |= self._told
+        self.remains = remains if remains.rows() else None
         self._on_exit(self)
+        remains.watch()
+        if not self.gone.is_set():
+            self._ending = self._loop.create_task(self._end_remains(remains))
+
+    async def _end_remains(self, remains: Remains) -> None:
+        """Give what it left the stop signal, and the rest of stop_timeout."""
+        begun = self._loop.time()
+        patience = self.specification.stop_timeout
+        if self.asked_at is not None:
+            patience -= begun - self.asked_at
+        if self._may_have_told():
+            await within(patience * _BENEFIT_OF_DOUBT, self.gone)
+            patience -= self._loop.time() - begun
+        if not self.gone.is_set():
+            remains.signal(self._stop_signal or self._own_stop_signal())
+        if not await within(patience, self.gone):
+            remains.signal(signal.SIGKILL)
+
+    def _may_have_told(self) -> bool:
+        """Whether it was asked to end and did so by itself: it may have passed the signal on.
+
+        Some take a second one as an order to hurry. A signal that has killed it, it has not passed
+        on; a launcher passes on none.
+        """
+        assert self.exit is not None
+        asked = self._stop_signal is not None and not self._told
+        return asked and self.exit.code >= 0 and not self.specification.launcher
+
+    def _own_stop_signal(self) -> int:
+        return signals.parse(self.specification.settings.stop_signal)
+
+    def _all_gone(self) -> None:
+        self.gone.set()
+        self._on_gone(self)
 
     @property
     def output(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import msgspec
 
@@ -23,6 +24,8 @@ from chansup.supervisor.hub_counts import HubCounts
 from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import LineReader, LogWriter, RecentLines
 from chansup.supervisor.notify_sockets import NotifySockets
+from chansup.supervisor.orphans import VARIABLE as MARK
+from chansup.supervisor.orphans import Orphans
 from chansup.supervisor.process import Process
 from chansup.supervisor.relay_counts import RelayCounts
 from chansup.supervisor.repetition import Repetition
@@ -52,6 +55,8 @@ class Processes:
         self._sockets = sockets
         self._hub = hub
         self._by_pid: dict[int, Process] = {}
+        self._orphans = Orphans(run, lambda pid: self.knows(pid) or pid == guard.pid)
+        self._numbers = count(1)
         self._refusals: dict[str, Repetition] = {}  # by slot
         self.relay_counts = RelayCounts()  # of all interface processes that ever were
         self.consumption_counts = ConsumptionCounts()  # of all channel workers that ever were
@@ -60,6 +65,11 @@ class Processes:
     def alive(self) -> Iterable[Process]:
         """Return the processes that run now."""
         return list(self._by_pid.values())
+
+    def look_for_orphans(self) -> None:
+        """Look who fell to the supervisor, and end what nobody else will."""
+        living = {process.mark for process in self._by_pid.values()}
+        self._orphans.look(living, asyncio.get_running_loop().time())
 
     def knows(self, pid: int) -> bool:
         """Whether `pid` is a child that somebody here waits for."""
@@ -105,6 +115,7 @@ class Processes:
         recent: RecentLines,
         on_exit: Callable[[Process], None],
         on_leave: Callable[[Process], None] = lambda process: None,
+        on_gone: Callable[[Process], None] = lambda process: None,
         *,
         takes_over: bool = False,
     ) -> Process:
@@ -113,8 +124,10 @@ class Processes:
         `takes_over`: from the hub that listens there now.
         """
         users = self._users_of_the_interface(generation)
+        mark = f"{self._run}.{next(self._numbers)}"
         with Equipment(specification, listeners, self._sockets, users, self._notify) as equipment:
             command = self._command(slot, number, specification, generation, equipment, users)
+            command = replace(command, environment={**command.environment, MARK: mark})
             inherited = [inheritance.descriptor for inheritance in equipment.listeners]
             if specification.kind == "hub":
                 command = self._of_the_hub(command, equipment, takes_over)
@@ -128,16 +141,31 @@ class Processes:
 
         def ended(process: Process) -> None:
             del self._by_pid[process.pid]
-            self._guard.forget(process.pid)
             if process.relay_board is not None:
                 self.relay_counts.keep(process.relay_board)
             self.consumption_counts.keep(process)
             self.hub_counts.keep(process)
             equipment.release()
-            reader.close()  # its last words first, then what follows from its end
+            reader.catch_up()  # its last words first, then what follows from its end
             on_exit(process)
 
-        process = Process(slot, specification, generation, child, equipment, ended, on_leave)
+        def gone(process: Process) -> None:
+            self._guard.forget(process.pid)
+            reader.close()
+            on_gone(process)
+
+        process = Process(
+            slot,
+            specification,
+            generation,
+            child,
+            equipment,
+            self._orphans,
+            mark,
+            ended,
+            on_leave,
+            gone,
+        )
         self._by_pid[process.pid] = process
         loop = asyncio.get_running_loop()
         reader.start(loop)

@@ -51,10 +51,11 @@ class Received:
         except ValueError:
             return f"signal {self.number}"
 
-    def __str__(self) -> str:
+    def sent(self) -> str:
+        """Return who sent it, for the end of a message; "" if that is unknown."""
         if not self.sender or self.by_kernel:
-            return self.name
-        return f"{self.name} from {_described(self.sender)}"
+            return ""
+        return f" (sent by {_described(self.sender)})"
 
 
 class SignalReader:
@@ -115,4 +116,4 @@ def _described(pid: int) -> str:
     except OSError:
         return f"process {pid}"
     shown = "".join(character if character.isprintable() else "?" for character in name)
-    return f"process {pid} ({shown})"
+    return f"process {pid}, {shown}"

@@ -124,6 +124,7 @@ class Site:
             slot.recent,
             slot.process_ended,
             slot.process_leaves,
+            slot.process_gone,
             takes_over=takes_over,
         )
         if self.stopping:

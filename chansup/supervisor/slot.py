@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from chansup.config import signals
 from chansup.protocol import scoreboard
-from chansup.supervisor import boot
+from chansup.supervisor import boot, foreground
 from chansup.supervisor.backoff import HEALTHY_AFTER, Backoff
 from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
 from chansup.supervisor.generation import Generation, PoolSpecification
@@ -138,6 +137,7 @@ class Slot:
     async def _fill_in_turn(self) -> None:
         site = self.pool.site
         if not self.pool.specification.launcher:
+            await self._remains_gone()
             await self._fill_now()
             return
         # Hundreds of interpreters that boot would starve each other and the supervisor.
@@ -145,6 +145,12 @@ class Slot:
             await self._fill_now()
             if self.current is not None:
                 await within(LONGEST_TURN, self.current.settled)
+
+    async def _remains_gone(self) -> None:
+        """Wait until what processes left behind has ended: two of a kind must not run at a time."""
+        for process in list(self.draining):
+            if process.exit is not None:
+                await process.gone.wait()
 
     async def _fill_now(self) -> None:
         async with self.pool.site.spawning:
@@ -216,8 +222,11 @@ class Slot:
             if process.specification.takes_over and self.current is None and self.wanted:
                 self._crashed(process)  # with all that its predecessor had given it
         elif process in self.draining:
-            self.draining.discard(process)
-            self._say(f"gone, {process.exit}", process)
+            if process.remains is None:
+                self.draining.discard(process)
+                self._say(f"gone, {process.exit}", process)
+            else:
+                self._say(f"ended, {process.exit}; {_left(process)}", process)
         elif process is self.current:
             self.current = None
             if self.wanted and self._is_succeeded(process):
@@ -226,7 +235,16 @@ class Slot:
                 self.last_exit = process.exit
                 if self.wanted:
                     self._crashed(process)
+        if process.remains is not None:
+            self.draining.add(process)
         self.pool.changed()
+
+    def process_gone(self, process: Process) -> None:
+        """Take the end of all that one of its processes left behind."""
+        if process.remains is not None:
+            self._say("gone, with all that it had left", process)
+            self.draining.discard(process)
+            self.pool.changed()
 
     def _is_succeeded(self, process: Process) -> bool:
         """Whether another one takes over, or dies now, and what follows is decided by its end."""
@@ -263,7 +281,14 @@ class Slot:
         }.get(reason, "crashed")
         when = f"in {pause:.1f} s" if pause >= 0.05 else "now"
         refused = self.complaint[-1] if self.complaint else ""
-        if not refused.startswith(CANNOT_RUN) or self._refusals.filter(refused):
+        if process.remains is not None:
+            self._say(_left(process), process, "warning")
+            self.draining.add(process)
+            self._background(self._see_off(process, process.specification.stop_timeout))
+        if process.remains is not None and process.exit is not None and process.exit.code == 0:
+            advice = foreground.remedy(process.specification.command.argv)
+            self._say(f"went into the background: {advice}; next attempt {when}", process, "error")
+        elif not refused.startswith(CANNOT_RUN) or self._refusals.filter(refused):
             self._say(f"{described} ({process.exit}), next attempt {when}", process, "warning")
         self.pool.site.crashed(self)
 
@@ -393,6 +418,7 @@ class Slot:
             if process is not None:
                 retiring(process)
                 await asyncio.shield(self._begin_to_retire(process))
+            await self._remains_gone()
             await self.prepare(generation)
         except (BootFailed, SlotRemoved, asyncio.CancelledError):
             if former is not None and not self.stopped:
@@ -443,7 +469,7 @@ class Slot:
             # The interface sends it nothing new from here on, and takes away what can be moved.
             self.pool.changed()
             await self.pool.site.roster.published()
-        process.signal(signals.parse(specification.settings.stop_signal))
+        process.ask_to_end()
         if steers:
             # A foreign server does not say when it stopped accepting; it does so on its signal.
             patience = specification.stop_timeout if specification.launcher else self.pool.settle
@@ -457,7 +483,10 @@ class Slot:
         specification = process.specification
         if not await within(patience, process.gone):
             self._say(
-                f"still there after stop_timeout = {specification.stop_timeout:g} s, killing it",
+                f"still there after stop_timeout = {specification.stop_timeout:g} s, killing it"
+                if process.exit is None
+                else f"{_left(process)}, after stop_timeout = {specification.stop_timeout:g} s:"
+                " killing that",
                 process,
             )
             process.kill()
@@ -507,6 +536,11 @@ def _heard(task: "asyncio.Task[None]") -> None:
     """Take a result that perhaps nobody waits for any more."""
     if not task.cancelled():
         task.exception()
+
+
+def _left(process: Process) -> str:
+    count = process.left
+    return f"{count} {'process' if count == 1 else 'processes'} that it had started still run"
 
 
 def _reason(process: Process) -> str:

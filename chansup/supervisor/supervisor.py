@@ -134,9 +134,9 @@ class Supervisor:
 
     def _stop_signal(self, received: Received) -> None:
         if self._shutdown.ask():
-            self.site.say(f"{received}: stopping")
+            self.site.say(f"{received.name}: stopping{received.sent()}")
         else:
-            self.site.say(f"{received} again: hurrying", "warning")
+            self.site.say(f"{received.name} again: hurrying{received.sent()}", "warning")
             self._shutdown.hurried.set()
 
     def _other_signal(self, received: Received) -> None:
@@ -144,7 +144,8 @@ class Supervisor:
             return
         self._unused.add(received.number)
         hint = _HINTS.get(received.number, "")
-        self.site.say(f"{received}: chansup does nothing on this signal{hint}", "warning")
+        nothing = f"{received.name}: chansup does nothing on this signal{hint}"
+        self.site.say(f"{nothing}{received.sent()}", "warning")
 
     def _terminal_closed(self, *, survives: bool) -> None:
         self._terminal.forget()
@@ -194,6 +195,7 @@ class Supervisor:
         self._liveness.tick(elapsed)
         self._terminal.look()
         self._upkeep.look()
+        self.site.processes.look_for_orphans()
         for pool in self.site.pools.values():
             pool.changed()
         now = asyncio.get_running_loop().time()

@@ -1,7 +1,6 @@
 """One-shot tasks: commands that must succeed before pools start, and before code is replaced."""
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -81,7 +80,7 @@ class Task:
 
     async def _wait(self, process: Process, specification: TaskSpecification) -> str | None:
         try:
-            if not await within(specification.timeout, process.gone):
+            if not await within(specification.timeout, process.ended):
                 self.site.say(f"task {self.name}: too late, ending it", "warning")
                 await self.stop()
                 return f"did not end within {specification.timeout:g} s"
@@ -97,7 +96,7 @@ class Task:
             return
         if process.draining_since is None:
             process.drain()
-            process.signal(signal.SIGTERM)
+            process.ask_to_end()
         if not await within(process.specification.stop_timeout, process.gone):
             self.site.say(f"task {self.name}: still there, killing it", "warning")
             process.kill()

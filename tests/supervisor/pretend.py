@@ -1,6 +1,7 @@
 """A whole site whose processes only pretend to run, so that rollouts take no time."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class PretendProcess(Process):
         self.late = self.hung = self.watchdog = False
         self.ready, self.accepts_no_more = asyncio.Event(), asyncio.Event()
         self.gone, self.settled = asyncio.Event(), asyncio.Event()
+        self.ended = self.gone
         self._on_exit, self._on_leave = on_exit, on_leave
         self.address = f"/run/w{number}.sock" if specification.serves else None
         self.signals: list[tuple[int, Roster | None]] = []  # with the roster at that moment
@@ -73,6 +75,12 @@ class PretendProcess(Process):
         self.signals.append((number, told[0].listen()[-1] if told else None))
         if not self.lives_on:
             asyncio.get_running_loop().call_soon(self.end, 0)
+
+    def ask_to_end(self) -> None:
+        self.signal(signal.SIGTERM)
+
+    def kill_alone(self) -> None:
+        self.end(-9)
 
     def kill(self) -> None:
         self.end(-9)
@@ -116,6 +124,7 @@ class PretendProcesses:
         recent: object,
         on_exit: Callable[[Process], None],
         on_leave: Callable[[Process], None] = lambda process: None,
+        on_gone: Callable[[Process], None] = lambda process: None,
         *,
         takes_over: bool = False,
     ) -> PretendProcess:

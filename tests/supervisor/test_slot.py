@@ -69,6 +69,7 @@ class StandIn(Process):
         self.late = self.hung = self.watchdog = False
         self.ready, self.accepts_no_more = asyncio.Event(), asyncio.Event()
         self.gone, self.settled = asyncio.Event(), asyncio.Event()
+        self.ended = self.gone
         self.owner = slot
         self._on_leave = slot.process_leaves
 
@@ -88,6 +89,12 @@ class StandIn(Process):
     def signal(self, number: int) -> None:
         if number == signal.SIGTERM:
             asyncio.get_running_loop().call_soon(self.end, 0)
+
+    def ask_to_end(self) -> None:
+        self.signal(signal.SIGTERM)
+
+    def kill_alone(self) -> None:
+        self.end(-9)
 
     def kill(self) -> None:
         self.end(-9)

@@ -42,10 +42,10 @@ def test_signals_without_a_meaning_do_nothing_but_say_so(tmp_path: Path) -> None
         meaningless += [signal.SIGPROF, signal.SIGIO, signal.SIGRTMIN, signal.SIGRTMAX]
         for number in meaningless:
             run.send(number)
-            run.wait_for_output(f"from process {os.getpid()}")
-        run.wait_for_output("SIGUSR1 from process")
+            run.wait_for_output(f"(sent by process {os.getpid()}, ")
+        run.wait_for_output("SIGUSR1: chansup does nothing on this signal")
         run.wait_for_output("it has no log file to reopen")
-        run.wait_for_output("SIGRTMAX from process")
+        run.wait_for_output("SIGRTMAX: chansup does nothing")
         assert run.status()["ready"]
         assert run.slots()["sleeps.0"]["restarts"] == {}
         run.send(signal.SIGQUIT)
