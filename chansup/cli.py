@@ -108,17 +108,21 @@ def _config_option(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(dir_okay=False),
         expose_value=False,
         callback=_remember_config,
-        help=f"Config file.  [default: $CHANSUP_CONFIG, else {DEFAULT_CONFIG}]",
+        help=f"Config file.  [default: $CHANSUP_CONFIG, else {DEFAULT_CONFIG} here or above]",
     )(function)
 
 
 def _config() -> Path:
     """Return the absolute path of the config file; symlinks stay."""
+    from chansup.config import location
+
     context = click.get_current_context().find_root()
     given = context.meta.get("chansup.config")
-    name = given or os.environ.get("CHANSUP_CONFIG") or DEFAULT_CONFIG
+    name = given or os.environ.get("CHANSUP_CONFIG")
     try:
-        return Path(os.path.abspath(name))
+        if name:
+            return location.absolute(name)
+        return location.find() or location.absolute(DEFAULT_CONFIG)
     except FileNotFoundError:
         raise ChansupError(
             "the working directory does not exist any more: change to another one, or give -c with"
@@ -127,6 +131,14 @@ def _config() -> Path:
 
 
 def _client() -> "Client":
+    """Return the client of the supervisor; say so if that is another user's."""
+    client = _quiet_client()
+    if whose := client.whose():
+        click.echo(f"chansup: {whose}", err=True)
+    return client
+
+
+def _quiet_client() -> "Client":
     from chansup.client import find
 
     return find(_config(), os.environ)
@@ -135,7 +147,7 @@ def _client() -> "Client":
 def _held_addresses() -> list[str]:
     """Return the addresses that are in use because the supervisor of this config runs."""
     try:
-        status = _client().status()
+        status = _quiet_client().status()
     except ChansupError:
         return []
     return [*status.addresses, *([status.admin] if status.admin else [])]
@@ -146,7 +158,7 @@ def _complete_target(
 ) -> list[str]:
     try:
         with context:
-            pools = _client().status().pools
+            pools = _quiet_client().status().pools
     except Exception:  # completion never gets in the way
         return []
     names = [pool.name for pool in pools] + [slot.name for pool in pools for slot in pool.slots]
@@ -158,7 +170,7 @@ def _complete_channel(
 ) -> list[str]:
     try:
         with context:
-            pools = _client().consumption().pools
+            pools = _quiet_client().consumption().pools
     except Exception:  # completion never gets in the way
         return []
     names = {name for pool in pools for name in pool.channels}
@@ -231,7 +243,7 @@ def check(as_json: bool, handover: str | None, **trial: Any) -> int:
     from chansup.config.check import check as check_config
 
     config = _config()
-    directory = _client().socket_path.parent
+    directory = _quiet_client().socket_path.parent
     report = check_config(config, os.environ, _held_addresses(), directory)
     if as_json:
         import msgspec

@@ -22,6 +22,7 @@ from chansup.supervisor.status import Consumption, Event, LogLine, Status
 
 ANSWER_TIMEOUT = 10.0  # seconds for what the supervisor answers from memory
 BEGIN_TIMEOUT = 60.0  # seconds until a command's first event
+_OTHERS = 5  # config files that a message names
 EXIT_TIMEOUT = 10.0  # seconds from the result of `stop` to the end of the process
 
 Document = TypeVar("Document", Event, LogLine)
@@ -53,11 +54,11 @@ def find(config: Path, environ: Mapping[str, str]) -> "Client":
 
     The file may be broken or gone by now: that must not keep anybody from asking for the status.
     """
-    from chansup.supervisor.runtime import control_socket_path
+    from chansup.supervisor.whereabouts import locate
 
     configured = _runtime_directory(config, environ)
-    path = control_socket_path(config, configured, environ)
-    return Client(path, config, named=configured is not None)
+    found = locate(config, configured, environ)
+    return Client(found.socket, config, named=configured is not None, owner=found.owner)
 
 
 def _runtime_directory(config: Path, environ: Mapping[str, str]) -> str | None:
@@ -108,13 +109,23 @@ class _Connection(http.client.HTTPConnection):
 class Client:
     """The supervisor of one config file, seen from outside. Every method may raise ChansupError.
 
-    `named` says that the config itself names the directory of the socket.
+    `named` says that the config itself names the directory of the socket. `owner` is the user id
+    of another user, in whose directory it is.
     """
 
-    def __init__(self, socket_path: Path, config: Path, named: bool = False) -> None:
+    def __init__(
+        self, socket_path: Path, config: Path, named: bool = False, owner: int | None = None
+    ) -> None:
         self.socket_path = socket_path
         self._config = config
         self._named = named
+        self._owner = owner
+
+    def whose(self) -> str | None:
+        """Return whose supervisor it is, if it is another user's; None otherwise."""
+        if self._owner is None:
+            return None
+        return f"the supervisor of {self._config} runs as {_user(self._owner)}"
 
     def version(self) -> dict[str, object]:
         """Return `version` and `pid` of the supervisor."""
@@ -204,12 +215,9 @@ class Client:
             self._check_owner(connection)
             yield connection
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            remedy = (
-                f"Start one with `chansup -c {self._config} run`, or name another file with -c."
-            )
-            if not self._config.exists():
-                remedy = "There is no such file: go to the directory of yours, or name it with -c."
-            raise NotRunning(f"No supervisor runs for {self._config}. {remedy}") from None
+            raise NotRunning(
+                f"No supervisor runs for {self._config}. {_remedy(self._config)}"
+            ) from None
         except PermissionError:
             owner = _owner(self.socket_path)
             raise NotAnswering(
@@ -234,6 +242,8 @@ class Client:
         if self._named and os.geteuid() == 0:
             return  # root looks after another user's site, where the config says it is
         uid = connection.peer.uid
+        if uid == self._owner and os.geteuid() == 0:
+            return  # it is in the directory of that very user
         if uid not in (os.geteuid(), 0):
             raise NotAnswering(
                 f"The control socket {self.socket_path} belongs to {_user(uid)}, not to you. "
@@ -294,6 +304,18 @@ def _await_exit(process: int | None) -> bool:
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(EXIT_TIMEOUT * 1000))
+
+
+def _remedy(config: Path) -> str:
+    from chansup.supervisor.whereabouts import others_of_this_user
+
+    others = sorted({post.config for post in others_of_this_user(os.environ)})
+    if others:
+        named = ", ".join(others[:_OTHERS]) + (", …" if len(others) > _OTHERS else "")
+        return f"Yours run for {named}: name one of these files with -c, or start this one."
+    if not config.exists():
+        return "There is no such file: go to the directory of yours, or name it with -c."
+    return f"Start one with `chansup -c {config} run`, or name another file with -c."
 
 
 def _owner(path: Path) -> str:

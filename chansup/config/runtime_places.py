@@ -13,6 +13,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+OF_ROOT = Path("/run/chansup")  # of supervisors that root runs
+
 
 def directories(config: Path, configured: str | None, environ: Mapping[str, str]) -> list[Path]:
     """Return where the supervisor of a config file may have its sockets, the usual place first.
@@ -22,21 +24,34 @@ def directories(config: Path, configured: str | None, environ: Mapping[str, str]
     real = Path(os.path.realpath(config))
     if configured:
         return [Path(os.path.abspath(real.parent / configured))]
-    name = hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
+    return [base / _name(real) for base in bases(environ)]
+
+
+def bases(environ: Mapping[str, str]) -> list[Path]:
+    """Return where this user's supervisors have their sockets by default, the usual place first."""
     user = os.geteuid()
-    fallback = Path(f"/tmp/chansup-{user}/{name}")  # noqa: S108 - its owner and mode are checked
+    fallback = Path(f"/tmp/chansup-{user}")  # noqa: S108 - its owner and mode are checked
     if user == 0:
-        return [of_root(config), fallback]
+        return [OF_ROOT, fallback]
     session = environ.get("XDG_RUNTIME_DIR", "")
     places = [Path(session)] if _is_usable(session) else []
     usual = Path(f"/run/user/{user}")
-    return [*(place / "chansup" / name for place in places), fallback, usual / "chansup" / name]
+    return [*(place / "chansup" for place in places), fallback, usual / "chansup"]
+
+
+def names(config: Path) -> list[str]:
+    """Return what a config file is called there: as it is named now, and as that is resolved."""
+    paths = (os.path.realpath(config), os.path.abspath(config))
+    return list(dict.fromkeys(_name(path) for path in paths))
 
 
 def of_root(config: Path) -> Path:
     """Return where a supervisor of root has its sockets, if its config names no other place."""
-    real = os.path.realpath(config)
-    return Path("/run/chansup") / hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
+    return OF_ROOT / _name(os.path.realpath(config))
+
+
+def _name(path: str | Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
 def _is_usable(directory: str) -> bool:

@@ -16,17 +16,17 @@ from typing import Any
 import msgspec
 import tomli
 
-from chansup.config import env_files, runtime_places
+from chansup.config import env_files, location, runtime_places, signposts
 from chansup.config.interpolation import interpolate_tree
 from chansup.config.keys import Finding, Key, dotted
+from chansup.config.location import CONFIG_FILE as CONFIG_FILE
+from chansup.config.location import CONFIG_VARIABLE as CONFIG_VARIABLE
 from chansup.config.text import UnreadableFileError, read
 from chansup.layer.errors import LayerConfigError, NoHub
 from chansup.protocol import channel_layer
 from chansup.protocol.channel_layer import SOCKET, VARIABLE
 from chansup.protocol.channel_layer import Place as Place
 
-CONFIG_VARIABLE = "CHANSUP_CONFIG"
-CONFIG_FILE = "chansup.toml"
 TABLE = "channel_layer"
 
 
@@ -112,15 +112,14 @@ def _config(environ: Mapping[str, str]) -> Path:
     if named := environ.get(CONFIG_VARIABLE):
         return Path(os.path.abspath(named))
     try:
-        here = Path.cwd()
+        found = location.find(environ)
     except FileNotFoundError:
         raise NoHub("the working directory is gone: set CHANSUP_CONFIG") from None
-    for directory in (here, *here.parents):
-        if (directory / CONFIG_FILE).is_file():
-            return directory / CONFIG_FILE
+    if found is not None:
+        return found
     raise NoHub(
         f"no channel layer is known: neither {VARIABLE} nor {CONFIG_VARIABLE} is set, and there is "
-        f"no {CONFIG_FILE} in {here} or above. Run this under chansup, or name the config"
+        f"no {CONFIG_FILE} in {Path.cwd()} or above. Run this under chansup, or name the config"
     )
 
 
@@ -164,6 +163,8 @@ def _raise_first(findings: list[Finding], config: Path) -> None:
 
 def _hub(config: Path, configured: str | None, environ: Mapping[str, str]) -> str:
     directories = runtime_places.directories(config, configured, environ)
+    posts = signposts.read(config, [*runtime_places.bases(environ), runtime_places.OF_ROOT])
+    directories += [Path(post.directory) for post in posts]
     if not configured:  # whoever asks: a supervisor of root has let its users pass
         directories.append(runtime_places.of_root(config))
     paths = [directory / SOCKET for directory in directories]

@@ -26,6 +26,7 @@ from chansup.supervisor.spawn import raise_descriptor_limit
 from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
 from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
 from chansup.supervisor.terminal import Terminal
+from chansup.supervisor.whereabouts import require_none_elsewhere
 from chansup.supervisor.worker_sockets import WorkerSockets
 
 
@@ -39,8 +40,11 @@ def main(config_path: Path) -> int:
     loaded = load.load(config_path, os.environ)
     configured = loaded.config.supervisor.runtime_directory
     runtime = RuntimeDirectory(directory_for(config_path, configured))
+    if not _is_one_of_several(loaded):
+        require_none_elsewhere(config_path, runtime.path, os.environ)
     runtime.open()
     try:
+        runtime.leave_signposts(config_path, os.environ)
         return asyncio.run(_supervise(loaded, runtime, service, inherited, signals))
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
@@ -48,6 +52,12 @@ def main(config_path: Path) -> int:
         raise ChansupError(f"cannot run: {error.strerror}: {MORE_DESCRIPTORS}") from None
     finally:
         runtime.close()
+
+
+def _is_one_of_several(loaded: load.Loaded) -> bool:
+    """Whether the environment says which of the sites of one config file this is."""
+    table = loaded.document.get("supervisor", {})
+    return isinstance(table, dict) and "${" in str(table.get("runtime_directory", ""))
 
 
 async def _supervise(

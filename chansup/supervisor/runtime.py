@@ -1,8 +1,8 @@
 """The directory of the control socket, and the locks that keep a second supervisor out.
 
-The supervisor and the CLI find it from the path of the config file alone, by the rules of
-`config.runtime_places`. Who asks as root after a service that runs as another user needs
-``[supervisor] runtime_directory``: nothing else leads from one user to the other.
+The supervisor finds it from the path of the config file alone, by the rules of
+`config.runtime_places`. The CLI looks further, see `whereabouts`: the file may have been edited or
+switched meanwhile, and the supervisor may be another user's.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from chansup.config import runtime_places
 from chansup.protocol.peer import credentials
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
 from chansup.supervisor.file_identity import FileIdentity, Presence
+from chansup.supervisor.signposts import Signposts
 
 CONTROL_SOCKET = "control.sock"
 LOCK = "lock"
@@ -62,6 +63,7 @@ class RuntimeDirectory:
         self._lock: int | None = None
         self._socket: FileIdentity | None = None
         self._lets_pass = False
+        self._signposts: Signposts | None = None
 
     def open(self) -> None:
         """Create the directory if need be, check it, and lock it. Touches nothing in it before.
@@ -97,6 +99,11 @@ class RuntimeDirectory:
             raise RuntimeDirectoryError(self._explain(error)) from None
         return sock
 
+    def leave_signposts(self, config: Path, environ: Mapping[str, str]) -> None:
+        """Have the CLI find this directory, whatever `config` leads to later."""
+        self._signposts = Signposts(config, self.path, environ)
+        self._signposts.put_up()
+
     def restore(self) -> list[str]:
         """Make the directory and the lock again where they are gone; return the paths.
 
@@ -117,6 +124,8 @@ class RuntimeDirectory:
                 gone.append(str(lock))
         except OSError as error:
             raise RuntimeDirectoryError(self._explain(error)) from None
+        if self._signposts is not None:
+            gone += self._signposts.restore()
         return gone
 
     def control_presence(self) -> Presence:
@@ -138,7 +147,10 @@ class RuntimeDirectory:
                 path.chmod(stat.S_IMODE(status.st_mode) | 0o011)
 
     def close(self) -> None:
-        """Remove what `open` and `control_socket` made, and let go of the lock."""
+        """Remove what was made, and let go of the locks."""
+        if self._signposts is not None:
+            self._signposts.take_down()
+            self._signposts = None
         if self._socket is not None:
             self._socket.remove_from(self.path / CONTROL_SOCKET)
             self._socket = None
