@@ -514,6 +514,26 @@ def bench(
 
 
 @chansup.command()
+@click.argument("page", metavar="[PAGE]", required=False)
+def docs(page: str | None) -> int:
+    """Show a page of the documentation, or the list of pages.
+
+    The example config and the systemd unit are pages, too: chansup docs chansup.service.
+    """
+    from chansup import documentation
+
+    if page is not None:
+        text = documentation.page(page)
+        click.echo_via_pager(text) if sys.stdout.isatty() else click.echo(text, nl=False)
+        return ExitCode.OK
+    pages = documentation.pages()
+    width = max(map(len, pages), default=0)
+    for name, path in pages.items():
+        click.echo(f"{name:<{width}}  {documentation.title(path)}")
+    return ExitCode.OK
+
+
+@chansup.command()
 @_config_option
 @_json_option
 def version(as_json: bool) -> int:

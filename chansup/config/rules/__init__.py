@@ -47,6 +47,7 @@ _ERRORS: tuple[Rule, ...] = (
 )
 _WARNINGS: tuple[Rule, ...] = (
     application.unused,
+    interface.socket_of_a_command,
     addresses.public_admin,
     names.aimless_tasks,
     processes.channels_own_worker,

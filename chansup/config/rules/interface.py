@@ -42,6 +42,21 @@ def _socket_owner(interface: Interface) -> Iterator[Finding]:
         yield from attempt(key, accounts.of_socket, None, None, None, group)
 
 
+def socket_of_a_command(context: Context) -> Iterator[Finding]:
+    """A program of the user's own is told where its socket is."""
+    interface = context.config.interface
+    if interface is None or interface.command is None:
+        return
+    written = context.as_written("interface", "command")
+    words = written if isinstance(written, list) else [written]
+    if not any("{fd}" in str(word) for word in words):
+        message = (
+            "has no {fd}: the program must take its socket from LISTEN_FDS (descriptor 3), else "
+            'nobody answers. Write {fd} where it takes a descriptor, as in "server --fd {fd}"'
+        )
+        yield ("interface", "command"), message
+
+
 def _server(interface: Interface, context: Context) -> Iterator[Finding]:
     app = context.config.app
     has_app = app.asgi is not None or app.wsgi is not None
