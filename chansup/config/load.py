@@ -81,7 +81,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Loaded:
     config = structure.build(resolved, findings)
     environment = {**variables, **config.app.environment}
     seen = {**environ, **environment}
-    context = Context(config, resolved, file.parent, directory, seen, document)
+    context = Context(config, resolved, file.parent, directory, seen, document, variables)
     wrong = [*(key for key, _ in findings), *_unresolved(resolved, ())]
     found_by_rules = rules.errors(context)
     pythons, not_found = _pythons(context)

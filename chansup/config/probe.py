@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from chansup import __version__
-from chansup.config import channels, hub, relay, routes
+from chansup.config import channels, hub, relay, routes, server_variables
 from chansup.config.keys import quoted
 from chansup.config.load import Loaded
 from chansup.config.schema import Workers
@@ -76,8 +76,15 @@ def _holding(loaded: Loaded, environ: Mapping[str, str]) -> Asked:
     directory = str(loaded.path.parent)
     options = dict(interface.options)
     key = "interface.server"
-    question = Question(interface.server, "asgi", "", options, directory, key)
-    return Asked(question, sys.executable, key, {**environ, **interface.environment})
+    written = [
+        one.route
+        for table in relay.app_workers(loaded.config).values()
+        for one in relay.served(table)
+    ]
+    question = Question(interface.server, "asgi", "", options, directory, key, relayed=written)
+    passed_on = server_variables.passed_on(interface.server, loaded.environment)
+    environment = {**environ, **passed_on, **interface.environment}
+    return Asked(question, sys.executable, key, environment)
 
 
 def _app_workers(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Asked]:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import msgspec
 
 from chansup.config import session_packages
+from chansup.config.routes import parse as parse_route
 from chansup.launch import __main__ as launcher
-from chansup.launch import application, routers
+from chansup.launch import application, differences, routers
 from chansup.protocol import channel_layer
 from chansup.protocol.probe import Answer, Consumption, Finding, Question
 
@@ -26,6 +27,7 @@ def probe(question: Question) -> Answer:
     os.chdir(question.directory)
     sys.path.insert(0, question.directory)
     problems: list[Finding] = []
+    warnings: list[Finding] = []
     notes = [f"Python {sys.version.split()[0]}"]
     try:
         server = launcher.import_server(question.server)
@@ -38,9 +40,12 @@ def probe(question: Question) -> Answer:
             Finding(f"interface.options.{found.name}", found.message)
             for found in server.check(question.options, question.gateway)
         ]
+        warnings += [
+            Finding(f"interface.options.{found.name}", found.message)
+            for found in differences.of(question.server, question.options, _relayed(question))
+        ]
     routed: list[str] = []
     consumed: list[str] = []
-    warnings: list[Finding] = []
     if question.application:
         of_the_app, of_the_layer = (
             list(_application(question, routed, consumed, notes, warnings)),
@@ -53,6 +58,16 @@ def probe(question: Question) -> Answer:
     if question.server == "relay" and question.gateway == "asgi" and question.application:
         with_sessions = [one.module for one in session_packages.imported(sys.modules)]
     return Answer(problems, notes, routed, consumed, warnings, with_sessions)
+
+
+def _relayed(question: Question) -> differences.Relayed | None:
+    if question.relayed is None:
+        return None
+    found = [parse_route(text) for text in question.relayed]
+    return differences.Relayed(
+        has_paths=any(route.path is not None for route in found),
+        has_websockets=any(route.type == "websocket" for route in found),
+    )
 
 
 def _application(

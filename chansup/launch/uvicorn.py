@@ -21,6 +21,7 @@ _PROXY_HEADERS = frozenset(
     b"forwarded x-real-ip x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port "
     b"x-forwarded-prefix".split()
 )
+_UNIX_PEER = ("unix:", 0)  # what stands for a peer of a Unix socket, which has no address
 OWNED = {
     "app": owned.APPLICATION,
     "factory": owned.APPLICATION,
@@ -120,15 +121,27 @@ def without_idle_middleware(loaded: Any) -> Any:
     """Return uvicorn's app, going past ProxyHeadersMiddleware where it would do nothing.
 
     It looks at each request only for a proxy's headers. Looking first pays for what chansup's own
-    measurement takes.
+    measurement takes. "unix:" in `forwarded_allow_ips` trusts the peers of a Unix socket: for
+    uvicorn they have no address that could be named.
     """
     if type(loaded) is not ProxyHeadersMiddleware:
         return loaded
-    inner = loaded.app
+    inner: Any = loaded.app
+    trusts_unix = _UNIX_PEER[0] in loaded.trusted_hosts
+
+    def without_peer(scope: Any, receive: Any, send: Any) -> Any:
+        if scope["client"] == _UNIX_PEER:
+            scope["client"] = None  # the proxy named nobody
+        return inner(scope, receive, send)
+
+    if trusts_unix:
+        loaded.app = without_peer
 
     def application(scope: Any, receive: Any, send: Any) -> Any:
         for name, _ in scope.get("headers", ()):
             if name in _PROXY_HEADERS:
+                if trusts_unix and scope["client"] is None:
+                    scope["client"] = _UNIX_PEER
                 return loaded(scope, receive, send)
         return inner(scope, receive, send)
 

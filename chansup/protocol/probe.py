@@ -28,6 +28,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str = ""  # of what names the app, or the server where there is no app; dotted
     consumption: list[Consumption] = []
     system_checks: bool = False  # run those of a Django app
+    relayed: list[str] | None = None  # routes to app workers; None: the server runs the app
     protocols: list[str] = []  # what clients can ask the app for: "http", "websocket"
 
 

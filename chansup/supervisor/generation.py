@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from chansup.config import accounts, channels, commands, hub, order, relay, schema, size
+from chansup.config import (
+    accounts,
+    channels,
+    commands,
+    hub,
+    order,
+    relay,
+    schema,
+    server_variables,
+    size,
+)
 from chansup.config.cores import processes
 from chansup.config.load import Loaded
 from chansup.config.pools import HUB
@@ -343,10 +353,12 @@ class _Builder:
         """Return the interface of relay mode: nothing in it depends on a release of the app."""
         label = f"{interface.server} relay"
         words = [sys.executable, "-m", "chansup.launch", interface.server, "relay"]
+        passed_on = server_variables.passed_on(interface.server, self.loaded.environment)
         command = replace(
             self.command(interface, words, label),
             environment={
                 **accounts.environment(self.inherited, interface.user, interface.group),
+                **passed_on,
                 **interface.environment,
             },
             directory=str(self.loaded.path.parent),
@@ -368,6 +380,7 @@ class _Builder:
             installed.fingerprint(interface.server),
             (rollout.settle, rollout.drain_spread, rollout.keep_alive),
             (specification.stop_timeout, specification.liveness_timeout),
+            tuple(sorted(passed_on.items())),
         )
         return replace(specification, relays=True, identity=identity)
 

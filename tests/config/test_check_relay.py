@@ -97,7 +97,13 @@ def test_who_is_asked_what(site, tmp_path):
     loaded = load(path, ENVIRON)
     holding, web, old = probe.questions(loaded, ENVIRON)
     assert holding.question == Question(
-        "uvicorn", "asgi", "", {"ws_ping_interval": 3.0}, str(tmp_path), "interface.server"
+        "uvicorn",
+        "asgi",
+        "",
+        {"ws_ping_interval": 3.0},
+        str(tmp_path),
+        "interface.server",
+        relayed=["http", "websocket", "http:/old/*", "http:/more/*"],
     )
     assert (holding.python, holding.python_key) == (sys.executable, "interface.server")
     assert holding.environment == {**ENVIRON, "A": "holding"}

@@ -175,6 +175,29 @@ def test_proxy_headers_reach_the_app(supervisor: Supervisor) -> None:
     assert forwarded["scheme"] == "https"
 
 
+def test_peers_of_a_unix_socket_can_be_trusted(supervisor: Supervisor) -> None:
+    def asked(trusted: str, forwarded: str) -> tuple[str | None, str]:
+        process = supervisor.start(
+            "uvicorn",
+            "unix",
+            application="scope_app:application",
+            options={"forwarded_allow_ips": trusted},
+        ).wait_ready()
+        headers = {"X-Forwarded-Proto": "https"}
+        if forwarded:
+            headers["X-Forwarded-For"] = forwarded
+        found = json.loads(client.get(process.address, "/", **headers).body)
+        return found["client"] and found["client"][0], found["scheme"]
+
+    # A stranger's header, to which one proxy and then another added.
+    chain = "192.0.2.66, 203.0.113.9, 10.0.0.2"
+    assert asked("unix:", "203.0.113.9") == ("203.0.113.9", "https")
+    assert asked("unix:,10.0.0.0/8", chain) == ("203.0.113.9", "https")
+    assert asked("unix:", "") == (None, "https")
+    assert asked("unix:", "unix:") == (None, "https")
+    assert asked("127.0.0.1", chain) == (None, "http")
+
+
 def test_the_environment_of_the_app_holds_nothing_of_the_launch(supervisor: Supervisor) -> None:
     process = supervisor.start("uvicorn", application="scope_app:application").wait_ready()
     environment = json.loads(client.get(process.address).body)["environment"]

@@ -21,6 +21,7 @@ class Context:
         directory: Path,  # absolute, of the app; need not exist
         environment: Mapping[str, str],  # everything that the app would see
         written: Mapping[str, object],  # what the file says, with variables not filled in
+        of_env_files: Mapping[str, str],  # the part of it that [app] env_file says
     ) -> None:
         self.config = config
         self.document = document
@@ -28,6 +29,7 @@ class Context:
         self.directory = directory
         self.environment = environment
         self.written = written
+        self.of_env_files = of_env_files
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -51,6 +53,11 @@ class Context:
                 return None
             value = value.get(name)
         return value
+
+    def mentions(self, variable: str) -> bool:
+        """Say whether the file reads an environment variable: ``${NAME}``, ``${NAME:-2}``."""
+        text = str(self.written)
+        return f"${{{variable}}}" in text or f"${{{variable}:" in text
 
 
 Rule = Callable[[Context], Iterable[Finding]]
