@@ -24,9 +24,11 @@ NOT_FOR_US |= {"LISTEN_PID", "LISTEN_FDS", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR", "
 
 def known(server: str) -> set[str]:
     if server == "uvicorn":
+        from uvicorn.config import Config
+
         from chansup.launch import uvicorn
 
-        return set(options.parameters(uvicorn.Config.__init__, without=uvicorn.OWNED))
+        return set(options.parameters(Config.__init__, without=uvicorn.OWNED))
     if server == "granian":
         from chansup.launch import granian
 
@@ -39,9 +41,11 @@ def known(server: str) -> set[str]:
         from chansup.launch import daphne
 
         return set(daphne.KNOWN)
+    from gunicorn.config import KNOWN_SETTINGS
+
     from chansup.launch import gunicorn
 
-    names = {setting.name for setting in gunicorn.KNOWN_SETTINGS}
+    names = {setting.name for setting in KNOWN_SETTINGS}
     return names - set(gunicorn.OWNED)
 
 
