@@ -15,14 +15,16 @@ import msgspec
 from chansup.layer.delivery import Handed
 from chansup.layer.errors import HubLost, HubUnavailable, LayerError
 from chansup.layer.frames import AGE, Kind, pack, string
-from chansup.layer.greetings import Hello
-from chansup.layer.link import Link, Refusal
+from chansup.layer.greetings import Hello, Welcome
+from chansup.layer.link import Link
 from chansup.layer.policies import Policy
+from chansup.layer.requests import Refusal
 from chansup.protocol.connection import connection as current_connection
 from chansup.protocol.hub_report import Queue
 
 logger = logging.getLogger("chansup.layer")
 
+_MAX_CONNECTION = 2**32 - 1
 _MAX_LEFT = 10_000  # channels that this process has left, that are remembered
 _FEW_MEMBERSHIPS = 500  # that there may be before it is worth looking for expired ones
 
@@ -54,6 +56,7 @@ class Client:
         self._prune_at = _FEW_MEMBERSHIPS
         self._epoch = ""
         self._number = 0
+        self._connections = 0
         _clients.add(self)
 
     # Links
@@ -88,9 +91,17 @@ class Client:
                 if link.closed:
                     self._owners.pop(name, None)
 
-    def hello(self) -> bytes:
-        """Return what the hub is told at first."""
-        return msgspec.msgpack.encode(Hello(process=self.process, policy=self._policy))
+    def number_connection(self) -> int:
+        """Return a number for one more connection."""
+        self._connections = self._connections % _MAX_CONNECTION + 1
+        return self._connections
+
+    def hello(self, link: int = 0, former: int = 0, received: int = 0) -> bytes:
+        """Return what the hub is told at first: of which connection, and of the one before it."""
+        hello = Hello(
+            process=self.process, policy=self._policy, link=link, former=former, received=received
+        )
+        return msgspec.msgpack.encode(hello)
 
     @property
     def policy(self) -> Policy:
@@ -114,40 +125,31 @@ class Client:
         """Say whether a connection is needed though nobody waits for it."""
         return bool(self._memberships)
 
-    def replay(self, epoch: str) -> Iterator[bytes]:
+    def replay(self, welcome: Welcome) -> Iterator[bytes]:
         """Yield what a hub has to be told that knows nothing."""
-        if epoch == self._epoch:
+        if welcome.epoch == self._epoch:
             return
-        self._epoch = epoch
+        self._epoch = welcome.epoch
+        kind = Kind.REJOIN if welcome.awaits else Kind.GROUP_ADD
         self._forget_expired()
         for name, key in self._bound.items():
             yield _bind(key, name)
         now = time.monotonic()
         for channel, groups in self._memberships.items():
             for group, began in groups.items():
-                yield _group_add(group, channel, now - began)
+                yield _group_add(group, channel, now - began, kind)
+        if welcome.awaits:
+            yield pack(Kind.REJOINED)
 
-    async def request(self, frame: bytes, repeat: bool = False) -> bytes:
-        """Send a request, and return the answer.
+    async def request(self, frame: bytes) -> bytes:
+        """Send a request, and return the answer, also if it is another hub that gives it.
 
-        What does no harm when it is done twice is repeated when the hub goes away meanwhile.
         Raises HubUnavailable, HubLost, Refusal.
         """
         link = self.link()
-        deadline = link.loop.time() + self.patience
-        if link.ready:
-            try:
-                return await link.request(frame)
-            except HubLost:
-                if not repeat:
-                    raise
-        while True:
-            await link.until_ready(deadline)
-            try:
-                return await link.request(frame)
-            except HubLost:
-                if not repeat or link.loop.time() >= deadline:
-                    raise
+        if not link.ready:
+            await link.until_ready(link.loop.time() + self.patience)
+        return await link.request(frame)
 
     async def flush_all(self) -> None:
         """Let the hub and all its clients forget all messages and groups. Raises HubUnavailable."""
@@ -198,7 +200,7 @@ class Client:
             key = f"{connection.id}/{connection.channels}".encode()
             encoded = name.encode()
             try:
-                await self.request(_bind(key, encoded), repeat=True)
+                await self.request(_bind(key, encoded))
             except (HubUnavailable, Refusal) as error:  # group_add will say so, if it matters
                 logger.warning("chansup: a channel cannot take over from another: %s", error)
             else:
@@ -231,7 +233,7 @@ class Client:
     async def observe(self, names: list[Name]) -> dict[str, Queue]:
         """Return what waits in channels. Raises Refusal."""
         listed = b"".join(string(name) for name in names)
-        answer = await self.request(pack(Kind.OBSERVE, listed), repeat=True)
+        answer = await self.request(pack(Kind.OBSERVE, listed))
         return _queues.decode(answer)
 
     def claim(self, name: Name, link: Link) -> None:
@@ -309,7 +311,7 @@ class Client:
 
     async def group_add(self, group: Name, channel: Name) -> None:
         """Add a channel to a group."""
-        await self.request(_group_add(group, channel, 0), repeat=True)
+        await self.request(_group_add(group, channel, 0))
         self._memberships.setdefault(channel, {})[group] = time.monotonic()
         if len(self._memberships) >= self._prune_at:
             self._forget_expired()
@@ -338,7 +340,7 @@ class Client:
                 del self._memberships[channel]
                 if channel not in self._owners:
                     self._bound.pop(channel, None)
-        await self.request(_group_discard(group, channel), repeat=True)
+        await self.request(_group_discard(group, channel))
 
     def forget_memberships(self) -> None:
         """Take notice that all groups are gone."""
@@ -356,8 +358,8 @@ def _bind(key: bytes, name: Name) -> bytes:
     return pack(Kind.BIND, string(key) + string(name))
 
 
-def _group_add(group: Name, channel: Name, age: float) -> bytes:
-    return pack(Kind.GROUP_ADD, AGE.pack(int(age)) + string(group) + string(channel))
+def _group_add(group: Name, channel: Name, age: float, kind: int = Kind.GROUP_ADD) -> bytes:
+    return pack(kind, AGE.pack(int(age)) + string(group) + string(channel))
 
 
 def _group_discard(group: Name, channel: Name) -> bytes:

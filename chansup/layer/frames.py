@@ -67,6 +67,8 @@ class Kind:
     OBSERVE = 21  # request: channels. The answer is a RESULT; the hub goes on to report them
     CLEARED = 22  # answer to FLUSHED: of what was before, nothing is left here either
     POLICY = 23  # MessagePack: the policy from now on, instead of the one in HELLO
+    REJOIN = 24  # as GROUP_ADD, to a hub that knows nothing: what was missed meanwhile follows
+    REJOINED = 25  # request: those were all memberships of the process
 
     # From the hub.
     WELCOME = 64  # MessagePack: which hub it is

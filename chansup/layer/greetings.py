@@ -12,6 +12,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
     process: str  # what its channels are called up to the "!", without prefix
     policy: Policy
+    link: int = 0  # number of this connection among all that the process ever had
+    former: int = 0  # of the one that was lost, and that has requests without an answer
+    received: int = 0  # messages that came by that one
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,3 +24,6 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     version: str  # of chansup
     epoch: str  # of what the hub holds: it outlives a takeover, not a crash
     knows_policy: bool = False  # it understands Kind.POLICY
+    awaits: bool = False  # the process's memberships, as REJOIN, and REJOINED after them
+    done: int | None = None  # how many requests of the former connection were carried out, if known
+    refused: int = 0  # which of the last 64 of them were refused: the lowest bit is the last one's

@@ -2,8 +2,8 @@
 
 Nothing here runs in a task of its own: frames are read in a callback, and what is sent during one
 turn of the loop leaves in one write at its end. When the connection is lost, the link connects
-anew, with growing pauses, and listens again to what was listened to; requests that had no answer
-fail, because nobody knows whether the hub got them.
+anew, with growing pauses, and listens again to what was listened to; of requests that had no answer
+the hub then says which were carried out, and the others are sent again.
 """
 
 import asyncio
@@ -44,6 +44,7 @@ from chansup.layer.frames import (
     string,
 )
 from chansup.layer.greetings import Welcome
+from chansup.layer.requests import GONE, Refusal, Request, Requests
 from chansup.protocol.connection import connection as current_connection
 from chansup.protocol.peer import credentials
 
@@ -66,15 +67,6 @@ _ORPHAN = -1  # number of a message that the hub knows nothing of
 _welcome = msgspec.msgpack.Decoder(Welcome)
 
 
-class Refusal(Exception):
-    """The hub refused a request."""
-
-    def __init__(self, reason: int, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-Request = tuple[asyncio.Future[bytes] | None, float]  # None: nobody waits; and since when
 Entry = tuple[int, float, bytes, bool]  # number, deadline, body, whether the channel fills up
 
 
@@ -132,7 +124,11 @@ class Link:
         self._unsent: memoryview | None = None
         self._scheduled = False
         self._writing = False
-        self._requests: deque[Request] = deque()
+        self._requests = Requests()
+        self._number_of_connection = 0  # of those of this process
+        self._received = 0  # messages by this connection
+        self._former = (0, 0)  # number of the one before, and messages by it
+        self._is_cut = False  # nothing can be written any more; what came is still read
         self._watching: asyncio.TimerHandle | None = None  # over the oldest of them
         self._heard = False  # something since the last look
         self._waiting: list[asyncio.Future[None]] = []  # for the connection
@@ -160,6 +156,10 @@ class Link:
         """Whether it listens to channels of this process."""
         return bool(self._inboxes)
 
+    @property
+    def _is_connected(self) -> bool:
+        return self._socket is not None and not self._is_cut
+
     # The connection
 
     def connect(self) -> None:
@@ -183,8 +183,12 @@ class Link:
         self._socket = sock
         self._is_greeted = False
         self._decoder = Decoder()
+        self._is_cut = False
+        self._received = 0
+        self._number_of_connection = self._client.number_connection()
         self._told_policy = self._client.policy
-        self._out = [pack(Kind.HELLO, self._client.hello())]
+        hello = self._client.hello(self._number_of_connection, *self._former)
+        self._out = [pack(Kind.HELLO, hello)]
         self.loop.add_reader(sock.fileno(), self._read)
         self.flush()
 
@@ -207,7 +211,8 @@ class Link:
     def _try_again(self) -> None:
         self._retrying = None
         receiving = self._inboxes or self._demands or self._held or self._settled
-        if receiving or self._waiting or self._deferred or self._client.needs_hub():
+        asking = self._waiting or self._requests.oldest_unsure() is not None
+        if receiving or asking or self._deferred or self._client.needs_hub():
             self.connect()
 
     async def until_ready(self, deadline: float) -> None:
@@ -264,6 +269,10 @@ class Link:
             else:  # the hub that had them is no more, and its successor counts anew
                 inbox.last = 0
                 inbox.entries = deque((_ORPHAN, *entry[1:]) for entry in inbox.entries)
+        for frame in self._client.replay(welcome):  # first: what was missed comes before what comes
+            self._requests.add(Request(frame, 0.0))
+            self._emit(frame)
+        for inbox in self._inboxes.values():
             self._listen(inbox)
         self._hold_on(same)
         demands = list(self._demands.values())
@@ -279,9 +288,10 @@ class Link:
         for frame in self._deferred:
             self._emit(frame)
         self._deferred.clear()
-        for frame in self._client.replay(welcome.epoch):
-            self._requests.append((None, 0.0))
-            self._emit(frame)
+        for request in self._requests.settle(welcome, self.loop.time()):
+            self._requests.add(request)
+            self._emit(request.frame)
+            self._watch(self._client.patience)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             _wake(waiter)
@@ -302,16 +312,15 @@ class Link:
         for one in settled:
             self.settle(*one)
 
-    def _lose(self, problem: str, why: str = "the hub went away before it answered") -> None:
+    def _lose(self, problem: str, why: str = GONE) -> None:
         """Take notice that the connection is gone, and see to a new one."""
         if self.ready:
             self._lost_at = self.loop.time()
+        if self._is_greeted:
+            self._former = (self._number_of_connection, self._received)
         self._drop_socket()
         self._problem = self._problem or problem
-        requests, self._requests = self._requests, deque()
-        for request, _ in requests:
-            if request is not None:
-                _fail(request, HubLost(why))
+        self._requests.lose(why)
         for flush in self._flushes:
             _fail(flush, HubLost(why))
         self._flushes.clear()
@@ -355,9 +364,7 @@ class Link:
             if self._watching is not None:
                 self._watching.cancel()
                 self._watching = None
-            for request, _ in self._requests:
-                if request is not None:
-                    _fail(request, gone)
+            self._requests.fail_all(gone)
             for demand in self._demands.values():
                 if not demand.future.done():
                     demand.future.set_exception(gone)
@@ -416,9 +423,8 @@ class Link:
     def request(self, frame: bytes) -> "asyncio.Future[bytes]":
         """Send a request, and return its answer to be."""
         future: asyncio.Future[bytes] = self.loop.create_future()
-        self._requests.append((future, self.loop.time()))
-        if self._watching is None:
-            self._watching = self.loop.call_later(self._client.patience, self._look)
+        self._requests.add(Request(frame, self.loop.time(), future))
+        self._watch(self._client.patience)
         if self._taken:  # before the request, which may be for the very room that it makes
             self._emit_taken()
         self._out.append(frame)
@@ -430,7 +436,7 @@ class Link:
     def notify(self, frame: bytes) -> None:
         """Send a request whose answer does not matter; nothing, if there is no connection."""
         if self.ready:
-            self._requests.append((None, 0.0))
+            self._requests.add(Request(frame, 0.0))
             self._emit(frame)
 
     def tell_policy(self) -> None:
@@ -439,10 +445,18 @@ class Link:
             self._told_policy = self._client.policy
             self._emit(self._client.policy_frame())
 
+    def _watch(self, seconds: float) -> None:
+        if self._watching is None:
+            self._watching = self.loop.call_later(seconds, self._look)
+
     def _look(self) -> None:
-        """Give up the connection if nothing comes from the hub, and an answer is overdue."""
+        """Give up the connection if nothing comes from the hub, and an answer is overdue.
+
+        What has waited too long for another hub is given up, too.
+        """
         patience = self._client.patience
         self._watching = None
+        self._requests.fail_overdue(self.loop.time() - patience, GONE)
         remaining = self._remaining(patience)
         if remaining <= 0:
             self._heard = False
@@ -451,21 +465,20 @@ class Link:
             if remaining <= 0 and not self._heard:
                 self._out.append(pack(Kind.QUIET))  # what is in hand here stays
                 self._flush_once()
-                self._lose(
-                    f"it has not answered for {patience:g} s",
-                    f"the hub has not answered for {patience:g} s: whether it has done what it was"
-                    " asked for is not known",
-                )
-                return
+                silent = f"the hub has not answered for {patience:g} s"
+                self._lose(f"it has not answered for {patience:g} s", silent)
+                self._requests.fail_overdue(self.loop.time() - patience, silent)
+                remaining = math.inf
+        since = self._requests.oldest_unsure()
+        if since is not None:
+            remaining = min(remaining, since + patience - self.loop.time())
         if remaining < math.inf:
-            self._watching = self.loop.call_later(max(remaining, _AGAIN), self._look)
+            self._watch(max(remaining, _AGAIN))
 
     def _remaining(self, patience: float) -> float:
         """Return how long the hub may still take for the oldest request that somebody waits for."""
-        for request, since in self._requests:
-            if request is not None and not request.done():
-                return since + patience - self.loop.time()
-        return math.inf
+        since = self._requests.oldest()
+        return math.inf if since is None else since + patience - self.loop.time()
 
     async def flush_all(self) -> None:
         """Let the hub and all its clients forget all messages and groups. Raises HubLost."""
@@ -505,7 +518,7 @@ class Link:
     def flush(self) -> None:
         """Write what was gathered."""
         self._scheduled = False
-        if self._socket is None or self._unsent is not None:
+        if not self._is_connected or self._unsent is not None:
             return
         if self._taken:
             self._emit_taken()
@@ -518,7 +531,7 @@ class Link:
 
     def _flush_once(self) -> None:
         """Write what goes without waiting: above all what was taken."""
-        if self._socket is None:
+        if self._socket is None or self._is_cut:
             return
         self._emit_taken()
         unsent = [self._unsent] if self._unsent is not None else []
@@ -534,11 +547,8 @@ class Link:
             written = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             written = 0
-        except OSError as error:
-            if not self._is_greeted:
-                self._read()  # its last words may say why
-            if self._socket is not None:
-                self._lose(error.strerror or str(error))
+        except OSError:
+            self._cut()
             return
         if written < len(data):
             self._unsent = data[written:]
@@ -549,11 +559,21 @@ class Link:
             self._writing = False
             self.loop.remove_writer(self._socket.fileno())
 
+    def _cut(self) -> None:
+        """Write nothing more. What the hub has said is still there, and is read until its end."""
+        assert self._socket is not None
+        self._is_cut = True
+        self.ready = False
+        self._out.clear()
+        if self._writing:
+            self._writing = False
+            self.loop.remove_writer(self._socket.fileno())
+
     def _write_rest(self) -> None:
         unsent, self._unsent = self._unsent, None
         if unsent is not None:
             self._write(unsent)
-        if self._unsent is None and self._socket is not None:
+        if self._unsent is None:
             self.flush()
 
     # In
@@ -584,19 +604,20 @@ class Link:
         for kind, payload in received:
             if kind == Kind.ANSWERED:
                 for _ in range(ID.unpack(payload)[0]):
-                    request, _ = self._requests.popleft()
-                    if request is not None and not request.done():
-                        request.set_result(b"")
+                    self._requests.answered().succeed()
             elif kind == Kind.DELIVER:
+                self._received += 1
                 number, left, id = DELIVERY.unpack_from(payload)
                 inbox = self._by_id.get(id)
                 if inbox is not None:
                     body = payload[DELIVERY.size :]
                     self._put(inbox, (number, now + (left & _LEFT) / 1000, body, left > _LEFT))
             elif kind == Kind.HAND:
+                self._received += 1
                 self._give(payload, now, given)
             elif kind == Kind.DELIVER_MANY:
                 number, left, count = DELIVERIES.unpack_from(payload)
+                self._received += count
                 end = DELIVERIES.size + count * ID.size
                 body = payload[end:]
                 entry = (number, now + (left & _LEFT) / 1000, body, left > _LEFT)
@@ -612,7 +633,7 @@ class Link:
             # another one would get it, too.
             self.flush()
             for demand, handed in given:
-                if self._socket is None:  # the hub does not know: whose it is, is seen later
+                if not self._is_connected:  # the hub does not know: whose it is, is seen later
                     self._held.pop(handed.id, None)
                     demand.stranded = handed
                     self._demands[demand.id] = demand
@@ -624,13 +645,9 @@ class Link:
             self._refusal = payload[1:].decode()
             self._lose(self._refusal)
         elif kind == Kind.REFUSED:
-            request, _ = self._requests.popleft()
-            if request is not None and not request.done():
-                request.set_exception(Refusal(payload[0], payload[1:].decode()))
+            self._requests.answered().fail(Refusal(payload[0], payload[1:].decode()))
         elif kind == Kind.RESULT:
-            request, _ = self._requests.popleft()
-            if request is not None and not request.done():
-                request.set_result(payload)
+            self._requests.answered().succeed(payload)
         elif kind == Kind.WELCOME:
             self._greeted(payload)
         elif kind == Kind.QUIESCE:
@@ -822,7 +839,7 @@ class Link:
         self.send_or_defer(frame)
         was_ready = self.ready
         self.flush()
-        if was_ready and self._socket is None:  # it is as if the hub was gone before
+        if was_ready and not self._is_connected:  # it is as if the hub was gone before
             self._deferred.append(frame)
 
     def release(self, name: bytes) -> None:
@@ -874,7 +891,7 @@ class Link:
                 return
             self._emit(pack_ids(Kind.FAILED if failed else Kind.GIVE_BACK, [handed.id]))
             self.flush()
-            if self._socket is None:  # it is as if the hub was gone before
+            if not self._is_connected:  # it is as if the hub was gone before
                 self._held[handed.id] = handed
                 self._settled.append((handed, returned, failed))
 
@@ -884,7 +901,7 @@ class Link:
         head = RETURNED.pack(number, left, handed.born, handed.attempts + failed)
         self._emit(pack(Kind.RETURN, head + string(handed.name) + handed.body))
         self.flush()
-        if self._socket is None:
+        if not self._is_connected:
             self._settled.append((handed, True, failed))
 
     def _number(self, demand: Demand) -> None:

@@ -8,11 +8,11 @@ What happens when connections are lost:
   it runs gives it back.
 - A hub that is killed takes with it what is queued there. The links connect anew, with growing
   pauses; memberships, and everybody who waits, are known to the new hub at once. What was delivered
-  to this process already stays.
+  to this process already stays. Group messages that were sent before it was back are kept for it.
 - `send` and `group_send` wait for a hub for `timeout` seconds, and raise HubUnavailable then: the
-  message was not sent. If the hub goes away between question and answer they raise HubLost at once:
-  it may have been sent, and is not sent again, so as not to be delivered twice. Everything else is
-  repeated.
+  message was not sent. If the hub goes away between question and answer, the next one says whether
+  the message was sent, and it is sent again if not. If none comes in time they raise HubLost: it
+  may have been sent. Everything else is repeated.
 - A hub that is replaced as planned (`--takeover`) hands everything over: nothing of this is seen.
 """
 
@@ -34,9 +34,10 @@ from chansup.layer.errors import (
     Unreadable,
 )
 from chansup.layer.frames import MAX_OBSERVED, Kind, pack, string
-from chansup.layer.link import Link, Refusal
+from chansup.layer.link import Link
 from chansup.layer.names import check_channel, check_group
 from chansup.layer.policies import Policy, Rule, rules
+from chansup.layer.requests import Refusal
 from chansup.protocol.hub_report import Queue
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class LocalChannelLayer(Base):
 
     async def statistics(self) -> dict[str, Any]:
         """Return what the hub counts: of the whole hub, and since it began."""
-        answer = await self._client.request(pack(Kind.STATISTICS), repeat=True)
+        answer = await self._client.request(pack(Kind.STATISTICS))
         found: dict[str, Any] = msgspec.msgpack.decode(answer)
         return found
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 # Why a message reached nobody
-REASONS = ("full", "expired", "memory", "gone", "moved", "left", "flushed")
+REASONS = ("full", "expired", "memory", "gone", "moved", "left", "flushed", "lost", "late")
 
 _COUNTERS = (
     ("messages_sent", "Messages sent to a channel."),

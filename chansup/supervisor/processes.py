@@ -54,6 +54,7 @@ class Processes:
         self._notify = notify
         self._sockets = sockets
         self._hub = hub
+        self._hub_ledger: int | None = None  # what a hub that is killed leaves to the next one
         self._by_pid: dict[int, Process] = {}
         self._orphans = Orphans(run, lambda pid: self.knows(pid) or pid == guard.pid)
         self._numbers = count(1)
@@ -216,7 +217,10 @@ class Processes:
 
     def _of_the_hub(self, command: Command, equipment: Equipment, takes_over: bool) -> Command:
         report = str(equipment.place_of_other(0))
-        more = ["--socket", self._hub.address, "--report", report]
+        if self._hub_ledger is None:
+            self._hub_ledger = os.memfd_create("chansup-hub-ledger")
+        ledger = str(equipment.lend(self._hub_ledger))
+        more = ["--socket", self._hub.address, "--report", report, "--ledger", ledger]
         if takes_over:
             more.append("--takeover")
             former = self._hub.former

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from chansup.config import size
 from chansup.errors import ChansupError
-from chansup.layer.hub import listening, takeover
+from chansup.layer.hub import ledger, listening, takeover
+from chansup.layer.hub.ledger import Ledger
 from chansup.layer.hub.limits import Limits
 from chansup.layer.hub.listening import ListeningError
 from chansup.layer.hub.server import Server
@@ -51,8 +52,9 @@ def main() -> int:
             listener = received.listener
         else:
             listener = listening.listen(arguments.socket)
+        kept = _ledger(arguments.ledger, arguments.socket, limits.connections)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            handed_over = runner.run(_serve(listener, limits, users, received, bulletin))
+            handed_over = runner.run(_serve(listener, limits, users, received, bulletin, kept))
     except ChansupError as error:
         print(f"chansup: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -83,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", type=int, metavar="N", help="an inherited bulletin to write counts into"
     )
+    parser.add_argument(
+        "--ledger", type=int, metavar="N",
+        help="an inherited file that tells of the hub before (default: a file beside the socket)",
+    )  # fmt: skip
     parser.add_argument(
         "--memory", default="256M", metavar="SIZE", help="what may be queued in all (default: 256M)"
     )
@@ -147,6 +153,17 @@ def _bulletin(descriptor: int) -> Bulletin:
         ) from None
 
 
+def _ledger(descriptor: int | None, path: str, connections: int) -> Ledger:
+    if descriptor is None:
+        return ledger.beside(path, connections)
+    try:
+        return ledger.inherited(descriptor, connections)
+    except (OSError, ValueError) as error:
+        raise ListeningError(
+            f"--ledger {descriptor}: expected an inherited file ({error})"
+        ) from None
+
+
 def _take_over(path: str, inherited: int | None) -> takeover.Received | None:
     """Return what the hub there gives, or None if there is none.
 
@@ -182,10 +199,11 @@ async def _serve(
     users: frozenset[int],
     received: takeover.Received | None,
     bulletin: Bulletin | None,
+    kept: Ledger,
 ) -> bool:
     loop = asyncio.get_running_loop()
     snapshot = received.snapshot if received is not None else None
-    server = Server(listener, limits, users, snapshot, bulletin)
+    server = Server(listener, limits, users, snapshot, bulletin, kept)
     if received is not None:
         received.confirm()  # blocks: no client may be accepted before
     for number in _STOP_SIGNALS:

@@ -6,6 +6,7 @@ What is sent during one turn leaves in one write at its end. Nothing here waits.
 import os
 import socket
 import struct
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +34,7 @@ from chansup.layer.frames import (
     read_string,
 )
 from chansup.layer.greetings import Hello, Welcome
+from chansup.layer.hub import ledger
 from chansup.layer.hub.channel import Channel, Message, Process
 from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import ENTRY
@@ -53,9 +55,10 @@ class Connection:
     """A client's connection. Its `flight`, `crowded` and `deliver…` are what queues see of it."""
 
     __slots__ = (
-        "_answered", "_capacities", "_decoder", "_dirty", "_out", "_process", "_server", "_size",
-        "_socket", "_store", "_unsent", "_writing", "born", "closed", "crowded", "deaf",
-        "entitled", "flight", "held", "listening", "quiet",
+        "_answered", "_capacities", "_committed", "_decoder", "_dirty", "_done", "_given",
+        "_out", "_process", "_refusals", "_row", "_server", "_size", "_socket", "_store",
+        "_unsent", "_writing", "born", "closed", "crowded", "deaf", "entitled", "flight", "held",
+        "key", "listening", "quiet",
     )  # fmt: skip
 
     def __init__(self, server: "Server", sock: socket.socket) -> None:
@@ -69,6 +72,12 @@ class Connection:
         self._writing = False
         self._dirty = False  # the server knows that there is something to write
         self._answered = 0  # requests whose answer was not written yet
+        self._done = 0  # requests that were carried out
+        self._refusals: deque[int] = deque(maxlen=ledger.KNOWN)  # their numbers
+        self._given = 0  # messages
+        self._committed = (0, 0)  # done and given, as they stand in the ledger
+        self._row: ledger.Row | None = None
+        self.key = (b"", 0)  # the process, and the number of the connection there
         self._process: Process | None = None
         self._capacities: Capacities | None = None
         self.born = self._store.now
@@ -171,9 +180,22 @@ class Connection:
             group, offset = read_string(payload, AGE.size)
             channel, _ = read_string(payload, offset)
             if store.group_add(group, channel, age, capacities):
+                self._server.ledger.join(self.key[0])
                 self._answer()
             else:
                 self._refuse(str(NoRoom()), Reason.LIMIT)
+        elif kind == Kind.REJOIN:
+            (age,) = AGE.unpack_from(payload)
+            group, offset = read_string(payload, AGE.size)
+            channel, _ = read_string(payload, offset)
+            if store.rejoin(group, channel, age, capacities):
+                self._answer()
+            else:
+                self._refuse(str(NoRoom()), Reason.LIMIT)
+        elif kind == Kind.REJOINED:
+            if store.returning is not None:
+                store.returning.returned(self.key[0])
+            self._answer()
         elif kind == Kind.GROUP_DISCARD:
             group, offset = read_string(payload, 0)
             channel, _ = read_string(payload, offset)
@@ -191,6 +213,7 @@ class Connection:
             for id in frames.ids(payload):
                 found = self.held.pop(id, None)
                 if found is not None:
+                    store.flying -= 1
                     message = store.again(found[1], failed=kind == Kind.FAILED)
                     store.give_back(found[0], [message])
         elif kind == Kind.CLAIM:
@@ -198,9 +221,10 @@ class Connection:
             claimed = store.claim(payload[CLAIM.size :], number)
             if claimed is not None and not self._knows(id):
                 self.held[id] = claimed
+            elif claimed is not None:
+                store.flying -= 1
         elif kind == Kind.OBSERVE:
-            self._emit_answers()
-            self._emit(pack(Kind.RESULT, msgspec.msgpack.encode(self._observe(payload))))
+            self._result(msgspec.msgpack.encode(self._observe(payload)))
         elif kind == Kind.BIND:
             connection, offset = read_string(payload, 0)
             name, _ = read_string(payload, offset)
@@ -223,9 +247,7 @@ class Connection:
         elif kind == Kind.CLEARED:
             self._server.cleared(self)
         elif kind == Kind.STATISTICS:
-            self._emit_answers()
-            statistics = msgspec.msgpack.encode(self._server.statistics())
-            self._emit(pack(Kind.RESULT, statistics))
+            self._result(msgspec.msgpack.encode(self._server.statistics()))
         elif kind == Kind.QUIET:
             self.quiet = True
         elif kind == Kind.POLICY:
@@ -246,14 +268,27 @@ class Connection:
         if kind != Kind.HELLO:
             raise FrameError("the first frame is no HELLO: the other side is no channel layer")
         hello = _hello.decode(payload)
-        welcome = Welcome(version=chansup.__version__, epoch=self._server.epoch, knows_policy=True)
+        token = hello.process.encode()
+        former = self._server.former(token, hello.former, hello.received)
+        returning = self._store.returning
+        welcome = Welcome(
+            version=chansup.__version__,
+            epoch=self._server.epoch,
+            knows_policy=True,
+            awaits=returning is not None and token in returning,
+            done=former.done if former is not None else None,
+            refused=former.refused if former is not None else 0,
+        )
         self._emit(pack(Kind.WELCOME, msgspec.msgpack.encode(welcome)))
         if hello.protocol != PROTOCOL:
             self._server.flush()
             raise FrameError(f"it speaks protocol {hello.protocol}, this is {PROTOCOL}")
         self._capacities = self._server.capacities(hello.policy)
-        self._process = self._store.process_of_client(hello.process.encode() + b"!")
+        self._process = self._store.process_of_client(token + b"!")
         self._store.connected(self._process)
+        if hello.link:
+            self.key = (token, hello.link)
+            self._row = self._server.ledger.open(*self.key, credentials(self._socket).pid)
 
     def _listen(self, payload: bytes) -> None:
         (id,) = ID.unpack_from(payload)
@@ -294,6 +329,7 @@ class Connection:
             return
         found = self.flight.pop(id, None)
         if found is not None:
+            self._store.flying -= 1
             self._store.give_back(channel, [found[1]])
         else:
             channel.demands.remove((self, id))
@@ -309,6 +345,7 @@ class Connection:
             if channel is None:
                 held = self.held.pop(id, None)
                 if held is not None:
+                    store.flying -= 1
                     store.release(held[1])
                     store.consider(held[0])
                 continue
@@ -317,15 +354,18 @@ class Connection:
                     continue
                 message = channel.entries.popleft()
                 channel.sent -= 1
+                store.flying -= 1
                 if not reason and message.holders > 1:  # what `release` does, for large groups
                     message.holders -= 1
                     memory.used -= ENTRY
+                    memory.copies -= 1
                     continue
             else:
                 found = self.flight.pop(id, None)
                 if found is None:  # it still listens: `close` sees to that
                     raise FrameError("it has taken what it was not given")
                 del listening[id]
+                store.flying -= 1
                 message = found[1]
                 store.consider(channel)
             if reason:
@@ -337,6 +377,7 @@ class Connection:
 
     def deliver(self, id: int, message: Message, crowded: bool) -> None:
         """Send a message."""
+        self._given += 1
         body = message.body
         left = self._left(message, crowded)
         self._emit(
@@ -347,6 +388,7 @@ class Connection:
 
     def hand(self, id: int, message: Message) -> None:
         """Send a message of an ordinary channel."""
+        self._given += 1
         body = message.body
         left = self._left(message, False)
         now = self._store.now
@@ -374,6 +416,7 @@ class Connection:
             self.deliver_to_many(ids[:half], message, crowded)
             self.deliver_to_many(ids[half:], message, crowded)
             return
+        self._given += count
         listed = frames.pack_ids(Kind.DELIVER_MANY, ids)[frames.HEADER_SIZE :]
         self._emit(
             HEADER.pack(size, Kind.DELIVER_MANY)
@@ -389,6 +432,7 @@ class Connection:
                 del self.listening[id]
         for _, message in self.held.values():
             self._store.release(message)
+        self._store.flying -= len(self.held)
         self.held.clear()
         self.tell(Kind.FLUSHED)
 
@@ -402,14 +446,22 @@ class Connection:
             self._dirty = True
             self._server.dirty.append(self)
         self._answered += 1
+        self._done += 1
 
     def _emit_answers(self) -> None:
         if self._answered:
             answered, self._answered = self._answered, 0
             self._emit(pack(Kind.ANSWERED, ID.pack(answered)))
 
+    def _result(self, answer: bytes) -> None:
+        self._emit_answers()
+        self._done += 1
+        self._emit(pack(Kind.RESULT, answer))
+
     def _refuse(self, why: str, reason: int = Reason.FULL) -> None:
         self._emit_answers()
+        self._done += 1
+        self._refusals.append(self._done)
         self._emit(pack(Kind.REFUSED, bytes((reason,)) + why.encode()))
 
     def _emit(self, frame: bytes) -> None:
@@ -421,8 +473,21 @@ class Connection:
         if self._size > self._server.limits.output:
             self.crowded = True
 
+    def commit_given(self) -> None:
+        """Write down what the client was given, before it gets it."""
+        if self._row is not None and self._given != self._committed[1]:
+            self._committed = (self._committed[0], self._given)
+            self._row.give(self._given)
+
+    def commit_done(self) -> None:
+        """Write down what was carried out, before anybody sees anything of it."""
+        if self._row is not None and self._done != self._committed[0]:
+            self._committed = (self._done, self._committed[1])
+            self._row.done(self._done, ledger.bits(self._refusals, self._done))
+
     def write(self) -> None:
         """Write what was gathered, as far as the client takes it."""
+        self.commit_given()
         self._dirty = False
         if self.closed:
             return
@@ -488,6 +553,20 @@ class Connection:
 
     # The end
 
+    def finish(self) -> None:
+        """Do what the client has asked for, who has another connection by now, and close."""
+        while not self.closed:
+            try:
+                data = self._socket.recv(frames.READ_SIZE)
+                if not data:
+                    break
+                self._take_all(self._decoder.feed(data))
+            except (OSError, NoRoom, FrameError, msgspec.DecodeError, struct.error, IndexError,
+                    ValueError):  # fmt: skip
+                break
+        self.commit_done()
+        self.close(keep_held=self.quiet)
+
     def detach(self) -> socket.socket:
         """Give up the socket to somebody else."""
         self._server.loop.remove_reader(self._socket.fileno())
@@ -513,7 +592,9 @@ class Connection:
             loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._server.forget(self)
+        self._server.closed(self)
         store = self._store
+        store.flying -= len(self.flight) + len(self.held)
         returned: dict[Channel, list[Message]] = {}
         for channel, message in self.flight.values():
             returned.setdefault(channel, []).append(message)

@@ -21,6 +21,8 @@ class Drop:
     MOVED = "moved"  # for a group that the connection's new process did not join
     LEFT = "left"  # the consumer that it was for had ended: its client went away
     FLUSHED = "flushed"  # somebody asked for it
+    LOST = "lost"  # it waited in a hub that was killed, or was on the way out of it
+    LATE = "late"  # for a member of a group whose process took too long to find the new hub
 
 
 _EXPLANATIONS = {  # of what may be somebody's fault; the pattern, and "was" or "were"
@@ -31,6 +33,9 @@ _EXPLANATIONS = {  # of what may be somebody's fault; the pattern, and "was" or 
     f"much as it may ({MEMORY})",
     Drop.GONE: 'for channels of the pattern "{pattern}" {were} dropped, because the processes that '
     "read these have ended",
+    Drop.LOST: "{were} lost with the hub that ran before this one",
+    Drop.LATE: 'for channels of the pattern "{pattern}" {were} not delivered, because the processes'
+    " that read these took too long to come back after the former hub had ended",
     Drop.MOVED: 'for channels of the pattern "{pattern}" {were} dropped, because a WebSocket\'s '
     "new process did not join the group",
 }
@@ -47,6 +52,8 @@ class Drops:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.total = 0
+        self.reported: int | None = None  # of them, to the supervisor, if there is one
         self._told: dict[tuple[str, str], tuple[float, int]] = {}  # when, and the count then
 
     def add(self, reason: str, pattern: str, number: int = 1) -> None:
@@ -55,6 +62,7 @@ class Drops:
             return
         key = (reason, pattern)
         self.counts[key] += number
+        self.total += number
         if reason not in _EXPLANATIONS:
             return
         now = time.monotonic()

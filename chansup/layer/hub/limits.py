@@ -33,11 +33,12 @@ class Memory:
     nobody could come and empty full queues.
     """
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("copies", "limit", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.copies = 0  # places of messages in queues and in hands
 
     def has(self, size: int) -> bool:
         """Say whether `size` bytes more fit in."""

@@ -81,10 +81,9 @@ class Reporter:
         for limit in _MAX_PATTERNS:
             report.dropped, report.pending = _most_dropped(dropped, limit), _fullest(pending, limit)
             document = hub_report.encode(report)
-            if document == self._last:
-                break
-            if self._bulletin.write(document):
+            if document == self._last or self._bulletin.write(document):
                 self._last = document
+                self._store.drops.reported = self._store.drops.total
                 break
         ended = time.monotonic()
         self._not_before = ended + (ended - began) / _SHARE

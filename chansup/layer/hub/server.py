@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from chansup.layer.frames import Kind, Reason, pack
-from chansup.layer.hub import takeover
+from chansup.layer.hub import ledger, takeover
 from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.connection import Connection
+from chansup.layer.hub.drops import Drop
+from chansup.layer.hub.ledger import Ledger
 from chansup.layer.hub.limits import CONNECTIONS, USERS, Limits, Memory
 from chansup.layer.hub.observation import Reporter
+from chansup.layer.hub.returning import Returning
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
 from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
+from chansup.protocol.hub_report import DEFAULT_PATTERN
 from chansup.protocol.peer import credentials
 
 logger = logging.getLogger("chansup.layer.hub")
@@ -54,6 +58,7 @@ class Server:
         users: frozenset[int],
         snapshot: "takeover.Snapshot | None" = None,
         bulletin: Bulletin | None = None,
+        kept: Ledger | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
@@ -79,15 +84,48 @@ class Server:
         if snapshot is not None:
             self.epoch = snapshot.epoch
             takeover.restore(self.store, snapshot, self.capacities)
+        self.ledger = kept or ledger.anonymous(limits.connections)
+        self._of_another: set[tuple[bytes, int]] = set()  # connections of a hub that was killed
+        if snapshot is None:
+            self._follow()
         self._reporter: Reporter | None = None
         if bulletin is not None:
+            self.store.drops.reported = 0
             self._reporter = Reporter(self.store, bulletin, self.epoch)
         self._report(at_once=True)
         listener.setblocking(False)
         self.loop.add_reader(listener.fileno(), self._accept)
         self.loop.call_later(_TICK, self._tick)
 
+    def _follow(self) -> None:
+        """Begin where another hub has ended, if there was one."""
+        self.store.drops.add(Drop.LOST, DEFAULT_PATTERN, self.ledger.lost)
+        self.ledger.begin()
+        self._of_another = self.ledger.open_rows()
+        if self.ledger.processes:
+            processes = self.ledger.processes
+            self.store.returning = Returning(self.store, processes, self.ledger.close_all)
+
     # Clients
+
+    def former(self, process: bytes, link: int, received: int) -> ledger.Former | None:
+        """Return what is known of a connection that a client has lost."""
+        if not link:
+            return None
+        for connection in list(self._connections):
+            if connection.key == (process, link):
+                connection.finish()
+        found = self.ledger.find(process, link)
+        if found is not None and (process, link) in self._of_another:
+            self._of_another.discard((process, link))
+            self.store.drops.add(Drop.LOST, DEFAULT_PATTERN, max(0, found.given - received))
+        self.ledger.close(process, link)
+        return found
+
+    def closed(self, connection: Connection) -> None:
+        """Take notice that a client has gone. If it is the hub that ends, it comes back."""
+        if not self.ended.done():
+            self.ledger.close(*connection.key)
 
     def _accept(self) -> None:
         for _ in range(64):
@@ -167,6 +205,11 @@ class Server:
         while self.dirty:
             dirty, self.dirty = self.dirty, []
             for connection in dirty:
+                connection.commit_given()
+            self.ledger.risk(self.store.at_risk())
+            for connection in dirty:
+                connection.commit_done()
+            for connection in dirty:
                 connection.write()
 
     def report(self, text: str) -> None:
@@ -234,6 +277,8 @@ class Server:
         """Close all connections; the listening socket belongs to whoever gave it."""
         self._report(at_once=True)
         self.loop.remove_reader(self._listener.fileno())
+        if self.store.returning is not None:
+            self.store.returning.close()
         for connection in list(self._connections):
             connection.close()
 
@@ -266,6 +311,9 @@ class Server:
         self.tell_time()
         for connection in self._connections:
             connection.pause()  # what is given must not change meanwhile
+        if self.store.returning is not None:
+            self.store.returning.close()
+            self.store.returning = None
         assert self._heir is not None
         self._giving = self.loop.create_task(self._give(self._heir))
 

@@ -20,6 +20,7 @@ from chansup.layer.hub.drops import Drop, Drops
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.observation import Observation
 from chansup.layer.hub.parking import Parking
+from chansup.layer.hub.returning import Returning
 from chansup.layer.policies import MAX_SECONDS, Capacities
 
 FEW = 16  # messages: a channel that holds no more is always called crowded
@@ -58,6 +59,8 @@ class Store:
         self.groups: dict[bytes, Group] = {}
         self.processes: dict[bytes, Process] = {}
         self.parking = Parking(self)
+        self.returning: Returning | None = None  # who knew another hub, and what is kept for them
+        self.flying = 0  # places of messages that were given to clients, and not taken yet
         self.hands_out = True  # what is in ordinary channels; not while another hub takes over
         self.number = 0  # of the last message
         self.sent = 0
@@ -99,9 +102,13 @@ class Store:
         """Put a message into each channel of a group that has room for it."""
         self.group_sent += 1
         group = self.groups.get(name)
-        if group is None:
-            return
         now = self.now
+        if group is None:
+            if self.returning is not None:
+                self.number += 1
+                message = Message(body, self.number, now, now + capacities.expiry)
+                self.returning.keep(name, message)
+            return
         if group.oldest < now - capacities.group_expiry:
             self._expire_members(group, capacities.group_expiry)
         memory = self.memory
@@ -111,6 +118,8 @@ class Store:
             return
         self.number += 1
         message = Message(body, self.number, now, now + capacities.expiry, group)
+        if self.returning is not None:
+            self.returning.keep(name, message)
         together: dict[Reader, list[int]] = {}
         full: dict[str, int] = {}
         crowded = False
@@ -123,7 +132,7 @@ class Store:
             reader = channel.reader
             size = len(entries)
             if size:
-                if size >= limit and self._is_full(channel, capacities):
+                if size >= limit and self.is_full(channel, capacities):
                     if self._is_abandoned(channel):
                         self.drops.add(Drop.GONE, channel.pattern)
                     else:
@@ -149,6 +158,8 @@ class Store:
                 memory.used += limits.MESSAGE + len(body)
             message.holders += holders
             memory.used += holders * limits.ENTRY
+            memory.copies += holders
+            self.flying += holders
             self.delivered += holders
         for reader, ids in together.items():
             reader.deliver_to_many(ids, message, crowded)
@@ -161,11 +172,11 @@ class Store:
         return channel.process is not None and not channel.process.connections
 
     def _refusal(self, channel: Channel, capacities: Capacities, size: int) -> str:
-        if len(channel.entries) >= channel.capacity(capacities) and self._is_full(
+        if len(channel.entries) >= channel.capacity(capacities) and self.is_full(
             channel, capacities
         ):
             return Drop.FULL
-        if channel.hold is not None and self._is_full(channel, capacities):
+        if channel.hold is not None and self.is_full(channel, capacities):
             return Drop.FULL
         process = channel.process
         if (
@@ -176,7 +187,8 @@ class Store:
             return Drop.FULL
         return "" if self.memory.has(size) else Drop.MEMORY
 
-    def _is_full(self, channel: Channel, capacities: Capacities) -> bool:
+    def is_full(self, channel: Channel, capacities: Capacities) -> bool:
+        """Say whether a channel holds as many messages as it may."""
         self.expire(channel)
         held = len(channel.hold.entries) if channel.hold is not None else 0
         limit = channel.capacity(capacities)
@@ -214,11 +226,13 @@ class Store:
             self.memory.used += limits.MESSAGE + len(message.body)
         message.holders += 1
         self.memory.used += limits.ENTRY
+        self.memory.copies += 1
 
     def release(self, message: Message) -> None:
         """Count a message once less."""
         message.holders -= 1
         self.memory.used -= limits.ENTRY
+        self.memory.copies -= 1
         if not message.holders:
             self.memory.used -= limits.MESSAGE + len(message.body)
 
@@ -246,6 +260,7 @@ class Store:
             channel.sent += 1
             self._count_waiting(channel, message, -1)
             self.delivered += 1
+            self.flying += 1
             crowded = 4 * len(entries) >= channel.limit or channel.limit <= FEW
             reader.deliver(channel.id, message, crowded)
 
@@ -253,6 +268,7 @@ class Store:
         reader, id = channel.demands.popleft()
         reader.flight[id] = (channel, message)
         self.delivered += 1
+        self.flying += 1
         if message.attempts:
             self.redelivered += 1
         reader.hand(id, message)
@@ -365,7 +381,10 @@ class Store:
     def claim(self, name: bytes, number: int) -> tuple[Channel, Message] | None:
         """Return what a client has in hand, if it was kept for it."""
         found = self.unclaimed.pop((name, number), None)
-        return None if found is None else (found.channel, found.message)
+        if found is None:
+            return None
+        self.flying += 1
+        return found.channel, found.message
 
     def _count_waiting(self, channel: Channel, message: Message, change: int) -> None:
         if channel.process is not None and message.group is None:
@@ -408,6 +427,7 @@ class Store:
                 self._count_waiting(channel, channel.entries[place], 1)
         if channel.sent:
             channel.soonest = 0.0
+        self.flying -= channel.sent
         channel.sent = 0
         channel.reader = None
 
@@ -433,6 +453,16 @@ class Store:
             group.members[channel] = began
         if channel.hold is not None:
             self.parking.joined(channel, group)
+        return True
+
+    def rejoin(self, group_name: bytes, name: bytes, age: float, capacities: Capacities) -> bool:
+        """Add a channel to a group that it was in, and give it what it missed meanwhile."""
+        known = self.channels.get(name)
+        was_member = known is not None and self.groups.get(group_name) in known.groups
+        if not self.group_add(group_name, name, age, capacities):
+            return False
+        if not was_member and self.returning is not None:
+            self.returning.rejoin(group_name, self.channels[name], capacities)
         return True
 
     def join(self, group: Group, channel: Channel, began: float) -> None:
@@ -555,6 +585,10 @@ class Store:
                 del self.unclaimed[key]
                 self.give_back(unclaimed.channel, [self.again(unclaimed.message, failed=True)])
         self.parking.sweep()
+        if self.returning is not None:
+            self.returning.sweep()
+            if self.returning.is_over:
+                self.returning = None
         for channel in list(self._idle):
             if (
                 channel.entries
@@ -618,6 +652,7 @@ class Store:
                 self._count_waiting(channel, message, -1)
             self.drop(message, reason, channel.pattern)
         channel.entries.clear()
+        self.flying -= channel.sent
         channel.sent = 0
         if channel.hold is not None:
             for message in channel.hold.entries:
@@ -650,6 +685,15 @@ class Store:
             not channel.specific and message.deadline > self.now
             for channel, message in self.pending()
         )
+
+    def at_risk(self) -> int:
+        """Return how many messages are lost if the hub is killed now: nobody has been given them.
+
+        What was dropped and not reported counts with them.
+        """
+        drops = self.drops
+        unreported = drops.total - drops.reported if drops.reported is not None else 0
+        return max(0, self.memory.copies - self.flying) + unreported
 
     def statistics(self) -> dict[str, object]:
         """Return what can be counted."""
