@@ -115,6 +115,7 @@ class Workers(Pool, frozen=True, kw_only=True):
     queue_timeout: PositiveSeconds = 30.0  # that a request may wait for a worker that is busy
     worker_timeout: PositiveSeconds = 120.0  # that a request may wait while there is no worker
     websocket_timeout: PositiveSeconds = 15.0  # that an open WebSocket may be without a worker
+    disconnect_timeout: PositiveSeconds = 10.0  # that the app may go on when its client has left
     handover: Handover = "transparent"  # what a deploy does to WebSockets
     handover_rate: PositiveSeconds = 500.0  # WebSockets per second, from each interface process
 

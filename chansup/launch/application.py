@@ -9,6 +9,7 @@ from typing import Any, Literal
 from chansup import tracebacks
 from chansup.errors import ChansupError
 from chansup.launch import django_log, frames, remedies, system_checks
+from chansup.launch.adapter import Adapter
 from chansup.launch.child import Child
 from chansup.launch.warm_up import WarmUp
 from chansup.protocol.launch import Launch
@@ -169,7 +170,7 @@ def wsgi_to_asgi(application: Any, threads: int = 10) -> Any:
         raise GatewayError(
             'this server speaks only ASGI: install "chansup[wsgi]" to run a WSGI app on it'
         ) from error
-    return WSGIMiddleware(application, workers=threads)
+    return Adapter(application, threads, WSGIMiddleware)
 
 
 def _import_failed(module_name: str, error: BaseException) -> ApplicationError:

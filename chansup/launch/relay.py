@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 
 import chansup
-from chansup.launch import application, heartbeat, surroundings
+from chansup.launch import application, departure, heartbeat, surroundings
 from chansup.launch.child import Child
 from chansup.launch.options import OptionProblem
 from chansup.launch.stopping import Stopping
@@ -65,6 +65,8 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
         concurrency=orders.concurrency,
         peers=frozenset(orders.peers),
         state=lifespan.state,
+        disconnect_timeout=orders.disconnect_timeout,
+        threaded=launch.gateway == "wsgi",
     )
     stopping = Stopping(child, loop)
     worker.listen(child.sockets()[0])
@@ -75,9 +77,13 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     loop.call_later(stopping.left() - _LAST_WORDS * stopping.reserve, worker.hurry)
     if not await stopping.until(worker.empty) and (tasks := worker.cut()):
         await asyncio.wait(tasks, timeout=stopping.reserve / 2)
+    reserve = stopping.reserve / 2
+    await worker.orphans.settle(stopping.left() - 2 * reserve, reserve)
     worker.close()
     child.cells[IN_PROGRESS] = child.traffic.requests
     failure = await lifespan.stop()
     if failure is not None:
         sys.stderr.write(f"chansup: lifespan shutdown failed: {failure}\n")
+    if worker.orphans.were_cut and departure.is_held_up():
+        departure.leave(0)
     return 0

@@ -17,7 +17,10 @@ Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
-SPECIFICATION = "2.4"  # of ASGI HTTP and WebSocket: send() raises OSError when the client is gone
+# Of ASGI HTTP: when the client is gone, receive() says so and send() does nothing. As of 2.4
+# frameworks rely on send() to raise, and an event stream that has no news never sends.
+HTTP_SPECIFICATION = "2.3"
+WEBSOCKET_SPECIFICATION = "2.4"  # send() raises OSError when the client is gone
 MAX_SCOPE = 256 * 1024  # bytes
 MAX_OPENING = MAX_SCOPE + 2 * MAX_PAYLOAD  # with a checkpoint, and what else a handover says
 MAX_EVENT = 256 * 1024
@@ -220,7 +223,7 @@ def http_scope(fields: HttpScope, state: dict[str, Any] | None) -> dict[str, Any
     """Return the scope that the app gets."""
     scope: dict[str, Any] = {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": SPECIFICATION},
+        "asgi": {"version": "3.0", "spec_version": HTTP_SPECIFICATION},
         "http_version": fields.http_version,
         "server": _address(fields.server),
         "client": _address(fields.client),
@@ -251,7 +254,7 @@ def websocket_scope(
     }
     scope: dict[str, Any] = {
         "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": SPECIFICATION},
+        "asgi": {"version": "3.0", "spec_version": WEBSOCKET_SPECIFICATION},
         "http_version": fields.http_version,
         "scheme": fields.scheme,
         "server": _address(fields.server),

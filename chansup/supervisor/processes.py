@@ -324,6 +324,7 @@ def _app_worker(
         concurrency=relay.concurrency(config, document.pool),
         threads=relay.threads(workers),
         peers=sorted(users),
+        disconnect_timeout=workers.disconnect_timeout,
     )
     return msgspec.structs.replace(document, app_worker=worker)
 

@@ -55,12 +55,19 @@ def app_worker(
     concurrency: int = 10,
     peers: frozenset[int] = frozenset(),
     state: dict[str, Any] | None = None,
+    disconnect_timeout: float = PATIENCE,
 ) -> AppWorker:
     """Return the worker's side. `books` counts in private memory."""
     cells: memoryview[float] = memoryview(array.array("d", bytes(scoreboard.SIZE)))
     hello = Hello(PROTOCOL, chansup.__version__, name)
     return AppWorker(
-        app, Books(cells, InHand()), hello, concurrency=concurrency, peers=peers, state=state
+        app,
+        Books(cells, InHand()),
+        hello,
+        concurrency=concurrency,
+        peers=peers,
+        state=state,
+        disconnect_timeout=disconnect_timeout,
     )
 
 
@@ -151,6 +158,7 @@ async def relayed(
     workers: int = 1,
     concurrency: int = 10,
     state: dict[str, Any] | None = None,
+    disconnect_timeout: float = PATIENCE,
     routes: list[roster.Route] | None = None,
     **settings: Any,
 ) -> AsyncIterator[BothSides]:
@@ -158,7 +166,12 @@ async def relayed(
 
     `state` is what the app's lifespan has left. The lifespan itself is the caller's business.
     """
-    both = BothSides(app, {"concurrency": concurrency, "state": state}, routes=routes, **settings)
+    worker = {
+        "concurrency": concurrency,
+        "state": state,
+        "disconnect_timeout": disconnect_timeout,
+    }
+    both = BothSides(app, worker, routes=routes, **settings)
     try:
         for _ in range(workers):
             await both.add_worker()

@@ -16,6 +16,7 @@ _OF_APP_WORKERS = (
     "queue_timeout",
     "worker_timeout",
     "websocket_timeout",
+    "disconnect_timeout",
     "handover",
     "handover_rate",
 )

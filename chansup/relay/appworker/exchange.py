@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from chansup.relay import scopes
 from chansup.relay.appworker import events
-from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
+from chansup.relay.appworker.errors import (
+    ClientDisconnected,
+    UnexpectedEvent,
+    says_that_client_left,
+)
 from chansup.relay.appworker.sender import Sender
-from chansup.relay.credits import REPORTED
+from chansup.relay.credits import MESSAGE_COST, REPORTED, WINDOW
 from chansup.relay.frames import (
     END,
     EXPECTED,
@@ -34,6 +38,7 @@ _START, _BODY, _TRAILERS = (
     "http.response.body",
     "http.response.trailers",
 )
+_SEND_PATIENCE = 1.0  # seconds after the client left that too much waits before it raises
 _EARLY = frozenset({"http.response.early_hint", "http.response.push"})  # before or after the start
 
 
@@ -56,6 +61,9 @@ class Exchange:
     _failed = False
     _sender: Sender | None = None
     _gone = False  # the client, or the interface
+    _left = 0.0  # when it was noticed that it is
+    _unheard = 0  # bytes that the app sent since
+    is_let_go = False  # the interface was told that it is over; the app goes on
     status = 0  # of the response, as soon as it is known
     ended = 0.0
     task: asyncio.Task[None] | None = None
@@ -102,11 +110,27 @@ class Exchange:
 
     def lose(self) -> None:
         """Take notice that the client, or the interface, is gone."""
+        if self._gone:
+            return
         self._gone = True
+        self._left = perf_counter()
         self._chunks.clear()
         self._wake_receivers()
         if self._sender is not None:
             self._sender.wake()
+        if not self._complete and not self._finished:
+            self._interface.worker.orphans.adopt(self, holds_permit=True)
+
+    def let_go(self) -> None:
+        """Give back what it holds for a client that is gone; the app may go on for a while."""
+        if not self.is_let_go:
+            self.is_let_go = True
+            self._interface.let_go(self._stream)
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the app has sent its whole response: what it does now is work of its own."""
+        return self._complete
 
     def _wake_receivers(self) -> None:
         if self._receivers:
@@ -124,7 +148,8 @@ class Exchange:
             self._failed = True  # time is up
         except BaseException as error:  # sys.exit() in a view ends the view, not the worker
             self._failed = True
-            self._interface.report(self.scope, error)
+            if not self._gone or not says_that_client_left(error):
+                self._interface.report(self.scope, error)
         finally:
             self._end()
 
@@ -161,9 +186,43 @@ class Exchange:
             self._unreported = 0
 
     async def send(self, message: Message) -> None:
-        """Take an event from the app."""
-        if self._gone or self._finished:
+        """Take an event from the app.
+
+        When the client is gone it goes nowhere, and as much as would go to one that does not read
+        is no error: the app may have more to do than to answer. What is more waits for a moment,
+        in which frameworks that listen for the disconnect break off, and raises.
+        """
+        if self._finished:
             raise ClientDisconnected
+        if not self._gone:
+            try:
+                await self._send(message)
+                return
+            except ClientDisconnected:  # while it waited for the client to read
+                if self._finished:
+                    raise
+        self._disregard(message)
+        if self._unheard > WINDOW and not self._complete:
+            # Not sooner: a generator that is cancelled while its last part is sent is not closed.
+            await asyncio.sleep(self._left + _SEND_PATIENCE - perf_counter())
+            raise ClientDisconnected
+
+    def _disregard(self, message: Message) -> None:
+        """Take notice of an event that nobody gets: what it says of the course still counts."""
+        kind = message["type"]
+        if kind == _START:
+            self.status = self.status or int(message["status"])
+            self._trailers = bool(message.get("trailers", False))
+        elif kind == _BODY:
+            self._unheard += MESSAGE_COST + len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.ended = self.ended or perf_counter()
+                self._has_body = True
+        is_end = kind == _TRAILERS and not message.get("more_trailers", False)
+        if self._has_body and (is_end or not self._trailers):
+            self._completed()
+
+    async def _send(self, message: Message) -> None:
         kind = message["type"]
         if kind == _BODY:
             if not self.status or self._has_body:
@@ -264,6 +323,8 @@ class Exchange:
     def _end(self) -> None:
         """Tell the interface that the app has returned."""
         self._finished = True  # what tasks that the app left behind still do goes nowhere
+        if self._gone:
+            self._interface.worker.orphans.ended(self)
         if self._head is None or self._body is None:  # else it is told with the response
             if self._head is not None:
                 self.emit()
@@ -276,6 +337,8 @@ class Exchange:
         self._interface.link.hurry()
 
     def _tell_end(self) -> None:
+        if self.is_let_go:
+            return
         if self._interface.worker.cutting:
             return  # the end of the connection tells it: another worker may do it again
         failed = FAILED if self._failed else 0

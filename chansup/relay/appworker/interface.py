@@ -32,6 +32,7 @@ class Interface:
         self.budget = Budget()
         self.name = "an interface process"
         self.greeted = False
+        self._is_gone = False  # its permits were taken back
         self._streams: dict[int, Exchange | WebSocket] = {}
         self._scopes: dict[int, list[bytes]] = {}  # that are not complete yet
         self._last = 0  # the newest stream
@@ -159,7 +160,14 @@ class Interface:
     def ended(self, stream: int) -> None:
         """Forget a stream whose app has returned."""
         one = self._streams.pop(stream, None)
-        if self.link.closed and isinstance(one, Exchange):
+        if self.link.closed and isinstance(one, Exchange) and not one.is_let_go:
+            self.worker.give(self.worker.permits.end())
+
+    def let_go(self, stream: int) -> None:
+        """Have the interface forget a stream whose client is gone; the app may go on."""
+        if not self.link.closed:
+            self.link.send(pack(Kind.DONE, 0, stream, 0))
+        elif self._is_gone and isinstance(self._streams.get(stream), Exchange):
             self.worker.give(self.worker.permits.end())
 
     def lost(self, reason: str, is_error: bool) -> None:
@@ -168,7 +176,9 @@ class Interface:
             _log.error("%s: the connection from it was given up: %s", self.name, reason)
         for stream in list(self._streams.values()):
             stream.lose()
-        requests = sum(isinstance(stream, Exchange) for stream in self._streams.values())
+        exchanges = [one for one in self._streams.values() if isinstance(one, Exchange)]
+        requests = sum(not exchange.is_let_go for exchange in exchanges)
+        self._is_gone = True
         self.worker.left(self, requests)
 
     def hurry(self) -> None:

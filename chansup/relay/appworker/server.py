@@ -9,6 +9,7 @@ from typing import Any
 from chansup.protocol.peer import credentials
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.interface import Interface
+from chansup.relay.appworker.orphans import Orphans
 from chansup.relay.appworker.permits import Order, Permits
 from chansup.relay.frames import Kind, pack
 from chansup.relay.scopes import Hello
@@ -18,6 +19,7 @@ _log = logging.getLogger("chansup.relay")
 _MOST_CONNECTIONS = 256  # of interface processes, those that were replaced and drain included
 _GREETING_TIMEOUT = 10.0  # seconds
 _TRANSIENT = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EAGAIN})
+_ORPHANS = 4  # times `concurrency`: apps whose clients left that hold no permit any more
 _PAUSE = 0.1  # seconds without accepting when descriptors have run out
 
 
@@ -33,7 +35,10 @@ class AppWorker:
         concurrency: int,
         peers: frozenset[int],
         state: dict[str, Any] | None,
+        disconnect_timeout: float,
+        threaded: bool = False,
     ) -> None:
+        """`threaded`: each request occupies one of as many threads as `concurrency` says."""
         self.application = application
         self.books = books
         self.hello = hello
@@ -41,6 +46,8 @@ class AppWorker:
         self.permits = Permits(concurrency)
         self.loop = asyncio.get_running_loop()
         self.hurries = False  # time is nearly up
+        places = 0 if threaded else _ORPHANS * concurrency
+        self.orphans = Orphans(self.loop, disconnect_timeout, places)
         self.cutting = False  # time is up
         self.empty = asyncio.Event()  # asked to drain, and no interface is left
         self._peers = peers
@@ -127,6 +134,7 @@ class AppWorker:
         """Ask the interfaces to take everything away. `empty` says when they have."""
         if not self._draining:
             self._draining = True
+            self.orphans.drain()
             for interface in self._interfaces:
                 interface.link.send_control(pack(Kind.DRAINING, 0, 0, 0))
             self._look_whether_empty()

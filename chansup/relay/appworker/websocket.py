@@ -13,7 +13,11 @@ from chansup.protocol.connection import Connection
 from chansup.protocol.connection import connection as current_connection
 from chansup.relay import scopes
 from chansup.relay.appworker import events
-from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
+from chansup.relay.appworker.errors import (
+    ClientDisconnected,
+    UnexpectedEvent,
+    says_that_client_left,
+)
 from chansup.relay.appworker.sender import Sender
 from chansup.relay.credits import MESSAGE_COST
 from chansup.relay.extension import CHECKPOINT, POLICY
@@ -52,8 +56,8 @@ class WebSocket:
     __slots__ = (
         "_accepted", "_checkpoint", "_chunks", "_close_reason", "_closed", "_code", "_connected",
         "_connection", "_deaf", "_denying", "_for_good", "_given", "_goodbye", "_in_hand",
-        "_in_parts", "_interface", "_leaving", "_message", "_messages_out", "_number", "_reason",
-        "_receivers", "_returned", "_sender", "_state", "_stream", "_unsent", "code",
+        "_in_parts", "_interface", "_leaving", "_let_go", "_message", "_messages_out", "_number",
+        "_reason", "_receivers", "_returned", "_sender", "_state", "_stream", "_unsent", "code",
         "denied", "scope", "task",
     )  # fmt: skip
 
@@ -85,6 +89,7 @@ class WebSocket:
         self._deaf = False  # it is to leave, and does not receive
         self._for_good = False  # it leaves, and no other worker goes on
         self._returned = False  # the app
+        self._let_go = False  # the interface was told that it is over; the app goes on
         self._goodbye = False  # the app knows that it is to leave
         self._code: int | None = None  # with which the client left
         self._reason = ""
@@ -225,12 +230,28 @@ class WebSocket:
 
     def lose(self, code: int = ABNORMAL, reason: str = "") -> None:
         """Take notice that the client, or the interface, is gone."""
-        if self._code is None:
+        is_first = self._code is None
+        if is_first:
             self._code = code
             self._reason = reason
             self.code = self.code or code
         self._receivers.wake_all()
         self._wake_sender()
+        if is_first and not (self._returned or self._leaving or self._closed):
+            self._interface.worker.orphans.adopt(self, holds_permit=False)
+
+    def let_go(self) -> None:
+        """Have the interface forget it, as its client is gone; the app may go on for a while."""
+        if not self._let_go:
+            self.emit()
+            self._break_off()
+            self._let_go = True
+            self._interface.let_go(self._stream)
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the app does work that no client has to wait for: nobody can tell."""
+        return False
 
     def _wake_sender(self) -> None:
         if self._sender is not None:
@@ -261,7 +282,8 @@ class WebSocket:
         except BaseException as error:  # sys.exit() in a consumer ends that, not the worker
             failed = FAILED
             self.code = self.code or 1011
-            self._interface.report(self.scope, error)
+            if not self.gone or not says_that_client_left(error):
+                self._interface.report(self.scope, error)
         finally:
             self._end(failed)
 
@@ -269,12 +291,13 @@ class WebSocket:
         """Tell the interface that the app has returned. Nothing is sent after that."""
         self.emit()
         self._break_off()
+        self._interface.worker.orphans.ended(self)
         if self._goodbye or failed & FINISHED:
             self._depart()
         self._tell_channel_layer(self._connection.farewells)
         self._connection.on_ask = None
         self._returned = True  # what tasks that the app left behind still do goes nowhere
-        if self._leaving or not self._interface.worker.cutting:
+        if not self._let_go and (self._leaving or not self._interface.worker.cutting):
             left = FINISHED if self._goodbye else failed
             self._interface.link.send(pack(Kind.DONE, left, self._stream, self._given))
         self._in_hand = 0
@@ -335,7 +358,7 @@ class WebSocket:
             self.emit()  # in order
         if self._unsent is not None:
             self._unsent[0] |= ASKS  # with the message that was sent just now
-        elif not self._returned:
+        elif not self._returned and not self._let_go:
             consumed = pack(Kind.CONSUMED, 0, self._stream, self._in_hand)
             self._interface.link.send(consumed)
         self._in_hand = 0
@@ -396,6 +419,8 @@ class WebSocket:
         payload = events.accept(message)
         self._accepted = True
         self._interface.books.count_accept()
+        if self._let_go:
+            return
         self._send_all(split(Kind.ACCEPT, 0, self._stream, 0, payload))
 
     async def _close(self, message: Message) -> None:

@@ -121,8 +121,7 @@ class Request:
 
     async def _awaited_worker(self) -> Worker | None:
         """Wait for a worker; where none can be had, answer."""
-        if self._upload is None:
-            self.watch()
+        self.watch()
         try:
             return await self._wait_for_worker()
         except Rejected as rejected:
@@ -393,8 +392,8 @@ class Request:
     # The client
 
     def watch(self) -> None:
-        """Notice from now on when it goes away; take its body as soon as a worker wants it."""
-        if self._watch is None and (self._upload is None or self._attempts):
+        """Notice from now on when it goes away; take its body."""
+        if self._watch is None:
             self._watch = self._pool.loop.create_task(self._watch_client())
 
     @property

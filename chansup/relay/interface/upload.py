@@ -56,6 +56,8 @@ class Upload:
         if self._retained or self.is_complete:
             for piece, is_last in pieces(b"".join(self._retained)):
                 self._send(piece, END if self.is_complete and is_last else 0)
+        if self._retained_size > _RETAINED:
+            self.do_not_repeat()
         wake(self._credited)
 
     def end(self) -> None:
@@ -80,9 +82,12 @@ class Upload:
     # The client
 
     async def run(self) -> None:
-        """Pass on what the client sends, until it has sent all, or is gone."""
+        """Pass on what the client sends, until it has sent all, or is gone.
+
+        Before a worker has it, no more is read than is retained anyway.
+        """
         while not self.is_complete:
-            while self.expects:
+            while self.expects or self._is_ahead:
                 await self._credit()
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -94,9 +99,14 @@ class Upload:
             if self._link is not None:
                 await self._pass_on(body)
 
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether enough has come for as long as no worker takes it."""
+        return not self._attempt and self._retained_size >= _RETAINED
+
     def _retain(self, body: bytes) -> None:
         self._retained_size += len(body)
-        if self._retained_size > _RETAINED:
+        if self._retained_size > _RETAINED and self._attempt:
             self.do_not_repeat()
         elif body:
             self._retained.append(body)

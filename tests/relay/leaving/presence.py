@@ -1,0 +1,34 @@
+"""Counts who waits in an app: each app of these tests serves the number at …/count."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+waiting = 0
+
+
+async def news() -> AsyncIterator[str]:
+    """Yield an event, and then nothing for hours."""
+    global waiting
+    waiting += 1
+    try:
+        yield ": hello\n\n"
+        await asyncio.Event().wait()
+    finally:
+        waiting -= 1
+
+
+async def ticks() -> AsyncIterator[str]:
+    """Yield an event again and again."""
+    global waiting
+    waiting += 1
+    try:
+        while True:
+            yield ": tick\n\n"
+            await asyncio.sleep(0.002)
+    finally:
+        waiting -= 1
+
+
+def count() -> str:
+    """Return how many of both there are."""
+    return str(waiting)

@@ -1,0 +1,261 @@
+"""Clients that leave before they are answered, with real frameworks: nothing waits for them."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import fetch
+from tests.running import Running, running, wait_for
+
+APPS = Path(__file__).parent / "leaving"
+CONCURRENCY = 8
+_INTERFACE = """
+[app]
+directory = "{apps}"
+
+[interface]
+bind = "127.0.0.1:0"
+server = "{server}"
+processes = 2
+
+[rollout]
+settle = 0.05
+keep_alive = 0.3
+stop_timeout = 25
+"""
+_POOL = """
+[workers.{name}]
+{gateway} = "{app}"
+serves = ["http:/{name}/*"{more}]
+concurrency = {concurrency}
+queue_timeout = 8
+disconnect_timeout = {timeout}
+"""
+
+
+def pool(name: str, app: str = "app", timeout: float = 60, websocket: bool = False) -> str:
+    more = f', "websocket:/{name}/*"' if websocket else ""
+    return _POOL.format(
+        name=name,
+        gateway="wsgi" if name == "wsgi" else "asgi",
+        app=f"{name}_app:{app}",
+        more=more,
+        concurrency=4 if name == "wsgi" else CONCURRENCY,
+        timeout=timeout,
+    )
+
+
+POOLS = [
+    pool("starlette", websocket=True),
+    pool("fastapi"),
+    pool("quart"),
+    pool("django", "application"),
+    pool("bare", timeout=1, websocket=True),
+    pool("wsgi"),
+]
+
+
+@contextmanager
+def site_of(directory: Path, *pools: str, server: str = "uvicorn") -> Iterator[Running]:
+    config = _INTERFACE.format(apps=APPS, server=server) + "".join(pools)
+    with running(directory, config) as run:
+        yield run.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A site with all frameworks; afterwards nothing may have complained."""
+    with site_of(tmp_path_factory.mktemp("site"), *POOLS) as run:
+        yield run
+        assert "Traceback" not in run.output()
+
+
+def call(run: Running, path: str, *lines: str, method: str = "GET") -> socket.socket:
+    """Send a request on a connection of its own; return that."""
+    host, _, port = run.address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), 20)
+    head = "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""])
+    connection.sendall(head.encode())
+    return connection
+
+
+def stays_until_it_hears(connection: socket.socket) -> None:
+    """Wait for the first part of a response."""
+    heard = b""
+    while not any(word in heard for word in (b"hello", b"tick", b"stream-open")):
+        heard += connection.recv(2**16)
+    assert heard.startswith(b"HTTP/1.1 200"), heard
+
+
+def come_and_leave(run: Running, path: str, number: int = CONCURRENCY) -> None:
+    """Be so many clients of a stream, until each has heard of it."""
+    clients = [call(run, path) for _ in range(number)]
+    try:
+        for client in clients:
+            stays_until_it_hears(client)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def hear(run: Running, path: str) -> str:
+    answer = fetch.get(run.url + path, timeout=20)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def until_nobody_waits(run: Running, name: str, patience: float = 10.0) -> None:
+    wait_for(lambda: hear(run, f"/{name}/count") == "0", f"nobody in {name}", patience=patience)
+
+
+HEAR = ["starlette", "starlette/wrapped", "fastapi", "fastapi/sse", "quart", "django"]
+TICK = ["starlette", "starlette/wrapped", "fastapi", "fastapi/sse", "quart", "django", "bare"]
+
+
+@pytest.mark.parametrize("name", [*HEAR, "django/eventstream", "bare"])
+def test_as_many_as_there_may_be_leave_idle_streams(site: Running, name: str) -> None:
+    come_and_leave(site, f"/{name}/events")
+    pool = name.partition("/")[0]
+    counter = name if name == "django/eventstream" else pool
+    until_nobody_waits(site, counter)
+
+
+@pytest.mark.parametrize("name", TICK)
+def test_as_many_as_there_may_be_leave_busy_streams(site: Running, name: str) -> None:
+    come_and_leave(site, f"/{name}/ticks")
+    until_nobody_waits(site, name.partition("/")[0])
+
+
+def test_a_request_needs_no_patience_although_the_apps_heed_nobody(site: Running) -> None:
+    for path in ("/bare/events", "/bare/poll", "/bare/events"):
+        clients = [call(site, path) for _ in range(CONCURRENCY)]
+        wait_for(lambda: in_hand(site) >= CONCURRENCY)
+        for client in clients:
+            client.close()
+        began = time.monotonic()
+        hear(site, "/bare/count")
+        assert time.monotonic() - began < 1  # disconnect_timeout, and nobody waits for it
+    until_nobody_waits(site, "bare")
+    assert "disconnect_timeout" in site.output()
+
+
+def in_hand(run: Running, name: str = "bare") -> int:
+    return int(run.slots()[f"{name}.0"]["requests_in_progress"])
+
+
+def test_half_closed_clients(site: Running) -> None:
+    """What a server takes for the end of its client is one for the app."""
+    clients = [call(site, "/starlette/events") for _ in range(CONCURRENCY)]
+    for client in clients:
+        stays_until_it_hears(client)
+        client.shutdown(socket.SHUT_WR)
+    until_nobody_waits(site, "starlette")
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("name", ["starlette", "fastapi", "quart", "django"])
+def test_uploads_that_are_cut_in_the_middle(site: Running, name: str) -> None:
+    lines = ("Content-Length: 100", "Content-Type: application/json")
+    clients = [call(site, f"/{name}/reads", *lines, method="POST") for _ in range(2 * CONCURRENCY)]
+    for client in clients:
+        client.sendall(b'{"half": 1')
+    for client in clients:
+        client.close()
+    until_nobody_waits(site, name)
+
+
+def test_what_the_app_does_after_its_answer_is_done_although_nobody_reads_it(site: Running) -> None:
+    with closing(call(site, "/starlette/late")):
+        wait_for(lambda: hear(site, "/starlette/count") == "1")
+    wait_for(lambda: hear(site, "/starlette/report") == "afterwards")
+
+
+def test_views_in_threads(site: Running) -> None:
+    for _ in range(3):
+        clients = [call(site, "/django/slow") for _ in range(CONCURRENCY)]
+        wait_for(lambda: hear(site, "/django/count") != "0")
+        for client in clients:
+            client.close()
+    until_nobody_waits(site, "django")
+
+
+def test_a_wsgi_app_makes_nothing_more_for_clients_that_left(site: Running) -> None:
+    for _ in range(3):  # as many as its threads, each time
+        come_and_leave(site, "/wsgi/ticks", 4)
+        until_nobody_waits(site, "wsgi")
+
+
+def test_a_wsgi_app_does_not_take_half_an_upload_for_a_whole_one(site: Running) -> None:
+    clients = [call(site, "/wsgi/reads", "Content-Length: 100", method="POST") for _ in range(4)]
+    for client in clients:
+        client.sendall(b"half")
+    wait_for(lambda: in_hand(site, "wsgi") == 4)
+    for client in clients:
+        client.close()
+    wait_for(lambda: hear(site, "/wsgi/seen") == ",".join(["ClientDisconnected"] * 4))
+
+
+@pytest.mark.parametrize("path", ["/bare/connects", "/bare/pushes"])
+def test_websockets_whose_app_does_not_receive(site: Running, path: str) -> None:
+    number = CONCURRENCY - 1  # each has a permit until it is accepted
+    clients = [call(site, path, *HANDSHAKE) for _ in range(number)]
+    wait_for(lambda: hear(site, "/bare/count") == str(number))
+    for client in clients:
+        client.close()
+    until_nobody_waits(site, "bare")
+
+
+def test_a_framework_that_raises_when_the_client_of_a_websocket_leaves(site: Running) -> None:
+    clients = [call(site, "/starlette/listens", *HANDSHAKE) for _ in range(CONCURRENCY)]
+    wait_for(lambda: hear(site, "/starlette/count") == str(CONCURRENCY))
+    for client in clients:
+        client.close()
+    until_nobody_waits(site, "starlette")
+
+
+def test_clients_that_leave_while_they_wait_are_never_served(tmp_path: Path) -> None:
+    one = pool("bare", timeout=60).replace("= 8", "= 1", 1)
+    with site_of(tmp_path, one) as run, closing(call(run, "/bare/poll")):
+        wait_for(lambda: in_hand(run) == 1)
+        lines = ("Content-Length: 20",)
+        waiting = [call(run, "/bare/poll", *lines, method="POST") for _ in range(3)]
+        waiting += [call(run, "/bare/poll") for _ in range(3)]
+        wait_for(lambda: in_queue(run) == 6)
+        for client in waiting:
+            client.close()
+        wait_for(lambda: in_queue(run) == 0, patience=4)  # queue_timeout is 8
+        assert in_hand(run) == 1
+
+
+def in_queue(run: Running) -> int:
+    pool = next(one for one in run.status()["pools"] if one["name"] == "bare")
+    return int(pool["queue"]["waiting"])
+
+
+def test_neither_a_reload_nor_the_end_waits_for_apps_whose_clients_left(tmp_path: Path) -> None:
+    pools = (pool("bare", timeout=60, websocket=True), pool("wsgi"))
+    with site_of(tmp_path, *pools) as run:
+        for end in (False, True):
+            come_and_leave(run, "/bare/events")
+            come_and_leave(run, "/bare/ticks")
+            come_and_leave(run, "/wsgi/ticks", 4)
+            began = time.monotonic()
+            if end:
+                assert run.stop() == 0
+            else:
+                assert run.command("reload").returncode == 0
+            assert time.monotonic() - began < 15  # stop_timeout is 25
+        assert "Traceback" not in run.output()
+
+
+HANDSHAKE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
