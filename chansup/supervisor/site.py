@@ -335,6 +335,7 @@ class Site:
     async def stop(self, deadline: float, hurried: asyncio.Event) -> None:
         """Stop interface, workers, programs, and the hub, in this order, by `deadline` (loop time).
 
+        A pool with a `stop_timeout` of its own has that, even if everything takes longer then.
         `hurried` takes the patience away.
         """
         self.stopping = True
@@ -344,19 +345,28 @@ class Site:
         ending = asyncio.gather(*(task.stop() for task in running))
         loop = asyncio.get_running_loop()
         begun = loop.time()
+        late = 0.0  # by those that had a longer time of their own
         for kind, share in STOP_SHARES.items():
             order = [self.pools[name] for name in self.generation.pools if name in self.pools]
             order += [pool for pool in [*self.pools.values(), *self.removing] if pool not in order]
             stage = [pool for pool in reversed(order) if pool.kind == kind]
             if kind == "hub":
                 self.hub.ignore()  # nobody is left who could need it
-            until = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
+            planned = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
+            until = planned + late
             if kind == "programs":  # tasks first: they may need a program
                 await self._end_tasks(ending, running, until, hurried)
                 for pool in stage:
                     await self._stop_by([pool], until, hurried)
             else:
                 await self._stop_by(stage, until, hurried)
+            late = max(0.0, loop.time() - planned)
+
+    def longest_stop(self) -> float:
+        """Return how many seconds `stop` may take, `stop_timeout` of pools included."""
+        pools = [*self.pools.values(), *self.removing]
+        own = sum(pool.specification.settings.stop_timeout or 0.0 for pool in pools)
+        return self.generation.config.rollout.stop_timeout + own
 
     async def _end_tasks(
         self,
@@ -383,6 +393,8 @@ class Site:
         if not pools:
             return
         loop = asyncio.get_running_loop()
+        own = max(pool.specification.settings.stop_timeout or 0.0 for pool in pools)
+        until = max(until, loop.time() + own)
         stopped = asyncio.Event()
 
         async def stop() -> None:

@@ -235,6 +235,9 @@ class Supervisor:
         deadline = loop.time() + rollout.stop_timeout
         self.site.announce_end()
         self._service.stopping("stopping")
+        longest = rollout.shutdown_delay + self.site.longest_stop()
+        if longest > rollout.stop_timeout + rollout.shutdown_delay:
+            self._service.extend_timeout(longest + SWEEP_TIME)
         if rollout.shutdown_delay and self._shutdown.exit_code is ExitCode.OK:
             self.site.say(f"accepting for another {rollout.shutdown_delay:g} s")
             await within(rollout.shutdown_delay, self._shutdown.hurried)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,24 @@ def test_what_does_not_end_is_killed_when_time_is_up(place: Path) -> None:
         assert run.stop() == 0
         assert told(place) == ["began", "TERM"]
         assert not living(place)
+
+
+def test_a_pool_has_its_own_time_at_the_stop_of_the_site(place: Path) -> None:
+    """However short [rollout] stop_timeout is, and the pools that stop after it have theirs."""
+    config = shell(f"{PYTHON} worker.py; true", "stop_timeout = 20")
+    config += '[workers.first]\ncommand = ["sh", "-c", "trap \'sleep 2; exit 0\' TERM; while :; do sleep 0.1; done"]\n'
+    config += 'ready = "after:0s"\nstop_timeout = 20\n\n[rollout]\nstop_timeout = 1\nsettle = 0\n'
+    with running(place, config) as run:
+        began(run, place)
+        checked = run.command("check")
+        assert "programs.work.stop_timeout: (20 s) is longer than" in checked.stdout
+        run.send(signal.SIGTERM)
+        wait_for(lambda: told(place) == ["began", "TERM"])
+        time.sleep(2)  # past the end of [rollout] stop_timeout
+        (place / "done").touch()
+        assert run.wait() == 0
+        assert told(place) == ["began", "TERM", "ended"]
+        assert "did not end in time" not in run.output()
 
 
 def test_a_crash_of_the_shell_gives_the_program_its_time_before_the_next_one(place: Path) -> None:

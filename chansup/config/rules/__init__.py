@@ -60,6 +60,7 @@ _WARNINGS: tuple[Rule, ...] = (
     handover.doubtful,
     timing.cut_clients,
     timing.cut_handovers,
+    timing.longer_stops,
 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from chansup.config import relay
 from chansup.config.keys import Finding, Key
 from chansup.config.rules.context import Context
+from chansup.config.schema import Pool
 
 
 def rule(context: Context) -> Iterator[Finding]:
@@ -55,6 +56,26 @@ def cut_handovers(context: Context) -> Iterator[Finding]:
                 f"stop_timeout is over after {stop_timeout:g} s: what is open then is cut off"
             )
             yield key, message
+
+
+def longer_stops(context: Context) -> Iterator[Finding]:
+    """A pool has more time to end than whoever stops chansup may expect."""
+    limit = context.config.rollout.stop_timeout
+    tables: dict[Key, Pool] = {
+        ("workers", name): table for name, table in context.config.workers.items()
+    }
+    tables |= {("programs", name): table for name, table in context.config.programs.items()}
+    if context.config.interface is not None:
+        tables["interface",] = context.config.interface
+    for key, table in tables.items():
+        own = table.stop_timeout
+        if own is not None and own > limit:
+            message = (
+                f"({own:g} s) is longer than [rollout] stop_timeout ({limit:g} s), and a stop of"
+                " the site waits for it: have whoever stops chansup wait as long (TimeoutStopSec="
+                " of a systemd unit, docker stop --time), or raise [rollout] stop_timeout, too"
+            )
+            yield (*key, "stop_timeout"), message
 
 
 def _stop_timeout(context: Context) -> tuple[Key, float]:
