@@ -243,7 +243,9 @@ def check(as_json: bool, handover: str | None, **trial: Any) -> int:
     from chansup.config.check import check as check_config
 
     config = _config()
-    directory = _quiet_client().socket_path.parent
+    client = _quiet_client()
+    # Another user's, who runs the site, is not ours to judge.
+    directory = client.socket_path.parent if client.whose() is None else None
     report = check_config(config, os.environ, _held_addresses(), directory)
     if as_json:
         import msgspec

@@ -20,6 +20,7 @@ from chansup.config import (
     rehearsal,
     relay,
     routes,
+    runtime_places,
     runworker,
     sessions,
 )
@@ -201,6 +202,8 @@ def _runtime_directory(directory: Path | None) -> Iterable[Finding]:
     elif not os.access(nearest, os.W_OK | os.X_OK):
         reason = "cannot be written to"
     else:
+        if said := runtime_places.fault(directory):
+            yield ("supervisor", "runtime_directory"), said
         return
     message = f"{quoted(str(nearest), limit=300)} {reason}: name another directory"
     yield ("supervisor", "runtime_directory"), message

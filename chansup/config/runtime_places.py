@@ -13,6 +13,10 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from chansup.config.address import MAX_UNIX_PATH
+
+REMEDY = "set [supervisor] runtime_directory to a directory that only you can write to"
+_LONGEST_NAME = "control.sock"  # of the sockets in there
 OF_ROOT = Path("/run/chansup")  # of supervisors that root runs
 
 
@@ -48,6 +52,35 @@ def names(config: Path) -> list[str]:
 def of_root(config: Path) -> Path:
     """Return where a supervisor of root has its sockets, if its config names no other place."""
     return OF_ROOT / _name(os.path.realpath(config))
+
+
+def fault(directory: Path) -> str | None:
+    """Return why `directory` cannot be a runtime directory, or None; it need not exist yet."""
+    longest = directory / _LONGEST_NAME
+    if len(os.fsencode(longest)) > MAX_UNIX_PATH:
+        return (
+            f"the path of the control socket, {longest}, is longer than {MAX_UNIX_PATH} bytes: "
+            "set a shorter [supervisor] runtime_directory"
+        )
+    own = (os.geteuid(),)
+    above = Path(os.path.realpath(directory.parent))
+    for path, trusted in ((above, (*own, 0)), (directory, own)):
+        try:
+            status = path.lstat()
+        except OSError:  # it is made, or cannot be
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
+            return f"{path} is {what}: {REMEDY}"
+        if status.st_uid not in trusted:
+            return (
+                f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs "
+                f"chansup: {REMEDY}"
+            )
+        mode = stat.S_IMODE(status.st_mode)
+        if path is directory and mode & 0o022:
+            return f"{path} has mode {mode:04o}, so other users can write to it: chmod 700 it"
+    return None
 
 
 def _name(path: str | Path) -> str:

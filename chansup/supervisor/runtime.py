@@ -22,7 +22,6 @@ from chansup.supervisor.signposts import Signposts
 
 CONTROL_SOCKET = "control.sock"
 LOCK = "lock"
-MAX_SOCKET_PATH = 107  # bytes; sun_path holds 108 with the final NUL, see unix(7)
 
 
 def directory_for(
@@ -57,7 +56,8 @@ class RuntimeDirectory:
     """A directory of mode 0700 that this process alone uses, from `open` to `close`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        # A link in the middle, such as /var/run, is followed once: nobody can turn it later.
+        self.path = Path(os.path.realpath(path.parent)) / path.name
         self._created: list[Path] = []
         self._directory: int | None = None  # open and locked: it holds if the lock file is removed
         self._lock: int | None = None
@@ -70,7 +70,7 @@ class RuntimeDirectory:
 
         Raises RuntimeDirectoryError, or AlreadyRunning when another supervisor has it.
         """
-        self._check_length()
+        self._check()  # before anything is made
         try:
             while not self._claim_directory():
                 pass
@@ -167,14 +167,6 @@ class RuntimeDirectory:
             os.close(self._directory)
             self._directory = None
 
-    def _check_length(self) -> None:
-        path = self.path / CONTROL_SOCKET
-        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-            raise RuntimeDirectoryError(
-                f"the path of the control socket, {path}, is longer than {MAX_SOCKET_PATH} bytes: "
-                "set a shorter [supervisor] runtime_directory"
-            )
-
     def _create(self, path: Path) -> None:
         try:
             path.mkdir(mode=0o700)
@@ -187,22 +179,8 @@ class RuntimeDirectory:
             self._created.append(path)
 
     def _check(self) -> None:
-        for path in (self.path.parent, self.path):
-            status = path.stat() if path is self.path.parent else path.lstat()
-            if not stat.S_ISDIR(status.st_mode):
-                what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
-                raise RuntimeDirectoryError(f"{path} is {what}: {_REMEDY}")
-            trusted = (os.geteuid(),) if path is self.path else (os.geteuid(), 0)
-            if status.st_uid not in trusted:
-                raise RuntimeDirectoryError(
-                    f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs "
-                    f"chansup: {_REMEDY}"
-                )
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o022:
-            raise RuntimeDirectoryError(
-                f"{self.path} has mode {mode:04o}, so other users can write to it: chmod 700 it"
-            )
+        if said := runtime_places.fault(self.path):
+            raise RuntimeDirectoryError(said)
 
     def _claim_directory(self) -> bool:
         """Create, check, open and lock the directory; False if it was removed meanwhile.
@@ -287,13 +265,13 @@ class RuntimeDirectory:
     def _explain(self, error: OSError) -> str:
         where = error.filename or self.path
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"cannot write to {where}: the disk is full. Free some space, or {_REMEDY}"
+            return (
+                f"cannot write to {where}: the disk is full. "
+                f"Free some space, or {runtime_places.REMEDY}"
+            )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return f"cannot write to {where} ({error.strerror}): {_REMEDY}"
-        return f"cannot use {where} ({error.strerror}): {_REMEDY}"
-
-
-_REMEDY = "set [supervisor] runtime_directory to a directory that only you can write to"
+            return f"cannot write to {where} ({error.strerror}): {runtime_places.REMEDY}"
+        return f"cannot use {where} ({error.strerror}): {runtime_places.REMEDY}"
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

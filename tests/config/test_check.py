@@ -159,6 +159,18 @@ def test_what_per_core_means_here_is_a_note(site):
     assert "2-per-core means" in note
 
 
+def test_a_runtime_directory_that_run_would_refuse(site, tmp_path):
+    path = site('bind = "127.0.0.1:0"')
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("real")
+    assert check(path, ENVIRON, runtime_directory=tmp_path / "link" / "run").problems == []
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for name, said in (("link", "is a symbolic link"), ("open", "chmod 700"), ("x" * 99, "longer")):
+        (problem,) = check(path, ENVIRON, runtime_directory=tmp_path / name).problems
+        assert said in problem.message
+
+
 def test_the_runtime_directory(site, tmp_path):
     path = site('bind = "127.0.0.1:0"')
     assert check(path, ENVIRON, runtime_directory=tmp_path / "a/b").problems == []

@@ -268,6 +268,20 @@ def test_a_link_is_refused(tmp_path):
         RuntimeDirectory(tmp_path / "run").open()
 
 
+def test_a_link_in_the_middle_is_followed_once(tmp_path):
+    for name in ("real", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("real")  # as /var/run leads to /run
+    directory = RuntimeDirectory(tmp_path / "link" / "run")
+    directory.open()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("other")
+    with directory.control_socket():
+        assert (tmp_path / "real" / "run" / "control.sock").is_socket()
+    directory.close()
+    assert os.listdir(tmp_path / "real") == os.listdir(tmp_path / "other") == []
+
+
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(RuntimeDirectoryError, match="no directory"):
