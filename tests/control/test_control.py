@@ -67,6 +67,7 @@ def test_what_channel_workers_consume(client, fake):
         ("/restart", ["restart", None]),
         ("/restart?target=interface.1", ["restart", "interface.1"]),
         ("/scale?pool=interface&processes=0", ["scale", "interface", 0]),
+        ("/move?mark=a1", ["move", "a1"]),
         ("/stop", ["stop"]),
     ],
 )
