@@ -15,6 +15,7 @@ from chansup.config import (
     channels,
     commands,
     hub,
+    option_files,
     order,
     relay,
     schema,
@@ -78,6 +79,8 @@ class PoolSpecification:
     launcher: bool = False  # runs chansup.launch: has a scoreboard, beats, dumps stacks
     relays: bool = False  # an interface in relay mode: it runs none of the app's code
     identity: tuple[object, ...] = ()  # of chansup's own: everything else that processes go by
+    # Option, path and digest of the files that the server's options name
+    files: tuple[tuple[str, str, bytes], ...] = ()
     runs_as: int | None = None  # user id of the hub
     users: frozenset[int] = frozenset()  # who may connect to it, itself included
 
@@ -117,13 +120,13 @@ class PoolSpecification:
         For a program: the tables of both say the same, but for the number of processes. Where the
         app lies and what its environment is do not count: a program that is kept belongs to no
         release. For what relays, and the hub: the same code of chansup and of the server, told the
-        same.
+        same, with the same content of the files that its options name.
         """
         if self.relays != other.relays:
             return False
         apart: dict[str, Any] = OF_THE_SUPERVISOR if self.relays else {"processes": 1}
         ours, theirs = (msgspec.structs.replace(one.settings, **apart) for one in (self, other))
-        return ours == theirs and self.identity == other.identity
+        return ours == theirs and self.identity == other.identity and self.files == other.files
 
 
 @dataclass(frozen=True)
@@ -382,7 +385,8 @@ class _Builder:
             (specification.stop_timeout, specification.liveness_timeout),
             tuple(sorted(passed_on.items())),
         )
-        return replace(specification, relays=True, identity=identity)
+        files = option_files.contents(self.config, self.directory, self.loaded.path.parent)
+        return replace(specification, relays=True, identity=identity, files=files)
 
     def hub(self) -> PoolSpecification:
         """Return the hub of chansup's own channel layer: nothing in it is of the app."""

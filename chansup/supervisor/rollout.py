@@ -462,6 +462,9 @@ def _what_changed(old: PoolSpecification, new: PoolSpecification) -> str:
     """Return why an interface that relays cannot stay."""
     if old.identity[:1] != new.identity[:1]:
         return "chansup or its server was installed anew, and has other code"
+    former = {path: content for _, path, content in old.files}
+    if changed := [path for _, path, content in new.files if content != former.get(path)]:
+        return f"{' and '.join(changed)} changed"
     return "its settings are others"
 
 

@@ -41,6 +41,8 @@ def site(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     for directory in (tmp_path, tmp_path / "current"):
         write_app(directory)
+        for name in ("cert.pem", "key.pem"):
+            (directory / name).touch()
         (directory / "manage.py").touch()
     (tmp_path / "shared/env").touch()
     python = tmp_path / "current/venv/bin/python"

@@ -26,6 +26,7 @@ _ERRORS: tuple[Rule, ...] = (
     application.directories,
     interface.rule,
     interface.mode,
+    interface.option_files,
     addresses.rule,
     names.valid,
     names.existing,

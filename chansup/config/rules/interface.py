@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from chansup.config import accounts, modes, relay
+from chansup.config import option_files as files
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
 from chansup.config.schema import Interface
@@ -30,6 +31,18 @@ def rule(context: Context) -> Iterator[Finding]:
         yield ("interface", "health_path"), message
     yield from attempt(("interface", "unix_mode"), modes.parse, interface.unix_mode)
     yield from _socket_owner(interface)
+
+
+def option_files(context: Context) -> Iterator[Finding]:
+    """The files that a server needs are there, and can be read."""
+    directories = (context.directory, context.config_directory)
+    for one in files.find(context.config, *directories):
+        if one.required:
+            try:
+                files.digest(one.path)
+            except files.OptionFileError as error:
+                message = f"{quoted(str(one.path), limit=300)} {error}: name a file that is there"
+                yield ("interface", "options", one.option), message
 
 
 def _socket_owner(interface: Interface) -> Iterator[Finding]:

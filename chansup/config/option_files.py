@@ -1,0 +1,96 @@
+"""The files that `[interface.options]` names, which a server reads when it starts.
+
+What they hold is part of what runs: a renewed certificate is served after a reload only if the
+processes that read the old one are replaced.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from chansup.config import relay
+from chansup.config.schema import Config
+
+# By server: files without which it cannot start. hypercorn may have "json:" or "toml:" before one.
+_REQUIRED = {
+    "uvicorn": ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "log_config"),
+    "granian": ("ssl_cert", "ssl_key", "ssl_ca", "ssl_crl"),
+    "hypercorn": ("certfile", "keyfile", "ca_certs", "logconfig"),
+    "daphne": ("privateKey", "certKey", "extraCertChain"),
+    "gunicorn": ("certfile", "keyfile", "ca_certs", "logconfig", "logconfig_json"),
+}
+_WRITTEN = ("accesslog", "errorlog", "access_log")  # their content changes with each request
+_FORMATS = ("json:", "toml:")
+_MOST = 64 * 1024 * 1024  # bytes that are read; no certificate or log config comes near
+
+
+class OptionFile(NamedTuple):
+    """One file that an option names."""
+
+    option: str
+    path: Path
+    required: bool  # the server cannot start without it
+
+
+class OptionFileError(Exception):
+    """Why such a file cannot be used, as the rest of a sentence that begins with its name."""
+
+
+def find(config: Config, directory: Path, config_directory: Path) -> Iterator[OptionFile]:
+    """Yield what the options of the server name, required or not, if it is there.
+
+    `directory` is the app's, where a server runs that runs the app; one in relay mode runs in
+    `config_directory`.
+    """
+    interface = config.interface
+    if interface is None or interface.command is not None:
+        return
+    base = config_directory if relay.is_relay(config) else directory
+    required = _REQUIRED[interface.server]
+    for option, value in interface.options.items():
+        if option in _WRITTEN:
+            continue
+        for name in value if isinstance(value, list) else [value]:
+            if not isinstance(name, str) or not name or "\0" in name:
+                continue
+            if option in required:
+                plain = name[5:] if name.startswith(_FORMATS) else name
+                yield OptionFile(option, base / plain, required=True)
+            elif os.path.isfile(base / name):
+                yield OptionFile(option, base / name, required=False)
+
+
+def digest(path: Path) -> bytes:
+    """Return what tells the content of a file, links followed. Raises OptionFileError."""
+    try:
+        with open(path, "rb", opener=_open) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OptionFileError("is not a file")
+            return hashlib.blake2b(file.read(_MOST), digest_size=16).digest()
+    except FileNotFoundError:
+        target = os.path.realpath(path)
+        where = f" (it leads to {target})" if os.path.islink(path) else ""
+        raise OptionFileError(f"does not exist{where}") from None
+    except OSError as error:
+        raise OptionFileError(f"cannot be read: {error.strerror or error}") from None
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting: a pipe that nobody writes to would hold up everything."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def contents(
+    config: Config, directory: Path, config_directory: Path
+) -> tuple[tuple[str, str, bytes], ...]:
+    """Return option, path and digest of each file that can be read."""
+    found = []
+    for one in find(config, directory, config_directory):
+        try:
+            found.append((one.option, str(one.path), digest(one.path)))
+        except OptionFileError:  # the rules said so; or it vanished since
+            found.append((one.option, str(one.path), b""))
+    return tuple(found)
