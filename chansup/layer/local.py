@@ -197,7 +197,8 @@ class LocalChannelLayer(Base):
         fitting = (limit for pattern, limit in self.channel_capacity if pattern.match(channel))
         number = next(fitting, self.capacity)
         messages = f"{number} message{'s' if number != 1 else ''}"
-        more = "its consumer reads too slowly" if "!" in channel else "run more workers"
+        own = "its consumer reads too slowly, and nothing while its own handler sends"
+        more = own if "!" in channel else "run more workers"
         return (
             f'the channel "{channel}" is full, it may hold {messages}: {more}, or raise capacity '
             "or channel_capacity in [channel_layer.options]"

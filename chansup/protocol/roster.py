@@ -49,6 +49,8 @@ class Worker(msgspec.Struct, frozen=True):
     generation: int
     address: str  # path of the Unix socket that it listens on
     state: WorkerState  # draining: begin nothing there, take away what is there
+    leaves_soon: bool = False  # a rollout or a restart is to replace it
+    websockets: int = 0  # open there when this was written, of all interface processes
 
 
 class Roster(msgspec.Struct, frozen=True):

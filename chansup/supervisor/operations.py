@@ -13,6 +13,7 @@ from chansup.supervisor import report
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
 from chansup.supervisor.logs import LogWriter
 from chansup.supervisor.pool import Pool
+from chansup.supervisor.process import Process
 from chansup.supervisor.progress import Progress
 from chansup.supervisor.shutdown import Shutdown
 from chansup.supervisor.site import Site
@@ -120,14 +121,24 @@ class Operations:
         self, slots: list[Slot], left: list[str], waiting: list[Pool], progress: Progress
     ) -> None:
         lost = ""
-        for done, slot in enumerate(slots):
-            self._refuse_while_stopping("restart")
-            progress.tell(self._progress(slot, "starting", done, len(slots)))
-            with suppress(SlotRemoved):
-                await slot.replace(None, "command")
-                if slot.current is not None and slot.current.lost:
-                    lost = f"; {slot.current.lost}: the messages and groups that it had are lost"
-            progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
+        remaining = list(slots)
+        leaving = self._announce(slots)
+        try:
+            for done in range(len(slots)):
+                self._refuse_while_stopping("restart")
+                pool = remaining[0].pool
+                slot = pool.first_to_replace([one for one in remaining if one.pool is pool])
+                remaining.remove(slot)
+                progress.tell(self._progress(slot, "starting", done, len(slots)))
+                with suppress(SlotRemoved):
+                    await slot.replace(None, "command")
+                    if slot.current is not None and slot.current.lost:
+                        lost = f"; {slot.current.lost}: the messages and groups it had are lost"
+                progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))
+        finally:
+            for process in leaving:
+                process.leaves_soon = False
+            self.site.roster.changed()
         count = "1 process was" if len(slots) == 1 else f"{len(slots)} processes were"
         stayed = f"; {', '.join(left)} stayed (to replace: chansup restart NAME)" if left else ""
         pending = "".join(
@@ -137,6 +148,14 @@ class Operations:
         )
         message = f"{count} replaced{stayed}{pending}{lost}"
         progress.tell(Event("result", message, outcome="succeeded"))
+
+    def _announce(self, slots: list[Slot]) -> list[Process]:
+        """Let the interface know which processes are to leave. Return them."""
+        leaving = [slot.current for slot in slots if slot.current is not None]
+        for process in leaving:
+            process.leaves_soon = True
+        self.site.roster.changed()
+        return leaving
 
     async def _to_its_result(
         self, work: Coroutine[object, object, None], progress: Progress

@@ -1,6 +1,7 @@
 """N slots that do the same job, and the listening sockets that they share."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from chansup.supervisor.equipment import Inheritance
@@ -69,6 +70,16 @@ class Pool:
     def slots_not_of(self, generation: Generation) -> list[Slot]:
         """Return the slots that do not run `generation` yet."""
         return [slot for slot in self.slots if not slot.runs(generation)]
+
+    def first_to_replace(self, slots: Sequence[Slot]) -> Slot:
+        """Return which of `slots` goes first.
+
+        Of app workers the one with the fewest WebSockets: when the fuller ones are emptied, the
+        new workers that these are to be spread over are there, and each WebSocket moves once.
+        """
+        if not self.specification.serves:
+            return slots[0]
+        return min(slots, key=lambda slot: slot.current.websockets if slot.current else 0)
 
     def inheritance(self, slot: Slot, specification: PoolSpecification) -> list[Inheritance]:
         """Return the listening sockets for a process of `slot`."""

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from chansup.config import signals
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
-from chansup.protocol.scoreboard import ACCEPTING, BEATS, LAME_DUCK, LEAVING, PHASE
+from chansup.protocol.scoreboard import (
+    ACCEPTING,
+    BEATS,
+    LAME_DUCK,
+    LEAVING,
+    PHASE,
+    WEBSOCKETS_OPEN,
+)
 from chansup.supervisor import orphans, process_table
 from chansup.supervisor.orphans import Orphans, Remains
 from chansup.supervisor.process_table import Identity
@@ -52,6 +59,7 @@ class Process:
     notify: "NotifySocket | None" = None  # where it reports
     socket: "WorkerSocket | None" = None  # of an app worker
     in_service = False  # an app worker that was once in its slot, ready: interfaces may use it
+    leaves_soon = False  # a command is to replace it
     courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
@@ -174,6 +182,11 @@ class Process:
         Whoever fills it is of its own process group, so that something in there lives.
         """
         self.signs_of_life += 1
+
+    @property
+    def websockets(self) -> int:
+        """How many WebSockets it holds, as it counts them."""
+        return int(self.scoreboard.read(WEBSOCKETS_OPEN)) if self.scoreboard is not None else 0
 
     def beats(self) -> int:
         """Return a number that changes as long as the event loop turns."""

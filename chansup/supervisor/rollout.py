@@ -28,6 +28,7 @@ from chansup.supervisor.pool import Pool
 from chansup.supervisor.process import Process
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.status import Event, RolloutStatus
+from chansup.supervisor.turns import Turn, Turns
 
 if TYPE_CHECKING:
     from chansup.supervisor.site import Site
@@ -61,6 +62,11 @@ class Rollout:
     def advances(self) -> bool:
         """Whether it is on its way to the new generation."""
         return self.runs and not self.returns
+
+    @property
+    def destination(self) -> Generation:
+        """The generation that it brings every slot to."""
+        return self._former if self.returns else self.generation
 
     def total(self) -> int:
         """How many slots the new generation wants."""
@@ -202,7 +208,7 @@ class Rollout:
                 continue  # the latter would accept before there is a worker to relay to
             stale = pool.slots_not_of(self.generation)
             if stale and self.site.desired_in(self.generation.pools[pool.name]):
-                slot = stale[0]
+                slot = pool.first_to_replace(stale)
                 self._progress(f"{slot.name}: starting", slot=slot, step="starting")
                 with suppress(SlotRemoved):
                     async with slot.changing:
@@ -255,19 +261,25 @@ class Rollout:
         surge = asyncio.Semaphore(self.generation.config.rollout.surge)
         failed = asyncio.Event()
 
-        async def replace(slot: Slot) -> None:
+        waiting = list(pool.slots)
+        turns = Turns()
+
+        async def replace_next() -> None:
             async with surge:
+                slot = self._next(pool, waiting)
+                waiting.remove(slot)
                 if not failed.is_set() and not slot.runs(self.generation):
-                    try:
-                        await self._replace_slot(slot)
-                    except BootFailed:
-                        failed.set()
-                        raise
-                    except SlotRemoved:
-                        pass
+                    with turns.take() as turn:
+                        try:
+                            await self._replace_slot(slot, turn)
+                        except BootFailed:
+                            failed.set()
+                            raise
+                        except SlotRemoved:
+                            pass
 
         # All of those under way come to their end, then the first failure counts.
-        results = await _all(replace(slot) for slot in pool.slots)
+        results = await _all(replace_next() for _ in pool.slots)
         for slot in pool.slots:
             if slot.runs(self.generation) and not slot.serves:
                 await self._booted(slot)
@@ -276,17 +288,25 @@ class Rollout:
             if failure is not None:
                 raise failure
 
-    async def _replace_slot(self, slot: Slot) -> None:
-        proven = slot.successor is not None and slot.successor.generation is self.generation
-        if not proven:
+    def _next(self, pool: Pool, waiting: list[Slot]) -> Slot:
+        """Return which of those that wait goes first: one whose new process is there already."""
+        proven = [slot for slot in waiting if self._has_proven(slot)]
+        return pool.first_to_replace(proven or waiting)
+
+    def _has_proven(self, slot: Slot) -> bool:
+        return slot.successor is not None and slot.successor.generation is self.generation
+
+    async def _replace_slot(self, slot: Slot, turn: Turn) -> None:
+        if not self._has_proven(slot):
             self._progress(f"{slot.name}: starting", slot=slot, step="starting")
 
         def retiring(process: Process) -> None:
             held = f", with {slot_holds(process)}" if slot_holds(process) else ""
             message = f"{slot.name}: the old process drains{held}"
             self._progress(message, slot=slot, step="retiring")
+            turn.give()
 
-        await slot.replace(self.generation, "reload", retiring)
+        await slot.replace(self.generation, "reload", retiring, turn.come)
         lost = slot.current.lost if slot.current is not None else ""
         what = f", but {lost}: the messages and groups that it had are lost" if lost else ""
         self._progress(f"{slot.name}: replaced{what}", slot=slot, step="replaced")

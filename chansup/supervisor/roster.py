@@ -86,10 +86,18 @@ class RosterKeeper:
             process.in_service = process.in_service or ready
             # One that was dismissed before it served is nobody's.
             if process.in_service:
-                workers.append(_worker(name, process, "ready" if ready else "draining"))
+                state: roster.WorkerState = "ready" if ready else "draining"
+                workers.append(_worker(name, process, state, self._leaves_soon(process)))
                 if name not in pools:  # gets nothing any more, or not yet
                     pools[name] = self._pool(process.specification, [])
         return Roster(list(pools.values()), workers, self.single_moves.marks)
+
+    def _leaves_soon(self, process: Process) -> bool:
+        """Whether a rollout or a restart is to replace it."""
+        rollout = self._site.rollout
+        if rollout is not None and rollout.runs:
+            return process.generation is not rollout.destination
+        return process.leaves_soon
 
     def _working(self) -> Iterator[tuple[str, Slot, Process]]:
         """Yield the app workers that were ready and are not gone, with where they belong."""
@@ -151,7 +159,7 @@ def routes_of(settings: schema.Pool) -> list[roster.Route]:
     return [roster.Route(one.route, one.handover, one.redeliver) for one in relay.served(settings)]
 
 
-def _worker(pool: str, process: Process, state: roster.WorkerState) -> Worker:
+def _worker(pool: str, process: Process, state: roster.WorkerState, leaves_soon: bool) -> Worker:
     assert process.address is not None
     return Worker(
         name=process.slot,
@@ -160,4 +168,6 @@ def _worker(pool: str, process: Process, state: roster.WorkerState) -> Worker:
         generation=process.generation.number,
         address=process.address,
         state=state,
+        leaves_soon=leaves_soon,
+        websockets=process.websockets,
     )

@@ -292,6 +292,7 @@ class Site:
             for task in list(self._starting):  # the rollout starts what is missing by itself
                 task.cancel()
             async with self._rollout_turn:  # those that were superseded end first
+                self.roster.changed()
                 await rollout.run()
 
         def ended(task: asyncio.Task[None]) -> None:

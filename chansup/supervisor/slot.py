@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from chansup.protocol import scoreboard
@@ -364,14 +364,16 @@ class Slot:
         generation: Generation | None,
         reason: str,
         retiring: Callable[[Process], None] = lambda process: None,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Replace the process in the way the pool wants it; None: by its own generation.
 
-        `retiring` hears of the old process when it begins to drain.
+        `retiring` hears of the old process when it begins to drain. The new one is put in its
+        place when `turn` returns.
 
         Raises BootFailed or SlotRemoved.
         """
-        work = self._replace(generation, reason, retiring)
+        work = self._replace(generation, reason, retiring, turn)
         if not self.pool.specification.takes_over:
             await work
             return
@@ -382,7 +384,11 @@ class Slot:
         task.result()
 
     async def _replace(
-        self, generation: Generation | None, reason: str, retiring: Callable[[Process], None]
+        self,
+        generation: Generation | None,
+        reason: str,
+        retiring: Callable[[Process], None],
+        turn: Callable[[], Awaitable[None]] | None,
     ) -> None:
         async with self.changing:
             # Only now: whoever had the slot until now may have changed what it runs.
@@ -390,6 +396,8 @@ class Slot:
             new = generation.pools[self.pool.name]
             if new.on_reload == "overlap" or self._can_take_over(new):
                 await self.prepare(generation)
+                if turn is not None:
+                    await turn()
                 await self.promote(reason, retiring)
             else:
                 await self._exchange(generation, reason, retiring)

@@ -36,6 +36,7 @@ processes = {workers}
 [rollout]
 settle = 0.05
 drain_spread = {drain_spread}
+surge = {surge}
 keep_alive = 0.3
 stop_timeout = {stop_timeout}
 
@@ -198,6 +199,7 @@ def stage(
     more: str = "",
     stop_timeout: float = 10,
     drain_spread: float = 0.2,
+    surge: int = 1,
     environ: Mapping[str, str] | None = None,
     ready: bool = True,
 ) -> Iterator[Stage]:
@@ -207,7 +209,7 @@ def stage(
     config = _CONFIG.format(
         home=home, place=place, serves=serves, server=server, workers=workers, interfaces=interfaces,
         interface=interface, web=web, more=more, stop_timeout=stop_timeout,
-        drain_spread=drain_spread,
+        drain_spread=drain_spread, surge=surge,
     )  # fmt: skip
     with running(directory, config, environ) as run:
         stage = Stage(run, place)

@@ -49,6 +49,7 @@ class PretendProcess(Process):
         self.address = f"/run/w{number}.sock" if specification.serves else None
         self.signals: list[tuple[int, Roster | None]] = []  # with the roster at that moment
         self.lives_on = False  # it takes its time after SIGTERM
+        self.holds = 0  # WebSockets
         self.reader: socket.socket | None = None
         self.heard: list[Roster] = []
         self._rest = b""
@@ -57,6 +58,11 @@ class PretendProcess(Process):
             self.reader = self.courier.theirs.dup()
             self.reader.setblocking(False)
             self.courier.theirs.close()
+
+    @property
+    def websockets(self) -> int:
+        """How many it holds."""
+        return self.holds
 
     def listen(self) -> list[Roster]:
         """Return every roster that it was told so far."""

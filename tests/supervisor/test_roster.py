@@ -132,6 +132,37 @@ async def test_a_worker_that_is_replaced_drains_before_it_is_asked_to_end(path: 
 
 
 @in_a_loop
+async def test_the_emptiest_worker_is_replaced_first(path: Path) -> None:
+    site = Pretended(path, RELAY.replace("processes = 2\nqueue", "processes = 4\nqueue"))
+    await site.start()
+    for process, holds in zip(site.of("web"), (5, 0, 7, 3), strict=True):
+        process.holds = holds
+    assert await site.reload() == "succeeded"
+    done = [event.slot for event in site.events if event.step == "replaced"]
+    assert done == ["web.1", "web.3", "web.0", "web.2"]
+    assert [worker.websockets for worker in site.told().workers] == [0, 0, 0, 0]
+    await site.stop()
+
+
+@in_a_loop
+async def test_the_interface_is_told_which_workers_are_to_be_replaced(path: Path) -> None:
+    site = Pretended(path, RELAY)
+    await site.start()
+    before = {process.pid for process in site.of("web")}
+    first, second = site.of("web")
+    first.holds, second.holds = 4, 2
+    assert await site.reload() == "succeeded"
+    for process in (first, second):
+        roster = process.signals[0][1]
+        assert roster is not None
+        for worker in roster.workers:
+            assert worker.leaves_soon is (worker.pid in before)
+        assert {one.pid: one.websockets for one in roster.workers}[first.pid] == 4
+    assert not any(worker.leaves_soon for worker in site.told().workers)
+    await site.stop()
+
+
+@in_a_loop
 async def test_a_crashed_worker_is_left_out_at_once_and_its_successor_added(path: Path) -> None:
     site = Pretended(path, RELAY)
     await site.start()

@@ -27,7 +27,8 @@ class Drop:
 
 _EXPLANATIONS = {  # of what may be somebody's fault; the pattern, and "was" or "were"
     Drop.FULL: '{were} refused, because channels of the pattern "{pattern}" were full. Read faster,'
-    " or raise capacity or channel_capacity",
+    " or raise capacity or channel_capacity. A consumer does not read while its handler sends: a"
+    " burst to a group that it is in itself fills its own channel",
     Drop.EXPIRED: 'for channels of the pattern "{pattern}" expired unread',
     Drop.MEMORY: 'for channels of the pattern "{pattern}" {were} refused, because the hub holds as '
     f"much as it may ({MEMORY})",

@@ -162,7 +162,7 @@ class WebSocket:
     def _layer_is_asked(self) -> None:
         """Take notice that the app asks the channel layer for more."""
         if self._leaving and not self._goodbye:
-            if asyncio._get_running_loop() is self._interface.loop:
+            if asyncio.get_running_loop() is self._interface.loop:
                 self._try_to_part()
             else:
                 self._interface.loop.call_soon_threadsafe(self._try_to_part)

@@ -222,8 +222,7 @@ class Relay:
                 worker.draining = one.state == "draining"
                 pool.workers[one.address] = worker
                 worker.connect()
-            elif one.state == "draining":
-                pool.drains(worker)
+        pool.listed(listed)
         for address, worker in list(pool.workers.items()):
             if address not in present:
                 pool.dismiss(worker)

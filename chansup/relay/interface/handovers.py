@@ -108,13 +108,13 @@ class Handovers:
             websocket.attach(self._best(websocket))
 
     def _best(self, websocket: "WebSocket") -> Worker:
-        """Return the worker with the fewest, of the newest generation: the others leave soon.
+        """Return the emptiest worker, of those that stay if there are any.
 
         It is not the one that the WebSocket comes from, unless there is no other.
         """
-        choices = self._pool.choices
-        others = [worker for worker in choices if worker is not websocket.moving_from]
-        return min(others or choices, key=lambda worker: (-worker.generation, worker.websockets))
+        homes = self._pool.homes
+        others = [worker for worker in homes if worker is not websocket.moving_from]
+        return min(others or homes, key=lambda worker: (worker.load, random.random()))  # noqa: S311
 
     def _try(self, suspect: "WebSocket") -> None:
         """Attach a suspect, now that it is its turn."""

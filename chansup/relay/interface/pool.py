@@ -1,9 +1,11 @@
 """A pool of app workers, as the interface sees it: who gets the next request, and who waits."""
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import Coroutine
+from enum import Enum, auto
 from typing import Any, Protocol
 
 from chansup.errors import ChansupError
@@ -41,11 +43,20 @@ class Waiting(Protocol):
     turn: "asyncio.Future[Worker] | None"
 
 
-class _Waiter:
-    __slots__ = ("arrived", "worker")
+class Stay(Enum):
+    """How long somebody is to be with a worker: it decides which one."""
 
-    def __init__(self, arrived: float, worker: "asyncio.Future[Worker]") -> None:
+    PASSING = auto()  # a request
+    MOVABLE = auto()  # a WebSocket: rather with a worker that stays
+    FIXED = auto()  # a WebSocket that may not move: not with one that leaves soon, if others stay
+
+
+class _Waiter:
+    __slots__ = ("arrived", "stay", "worker")
+
+    def __init__(self, arrived: float, worker: "asyncio.Future[Worker]", stay: Stay) -> None:
         self.arrived = arrived
+        self.stay = stay
         self.worker = worker
 
 
@@ -65,6 +76,7 @@ class Pool:
         self.loop = loop
         self.workers: dict[str, Worker] = {}  # by address
         self.choices: list[Worker] = []  # that may get something new, the longest idle first
+        self.homes: list[Worker] = []  # of these, those that do not leave soon, if there are any
         self._queue: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.dismissed: set[str] = set()  # addresses of workers that were let go
@@ -75,16 +87,18 @@ class Pool:
 
     # Requests
 
-    def worker_at_once(self) -> Worker | None:
+    def worker_at_once(self, stay: Stay = Stay.PASSING) -> Worker | None:
         """Return a worker with a permit taken, if nobody has to wait for one."""
         if self._queue:
             return None
-        worker = self._free_one()
+        worker = self._free_one(stay)
         if worker is not None:
             self.counts.cells[board.WAITS] += 1
         return worker
 
-    async def worker(self, arrived: float, waiting: Waiting, again: bool = False) -> Worker:
+    async def worker(
+        self, arrived: float, waiting: Waiting, again: bool = False, stay: Stay = Stay.PASSING
+    ) -> Worker:
         """Wait for a worker for one request, with a permit taken. Raises Rejected.
 
         `arrived` is of the monotonic clock, in seconds. While it waits, `waiting.turn` is what it
@@ -95,7 +109,7 @@ class Pool:
         self.counts.add(board.WAITING)
         try:
             while True:
-                worker = await self._turn(arrived, waiting, again)
+                worker = await self._turn(arrived, waiting, again, stay)
                 if not worker.is_closed:
                     break
                 again = True  # it went away before its turn was taken
@@ -105,8 +119,8 @@ class Pool:
         self.counts.waited(time.monotonic() - arrived)
         return worker
 
-    async def _turn(self, arrived: float, waiting: Waiting, first: bool) -> Worker:
-        waiter = _Waiter(arrived, self.loop.create_future())
+    async def _turn(self, arrived: float, waiting: Waiting, first: bool, stay: Stay) -> Worker:
+        waiter = _Waiter(arrived, self.loop.create_future(), stay)
         waiting.turn = waiter.worker
         (self._queue.appendleft if first else self._queue.append)(waiter)
         self._tell_need()
@@ -126,7 +140,25 @@ class Pool:
         self.counts.rejected(reason)
         return Rejected(reason)
 
-    def _free_one(self) -> Worker | None:
+    def _free_one(self, stay: Stay) -> Worker | None:
+        """Take a permit of the worker that fits best."""
+        if stay is Stay.PASSING:
+            return self._least_busy()
+        worker = self._emptiest()
+        if worker is None and stay is Stay.MOVABLE:
+            worker = self._least_busy()
+        return worker
+
+    def _emptiest(self) -> Worker | None:
+        """Take a permit of the worker with the fewest WebSockets, of those that stay."""
+        free = [worker for worker in self.homes if worker.has_permit]
+        if not free:
+            return None
+        worker = min(free, key=lambda one: (one.load, one.used, random.random()))  # noqa: S311
+        worker.used += 1
+        return worker
+
+    def _least_busy(self) -> Worker | None:
         """Take a permit of the worker with the fewest requests, the longest idle among equals."""
         choices = self.choices
         if len(choices) == 1:
@@ -153,10 +185,16 @@ class Pool:
             if self._queue[0].worker.done():
                 self._queue.popleft()  # it went away
                 continue
-            worker = self._free_one()
+            waiter = self._queue[0]
+            worker = self._free_one(waiter.stay)
+            if worker is None and waiter.stay is Stay.FIXED:  # others have more to choose from
+                others = (one for one in self._queue if one.stay is not Stay.FIXED)
+                waiter = next((one for one in others if not one.worker.done()), waiter)
+                worker = self._free_one(waiter.stay)
             if worker is None:
                 return
-            self._queue.popleft().worker.set_result(worker)
+            self._queue.remove(waiter)
+            waiter.worker.set_result(worker)
         for worker in self.choices:
             worker.content()
 
@@ -241,6 +279,7 @@ class Pool:
         usable = [worker for worker in self.workers.values() if worker.usable]
         ready = [worker for worker in usable if not worker.draining]
         self.choices = ready or usable
+        self.homes = [one for one in self.choices if not one.leaves_soon] or list(self.choices)
         if self._timer is not None:
             self._timer.cancel()
             self._expire()
@@ -260,11 +299,24 @@ class Pool:
         self.dismissed.add(worker.address)
         worker.close()
 
+    def listed(self, listed: list[roster.Worker]) -> None:
+        """Take over what the roster says of the workers."""
+        everywhere = sum(one.websockets for one in listed)
+        here = sum(worker.websockets for worker in self.workers.values())
+        share = min(1.0, here / everywhere) if everywhere else 1.0
+        for one in listed:
+            worker = self.workers.get(one.address)
+            if worker is not None:
+                worker.update(one, share)
+                worker.draining = worker.draining or one.state == "draining"
+        self._choose()
+
     def may_leave(self, worker: Worker) -> bool:
-        """Whether what `worker` has can go elsewhere."""
+        """Whether what `worker` has can go elsewhere: it waits for those that greet just now."""
         if not self.settings.routes:
             return True
-        return any(other is not worker and not other.draining for other in self.choices)
+        others = any(other is not worker and not other.draining for other in self.choices)
+        return others and not any(other.is_awaited for other in self.workers.values())
 
     def place_of(
         self, kind: str, host: bytes | None, path: str

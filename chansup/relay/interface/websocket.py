@@ -30,7 +30,7 @@ from chansup.relay.interface.phases import (
     Happening,
     Phase,
 )
-from chansup.relay.interface.pool import Pool, Rejected
+from chansup.relay.interface.pool import Pool, Rejected, Stay
 from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
 from chansup.relay.interface.request import host_of
 from chansup.relay.interface.worker import Worker
@@ -156,7 +156,9 @@ class WebSocket:
         while True:
             pool = self._pool
             try:
-                return pool.worker_at_once() or await pool.worker(arrived, self)
+                stay = Stay.FIXED if self._route_handover == "close" else Stay.MOVABLE
+                worker = pool.worker_at_once(stay)
+                return worker or await pool.worker(arrived, self, stay=stay)
             except Rejected as rejected:
                 place = pool.place_of("websocket", *self.host_and_path())
                 if rejected.reason != "no_route" or place is None or place[0] is pool:
@@ -528,6 +530,8 @@ class WebSocket:
             self._transmit()
         else:
             self._hold(True)
+            if self.is_to_close:  # whoever speaks shall not wait for an answer that cannot come
+                self.give_up(*CLOSED)
 
     def _transmit(self) -> None:
         """Send the client's newest message to the worker."""

@@ -56,6 +56,8 @@ class Worker:
         self.granted = 0  # permits
         self.used = 0  # of these
         self.websockets = 0  # that are attached, or on their way
+        self.leaves_soon = False  # it is to be replaced
+        self._baseline = 0.0  # WebSockets that count as its own here, beside those since then
         self.streams: dict[int, Stream] = {}
         self.budget = Budget()
         self.link: Link | None = None
@@ -67,6 +69,21 @@ class Worker:
         self._closed = False
         self._counted = (0, 0)
         self._connecting: asyncio.Task[None] | None = None
+
+    # What the roster says
+
+    def update(self, listed: roster.Worker, share: float) -> None:
+        """Take over what the roster says of it; `share` of all WebSockets are this process's."""
+        self.leaves_soon = listed.leaves_soon
+        self._baseline = listed.websockets * share - self.websockets
+
+    @property
+    def load(self) -> float:
+        """How full it is, in WebSockets of this process.
+
+        Other processes fill it, too. Each levels its own share of what all hold.
+        """
+        return self._baseline + self.websockets
 
     # The connection
 
@@ -141,6 +158,12 @@ class Worker:
             self.loop.call_exception_handler({"message": "a lost worker", "exception": error})
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether it is to stay, and has not answered yet; not if it failed to before."""
+        begins = not self.usable and not self._closed and not self.pool.failures.get(self.address)
+        return begins and not self.draining and not self.leaves_soon
+
+    @property
     def is_closed(self) -> bool:
         """Whether it will not be used again."""
         return self._closed
@@ -181,7 +204,8 @@ class Worker:
             self._owed += number
             self._pay()
         elif kind == Kind.DRAINING:
-            self.pool.drains(self)
+            # The roster that says who takes its place was sent before: it is read first.
+            self.loop.call_soon(self.pool.drains, self)
         elif kind == Kind.EXHAUSTED:
             self.pool.counts.add(board.EXHAUSTED + 1, number)
         else:
