@@ -112,9 +112,11 @@ class Handovers:
 
         It is not the one that the WebSocket comes from, unless there is no other.
         """
-        homes = self._pool.homes
-        others = [worker for worker in homes if worker is not websocket.moving_from]
-        return min(others or homes, key=lambda worker: (worker.load, random.random()))  # noqa: S311
+        pool, former = self._pool, websocket.moving_from
+        homes = [worker for worker in pool.homes if worker is not former]
+        others = homes or [worker for worker in pool.choices if worker is not former]
+        places = others or pool.choices
+        return min(places, key=lambda worker: (worker.load, random.random()))  # noqa: S311
 
     def _try(self, suspect: "WebSocket") -> None:
         """Attach a suspect, now that it is its turn."""
