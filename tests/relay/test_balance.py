@@ -84,7 +84,7 @@ def test_what_cannot_move_does_not_go_where_it_would_be_closed_again(tmp_path: P
         async def scenario() -> None:
             deploying = asyncio.create_task(asyncio.to_thread(site.deploy))
             await asyncio.to_thread(site.wait_for_workers, 1, old)
-            connections = []
+            connections: list[ClientConnection] = []
             while not deploying.done():
                 connections += await opened_anew(len(connections))
                 await asyncio.sleep(0.01)
