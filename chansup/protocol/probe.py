@@ -5,6 +5,8 @@ Both travel as one JSON document, to stdin and from the last line of stdout.
 
 import msgspec
 
+VARIABLE = "CHANSUP_QUESTION"  # where a reload puts one that has no stdin
+
 
 class Consumption(msgspec.Struct, frozen=True):
     """What a pool of channel workers wants of the app and of its settings."""

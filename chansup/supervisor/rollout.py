@@ -22,6 +22,7 @@ from chansup.config.pools import HUB
 from chansup.errors import ChansupError
 from chansup.protocol.scoreboard import IN_PROGRESS, WEBSOCKETS_OPEN
 from chansup.supervisor.errors import BootFailed, SlotRemoved
+from chansup.supervisor.examination import examine
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.logs import Level
 from chansup.supervisor.pool import Pool
@@ -125,6 +126,7 @@ class Rollout:
             slots = self.site.desired_in(self.generation.pools["interface"])
             opened = await self.site.addresses.open(interface, self._binds(), slots)
         try:
+            await examine(self.site, self.generation)  # before a task changes anything
             self.site.open_hub(self.generation)
             await self._add_what_is_missing([HUB])  # whatever boots from here on may use it
             for name, task in self.generation.tasks.items():

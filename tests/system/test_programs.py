@@ -292,3 +292,29 @@ def test_a_program_that_does_not_exist(site: Path) -> None:
         assert fetch.get(run.url).status_code == 200
         run.send(signal.SIGTERM)
         assert run.wait() == 0
+
+
+@pytest.mark.parametrize("workers", ["", '[workers.web]\nserves = ["http"]\n'])
+def test_options_that_the_server_refuses_fail_a_reload_before_its_tasks(
+    site: Path, workers: str
+) -> None:
+    code = "open('ran', 'a').write('x')"
+    task = (
+        f'\n[tasks.migrate]\ncommand = ["{sys.executable}", "-c", "{code}"]\n'
+        'before = ["interface", "workers"]\n'
+    )
+    with running(site, DIRECT + task + workers) as run:
+        run.wait_until_ready()
+        assert (site / "ran").read_text() == "x"
+        good = run.config.read_text()
+        run.config.write_text(good + "[interface.options]\nws_pnig_interval = 3\n")
+        done = run.command("reload")
+        assert done.returncode == 1
+        said = done.stdout + done.stderr
+        assert "interface: the server does not take its options" in said
+        assert 'did you mean "ws_ping_interval"?' in said
+        assert (site / "ran").read_text() == "x"
+        assert fetch.get(run.url).text.startswith("1 ")
+        run.config.write_text(good)
+        assert run.command("reload").returncode == 0
+        assert (site / "ran").read_text() == "xx"

@@ -1,0 +1,33 @@
+"""``python -m chansup.launch.examine``: judges a server's options before a reload runs any task.
+
+Reads a `protocol.probe.Question` from its environment. It imports the server and nothing of the
+app. Exit code 78 (EX_CONFIG of sysexits.h): the server could not start; stderr says why.
+"""
+
+import os
+import sys
+
+import msgspec
+
+from chansup.launch import __main__ as launcher
+from chansup.protocol.probe import VARIABLE, Question
+
+
+def main() -> int:
+    """Judge, and return the exit code."""
+    question = msgspec.json.decode(os.environ[VARIABLE], type=Question)
+    sys.path[0] = question.directory
+    try:
+        server = launcher.import_server(question.server)
+    except ModuleNotFoundError as error:
+        missing = f'no module named "{error.name}"'
+        launcher.complain(f"{question.server}: {missing}: {launcher.remedy(question.server)}")
+        return launcher.EXIT_CONFIGURATION
+    problems = server.check(question.options, question.gateway)
+    for problem in problems:
+        launcher.complain(f"interface.options.{problem.name}: {problem.message}")
+    return launcher.EXIT_CONFIGURATION if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
