@@ -3,6 +3,7 @@
 The rules hold a config to it, the supervisor starts by it, and `chansup check` asks by it.
 """
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -58,6 +59,13 @@ def application(config: Config, name: str) -> Application | None:
         if table.wsgi is not None:
             return Application("wsgi", table.wsgi, (*key, "wsgi"))
     return None
+
+
+def error_pages(config: Config, directory: Path) -> dict[str, str]:
+    """Return the paths of the site's error pages by status code, in the config's directory."""
+    if config.interface is None:
+        return {}
+    return {status: str(directory / name) for status, name in config.interface.error_pages.items()}
 
 
 def served(table: Workers) -> list[Served]:

@@ -71,6 +71,7 @@ class Interface(Pool, frozen=True, kw_only=True):
     options: dict[str, object] = {}  # the server's own names
     health_path: str | None = None
     backlog: Annotated[int, Meta(ge=1)] = 2048
+    error_pages: dict[str, str] = {}  # in relay mode, by status code: 503 = "pages/503.html"
     unix_mode: str = "660"  # octal mode of a Unix socket's file
     unix_owner: str | None = None  # of that file, a name or number; user if unset
     unix_group: str | None = None  # group if unset, else the main one of the owner
@@ -113,7 +114,7 @@ class Workers(Pool, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=1)] | None = None  # of a WSGI app; 4 if unset
     queue_limit: Count = 1000  # requests that may wait, in each interface process
     queue_timeout: PositiveSeconds = 30.0  # that a request may wait for a worker that is busy
-    worker_timeout: PositiveSeconds = 120.0  # that a request may wait while there is no worker
+    worker_timeout: PositiveSeconds = 30.0  # that a request may wait while there is no worker
     websocket_timeout: PositiveSeconds = 15.0  # that an open WebSocket may be without a worker
     disconnect_timeout: PositiveSeconds = 10.0  # that the app may go on when its client has left
     handover: Handover = "transparent"  # what a deploy does to WebSockets

@@ -14,6 +14,7 @@ from chansup.protocol.sessions import Handover, Rules
 WorkerState = Literal["ready", "draining"]
 
 MAX_POOLS = 64  # rows of a relay board
+LARGEST_ERROR_PAGE = 256 * 1024  # bytes
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -58,6 +59,7 @@ class Roster(msgspec.Struct, frozen=True):
 
     pools: list[Pool]
     workers: list[Worker]
+    error_pages: dict[str, str] = {}  # absolute paths by status code
     moves: list[str] = []  # marks of single WebSockets that are to go to another worker now
 
 

@@ -52,6 +52,7 @@ OF_THE_SUPERVISOR: dict[str, Any] = {
     "max_restarts": None,
     "restart_window": 60.0,
     "on_max_restarts": "retry",
+    "error_pages": {},
     "unix_mode": "660",
     "unix_owner": None,
     "unix_group": None,

@@ -90,7 +90,9 @@ class RosterKeeper:
                 workers.append(_worker(name, process, state, self._leaves_soon(process)))
                 if name not in pools:  # gets nothing any more, or not yet
                     pools[name] = self._pool(process.specification, [])
-        return Roster(list(pools.values()), workers, self.single_moves.marks)
+        loaded = self._in_force.loaded
+        pages = relay.error_pages(loaded.config, loaded.path.parent)
+        return Roster(list(pools.values()), workers, pages, self.single_moves.marks)
 
     def _leaves_soon(self, process: Process) -> bool:
         """Whether a rollout or a restart is to replace it."""

@@ -8,9 +8,11 @@ from chansup.config import option_files as files
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
 from chansup.config.schema import Interface
+from chansup.protocol.roster import LARGEST_ERROR_PAGE
 
 _HEALTH_PATH = re.compile(r"/[^\s?#]*\Z")
 _OF_THE_RELAY = ("uvicorn", "granian", "hypercorn", "daphne")  # servers that can carry it
+_STATUS_CODES = ("400", "404", "431", "500", "502", "503")
 _OF_SERVERS = ("server", "options", "health_path", "mode")  # nothing that a command could use
 
 
@@ -31,6 +33,32 @@ def rule(context: Context) -> Iterator[Finding]:
         yield ("interface", "health_path"), message
     yield from attempt(("interface", "unix_mode"), modes.parse, interface.unix_mode)
     yield from _socket_owner(interface)
+    yield from _error_pages(interface, context)
+
+
+def _error_pages(interface: Interface, context: Context) -> Iterator[Finding]:
+    for status, name in interface.error_pages.items():
+        key = ("interface", "error_pages", status)
+        if status not in _STATUS_CODES:
+            yield key, f"is not answered by the relay: use {listed(_STATUS_CODES)}"
+            continue
+        path = context.config_directory / name
+        try:
+            size = path.stat().st_size
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            yield key, f"cannot read {quoted(str(path))}: {error.strerror}"
+            continue
+        if size > LARGEST_ERROR_PAGE:
+            limit = LARGEST_ERROR_PAGE // 1024
+            yield key, f"is too large: {quoted(str(path))} may have {limit} KiB"
+    if interface.error_pages and not relay.is_relay(context.config):
+        message = (
+            "has no effect without app workers: in direct mode the app answers everything. "
+            "Remove it, or add [workers.web] with serves"
+        )
+        yield ("interface", "error_pages"), message
 
 
 def option_files(context: Context) -> Iterator[Finding]:

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from chansup.relay.interface import error_pages
+
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -17,13 +19,14 @@ EXPLANATIONS = {  # of `relay_board.REJECTIONS`
 async def answer(
     scope: Scope, send: Send, status: int, text: str, retry_after: int | None = None
 ) -> None:
-    """Send a whole response of plain text; to a WebSocket that is not accepted yet, a denial.
+    """Send a whole response, a page or plain text; to a WebSocket before its accept, a denial.
 
     `retry_after` is in seconds. A server that cannot deny by a response closes with 403.
     """
-    body = f"{text}\n".encode()
+    accept = [value for name, value in scope.get("headers", ()) if name == b"accept"]
+    content_type, body = error_pages.pages.body(status, text, accept)
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
     ]

@@ -15,6 +15,7 @@ from chansup.config import routes
 from chansup.protocol import roster
 from chansup.protocol.relay_board import RelayBoard
 from chansup.relay.frames import PROTOCOL
+from chansup.relay.interface import error_pages
 from chansup.relay.interface.answers import answer
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.counts import Counts
@@ -185,6 +186,7 @@ class Relay:
     def update(self, news: roster.Roster) -> None:
         """Take over a roster. Raises ValueError for a route that is none."""
         assert self._loop is not None
+        error_pages.pages.use(news.error_pages)
         places: list[tuple[routes.Route, Place]] = []
         for settings in news.pools:
             pool = self.pools.get(settings.name)
