@@ -158,6 +158,7 @@ def serve(child: Child) -> int:
     endpoints = {f"inherited:{listener.fileno()}": listener for listener in child.sockets()}
     daphne.server.serverFromString = lambda _reactor, name: _Endpoint(endpoints[name], tls)
     _allow_every_close_code()
+    _send_empty_messages()
     _break_off_what_has_begun()
     _close_when_draining(child)
     server = Server(
@@ -220,6 +221,23 @@ def _allow_every_close_code() -> None:
             self.sendCloseFrame(code=code, isReply=False)
 
     daphne.ws_protocol.WebSocketProtocol.serverClose = server_close
+
+
+def _send_empty_messages() -> None:
+    """Have an empty text or empty bytes reach the client: daphne takes them for nothing."""
+    original = daphne.ws_protocol.WebSocketProtocol.handle_reply
+
+    def handle_reply(self: Any, message: Any) -> None:
+        text, data = message.get("text"), message.get("bytes")
+        is_empty = not text and not data and (text is not None or data is not None)
+        if message.get("type") == "websocket.send" and is_empty:
+            if self.state == self.STATE_CONNECTING:
+                raise ValueError("Socket has not been accepted, so cannot send over it")
+            self.serverSend("" if text is not None else b"", text is None)
+        else:
+            original(self, message)
+
+    daphne.ws_protocol.WebSocketProtocol.handle_reply = handle_reply
 
 
 def _break_off_what_has_begun() -> None:
