@@ -11,6 +11,7 @@ from pathlib import Path
 from chansup.config import load
 from chansup.errors import ChansupError
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
+from chansup.supervisor import run_record
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.generation import build
 from chansup.supervisor.guard import Guard, new_run_id
@@ -75,7 +76,12 @@ async def _supervise(
     log = LogWriter(format=log_settings.format, level=log_settings.level)
     log.start()
     logging.getLogger().addHandler(_ToLog(log))
+    former = runtime.run_record.former()
+    if former is not None:
+        log.say("a supervisor was killed, and so was its guard: ending what they left", "warning")
+        await asyncio.to_thread(run_record.end, former)
     run = new_run_id()
+    runtime.run_record.write(run)
     guard = Guard(run)
     warn = partial(log.say, level="warning")
     notify = NotifySockets(runtime.path, runtime.let_pass, warn)

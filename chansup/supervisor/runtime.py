@@ -18,6 +18,7 @@ from chansup.config import runtime_places
 from chansup.protocol.peer import credentials
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
 from chansup.supervisor.file_identity import FileIdentity, Presence
+from chansup.supervisor.run_record import RunRecord
 from chansup.supervisor.signposts import Signposts
 
 CONTROL_SOCKET = "control.sock"
@@ -64,6 +65,7 @@ class RuntimeDirectory:
         self._socket: FileIdentity | None = None
         self._lets_pass = False
         self._signposts: Signposts | None = None
+        self.run_record = RunRecord(self.path)
 
     def open(self) -> None:
         """Create the directory if need be, check it, and lock it. Touches nothing in it before.
@@ -124,6 +126,7 @@ class RuntimeDirectory:
                 gone.append(str(lock))
         except OSError as error:
             raise RuntimeDirectoryError(self._explain(error)) from None
+        gone += self.run_record.restore()
         if self._signposts is not None:
             gone += self._signposts.restore()
         return gone
@@ -151,6 +154,7 @@ class RuntimeDirectory:
         if self._signposts is not None:
             self._signposts.take_down()
             self._signposts = None
+        self.run_record.remove()
         if self._socket is not None:
             self._socket.remove_from(self.path / CONTROL_SOCKET)
             self._socket = None

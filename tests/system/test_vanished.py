@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import httpx
+import psutil
 
 from chansup.errors import ExitCode
 from tests import fetch
@@ -32,6 +33,14 @@ def answer(path: Path) -> str:
     """Ask for a page over a Unix socket, each time by a connection of its own."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
         return client.get("http://site/", timeout=10).text
+
+
+def lives(pid: int) -> bool:
+    """Whether `pid` runs; a zombie that nobody reaps does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def restored(run: Running) -> int:
@@ -157,3 +166,25 @@ def test_the_admin_address_comes_back(site: Path) -> None:
             metrics = run.wait_for(lambda: client.get("http://localhost/metrics").text)
         assert "chansup_files_restored_total 1.0" in metrics
         assert "defect" not in run.output()
+
+
+def test_what_outlived_supervisor_and_guard_is_ended_by_the_next_start(site: Path) -> None:
+    script = "setsid sleep 1000 & echo left $!; exec sleep 1000"
+    config = f'[programs.leaves]\ncommand = ["sh", "-c", "{script}"]\nready = "after:0s"\n'
+    with running(site, config) as run:
+        run.wait_until_ready()
+        run.wait_for_output("leaves.0 | left ")
+        left = int(run.output().split("left ")[1].split()[0])
+        supervisor = psutil.Process(run.pid)
+        (guard,) = [
+            one for one in supervisor.children() if "guard_process" in " ".join(one.cmdline())
+        ]
+        run.send(signal.SIGSTOP)  # so that it starts no other guard
+        guard.kill()
+        run.send(signal.SIGKILL)
+        run.wait()
+        assert lives(left)
+        with running(site, config) as second:
+            second.wait_until_ready()
+            assert not lives(left)
+            second.wait_for_output("a supervisor was killed, and so was its guard")
