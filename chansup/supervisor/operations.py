@@ -1,7 +1,6 @@
 """What people and programs can ask of a running supervisor: `commands.Commands`, carried out."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -10,6 +9,7 @@ from chansup.config.cores import MAX_PROCESSES
 from chansup.config.pools import HUB
 from chansup.errors import ChansupError
 from chansup.supervisor import report
+from chansup.supervisor.clock import Moment
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
 from chansup.supervisor.logs import LogWriter
 from chansup.supervisor.pool import Pool
@@ -39,12 +39,14 @@ class Operations:
         self._service = service
         self._shutdown = shutdown
         self._admin_address = admin_address
-        self._started = time.time()
+        self._started = Moment()
         self._tasks: set[asyncio.Task[object]] = set()
 
     def status(self) -> Status:
         """Return the present state."""
-        return report.status(self.site, self._started, self._admin_address(), self._log.dropped)
+        return report.status(
+            self.site, self._started.wall(), self._admin_address(), self._log.dropped
+        )
 
     def measurements(self) -> list[Measurement]:
         """Return the numbers of every slot."""

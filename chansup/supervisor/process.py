@@ -19,6 +19,7 @@ from chansup.protocol.scoreboard import (
     WEBSOCKETS_OPEN,
 )
 from chansup.supervisor import orphans, process_table
+from chansup.supervisor.clock import Moment
 from chansup.supervisor.orphans import Orphans, Remains
 from chansup.supervisor.process_table import Identity
 from chansup.supervisor.spawn import Child
@@ -88,7 +89,7 @@ class Process:
         self.specification = specification
         self.generation = generation
         self.pid = child.pid
-        self.started = time.time()
+        self.began = Moment()
         self.started_monotonic = time.monotonic()
         self.state = after(State.GONE, Happening.SPAWNED)
         self.scoreboard = equipment.scoreboard
@@ -127,6 +128,11 @@ class Process:
 
     def __repr__(self) -> str:
         return f"<Process {self.slot} pid={self.pid} {self.state}>"
+
+    @property
+    def started(self) -> float:
+        """When it was spawned, by the clock of the present: time.time()."""
+        return self.began.wall()
 
     @property
     def alive(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from chansup.config import load
 from chansup.protocol import roster
 from chansup.protocol.roster import Roster
+from chansup.supervisor.clock import Moment
 from chansup.supervisor.consumption import ConsumptionCounts
 from chansup.supervisor.courier import Courier
 from chansup.supervisor.generation import Generation, PoolSpecification, build
@@ -37,7 +38,7 @@ class PretendProcess(Process):
     ) -> None:
         self.slot, self.pid = slot, number
         self.specification, self.generation = specification, generation
-        self.started = self.started_monotonic = 0.0
+        self.began, self.started_monotonic = Moment(), 0.0
         self.state = after(State.GONE, Happening.SPAWNED)
         self.scoreboard = None
         self.status = self.exit = self.draining_since = None

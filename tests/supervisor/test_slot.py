@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from chansup.config import load
 from chansup.supervisor.backoff import Backoff
+from chansup.supervisor.clock import Moment
 from chansup.supervisor.errors import BootFailed, SlotRemoved
 from chansup.supervisor.generation import Generation, PoolSpecification, build
 from chansup.supervisor.logs import RecentLines
@@ -62,7 +63,7 @@ class StandIn(Process):
         self.specification = specification
         self.generation = generation
         self.pid = 1
-        self.started = self.started_monotonic = 0.0
+        self.began, self.started_monotonic = Moment(), 0.0
         self.state = after(State.GONE, Happening.SPAWNED)
         self.scoreboard = None
         self.status = self.exit = self.draining_since = None
