@@ -282,6 +282,21 @@ def test_what_only_a_shell_would_fill_in_is_said_at_the_start_and_by_a_reload(si
         assert run.output().count("is passed as it stands") == 2
 
 
+def test_what_keeps_a_process_from_starting_is_said_once(site: Path) -> None:
+    (site / "tool").write_text("no first line\n")
+    (site / "tool").chmod(0o755)
+    config = '[programs.absent]\ncommand = "./gone/bin/python"\n[programs.refused]\n'
+    with running(site, config + 'command = "./tool"\n[programs.absent.environment]\n') as run:
+        run.wait_for(
+            lambda: all(sum(one["restarts"].values()) >= 3 for one in run.slots().values())
+        )
+        said = run.output()
+        assert said.count("there is no gone in") == 1
+        assert said.count("is no program of this machine") == 1
+        assert said.count("did not become ready") == 1
+        assert "is no program of this machine" in " ".join(run.slots()["refused.0"]["output"])
+
+
 def test_a_program_that_does_not_exist(site: Path) -> None:
     with running(
         site, DIRECT + '\n[programs.missing]\ncommand = "no-such-program-anywhere --flag"\n'
