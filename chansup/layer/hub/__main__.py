@@ -119,10 +119,16 @@ def _permit_files(needed: int) -> None:
         return
     found = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, found), hard))
-    if found < needed:
+    if found <= _OWN_FILES:
+        logger.warning(
+            "the limit of open files (ulimit -Hn) is %d, and the hub keeps up to %d for itself: few"
+            " clients or none can connect. Raise it (LimitNOFILE= in a systemd unit)",
+            found, _OWN_FILES,
+        )  # fmt: skip
+    elif found < needed:
         logger.warning(
             "%d clients at most, and not %d: the limit of open files (ulimit -Hn) is %d",
-            max(0, found - _OWN_FILES), needed - _OWN_FILES, found,
+            found - _OWN_FILES, needed - _OWN_FILES, found,
         )  # fmt: skip
 
 
