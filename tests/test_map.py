@@ -1,0 +1,150 @@
+"""Within a room, too, arrows point down: a module imports only what stands on a lower level.
+
+`LEVELS` has each room that is in order, from the bottom up. A name is a module or a package of the
+room; a package has levels of its own. An import counts wherever it stands, under `TYPE_CHECKING`
+and in functions, too. `__init__` is the room's door: it may import all of the room, and nobody in
+the room imports what stands in it.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "chansup"
+DOORS = ("__init__",)
+MAX_FILE = 400  # lines
+MAX_CLASS = 300  # lines
+
+Levels = tuple[tuple[str, ...], ...]
+
+LEVELS: dict[str, Levels] = {
+    "worker": (
+        ("dead_letters", "errors", "permits", "routes", "sources", "threads", "tracebacks"),
+        ("books", "instance", "listener", "redis"),
+        ("layers", "worker"),
+    ),
+}
+
+
+def children(room: Path) -> set[str]:
+    """Return the names of the modules and packages of a room."""
+    modules = {path.stem for path in room.glob("*.py")}
+    packages = {path.parent.name for path in room.glob("*/__init__.py")}
+    return (modules | packages) - set(DOORS)
+
+
+def modules(room: Path, child: str) -> list[Path]:
+    """Return the files that one name of a room stands for."""
+    module = room / f"{child}.py"
+    return [module] if module.exists() else sorted((room / child).rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports, as far as they may be modules."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows(package: Path, room: str, child: str) -> set[str]:
+    """Return the names of the room that one of them imports; the room's own name for its door."""
+    prefix = ".".join((package.name, *room.split("/")))
+    names = children(package / room)
+    found = set()
+    for file in modules(package / room, child):
+        for name in imported(file):
+            if name.startswith(f"{prefix}."):
+                target = name.removeprefix(f"{prefix}.").partition(".")[0]
+                found.add(target if target in names else room)
+    return found - {child}
+
+
+def faults(package: Path, room: str, levels: Levels) -> list[str]:
+    """Return what is wrong with a room."""
+    listed = [name for level in levels for name in level]
+    found = [
+        f"{room}/{name} stands on two levels" for name in set(listed) if listed.count(name) > 1
+    ]
+    there = children(package / room)
+    found += [f"{room}/{name} stands on no level" for name in sorted(there - set(listed))]
+    found += [f"{room}/{name} is not there" for name in sorted(set(listed) - there)]
+    below: set[str] = set()
+    for level in levels:
+        for name in level:
+            if name in there:
+                up = sorted(arrows(package, room, name) - below)
+                found += [f"{room}/{name} imports {other}, which is not below it" for other in up]
+        below.update(level)
+    return found
+
+
+def sizes(package: Path, room: str) -> list[str]:
+    """Return the files and classes of a room that are too long."""
+    found = []
+    for file in sorted((package / room).glob("*.py")):
+        text = file.read_text()
+        if (count := text.count("\n")) > MAX_FILE:
+            found.append(f"{room}/{file.name} has {count} lines, of {MAX_FILE} at most")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and node.end_lineno is not None:
+                count = node.end_lineno - node.lineno + 1
+                if count > MAX_CLASS:
+                    found.append(f"{room}/{file.name}: class {node.name} has {count} lines")
+    return found
+
+
+@pytest.mark.parametrize("room", LEVELS)
+def test_arrows_within_a_room_point_down(room: str) -> None:
+    assert faults(PACKAGE, room, LEVELS[room]) == []
+
+
+@pytest.mark.parametrize("room", LEVELS)
+def test_no_file_and_no_class_is_too_long(room: str) -> None:
+    assert sizes(PACKAGE, room) == []
+
+
+@pytest.mark.parametrize("room", LEVELS)
+def test_packages_within_a_room_have_levels_of_their_own(room: str) -> None:
+    packages = {path.parent.name for path in (PACKAGE / room).glob("*/__init__.py")}
+    assert {f"{room}/{name}" for name in packages} <= set(LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("from house.room import above", "room/below imports above, which is not below it"),
+        ("import house.room.above", "room/below imports above, which is not below it"),
+        ("from house.room.above import X", "room/below imports above, which is not below it"),
+        ("from house.room.inner.deep import X", "room/below imports inner, which is not below it"),
+        (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.room import above",
+            "room/below imports above, which is not below it",
+        ),
+        ("def f():\n    from house.room import above", "room/below imports above, which is not below it"),
+        ("from house.room import beside", "room/below imports beside, which is not below it"),
+        ("from house.room import NAME", "room/below imports room, which is not below it"),
+        ("from house.room_of_others import X\nfrom house import other", None),
+    ],
+)  # fmt: skip
+def test_an_arrow_that_points_up_is_found(tmp_path: Path, text: str, said: str | None) -> None:
+    package = tmp_path / "house"
+    (package / "room" / "inner").mkdir(parents=True)
+    for name in ("room/__init__", "room/beside", "room/above", "room/inner/__init__"):
+        (package / f"{name}.py").write_text("from house.room import below\n")
+    (package / "room" / "__init__.py").write_text("from house.room.above import X\n")
+    (package / "room" / "beside.py").write_text("")
+    (package / "room" / "below.py").write_text(text)
+    levels = (("below", "beside"), ("above", "inner"))
+    assert faults(package, "room", levels) == ([said] if said else [])
+
+
+def test_a_module_that_no_level_has_is_found(tmp_path: Path) -> None:
+    (tmp_path / "house" / "room").mkdir(parents=True)
+    (tmp_path / "house" / "room" / "new.py").write_text("")
+    found = faults(tmp_path / "house", "room", (("old",),))
+    assert found == ["room/new stands on no level", "room/old is not there"]
