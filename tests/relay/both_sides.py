@@ -217,7 +217,13 @@ def through_relay(app: App, **settings: Any) -> App:
 async def both_idle(both: BothSides, patience: float = 1.0) -> None:
     """Wait until the apps have returned; those that do not within `patience` are cancelled."""
     with contextlib.suppress(TimeoutError):
-        await until(lambda: not any(worker.streams for worker in both.app_workers), patience)
+        await until(lambda: not any(map(_in_hand, both.app_workers.items())), patience)
+
+
+def _in_hand(pair: tuple[Worker, AppWorker]) -> int:
+    """Count the streams of both sides: an app may go on after its client."""
+    worker, app = pair
+    return len(worker.streams) + sum(interface.streams for interface in app._interfaces)
 
 
 async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:

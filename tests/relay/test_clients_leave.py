@@ -178,7 +178,7 @@ def test_what_the_app_does_after_its_answer_is_done_although_nobody_reads_it(sit
 def test_views_in_threads(site: Running) -> None:
     for _ in range(3):
         clients = [call(site, "/django/slow") for _ in range(CONCURRENCY)]
-        wait_for(lambda: hear(site, "/django/count") != "0")
+        wait_for(lambda: in_hand(site, "django") == CONCURRENCY, patience=5)
         for client in clients:
             client.close()
     until_nobody_waits(site, "django")

@@ -100,7 +100,8 @@ class Exchange:
         elif kind == Kind.CREDIT:
             if self._sender is None:
                 raise FrameError("credit for what was never sent")
-            self._sender.credit(number)
+            if not self.is_let_go:
+                self._sender.credit(number)
         else:
             self.lose()
 
@@ -125,12 +126,19 @@ class Exchange:
         """Give back what it holds for a client that is gone; the app may go on for a while."""
         if not self.is_let_go:
             self.is_let_go = True
+            if self._sender is not None:
+                self._sender.end()
             self._interface.let_go(self._stream)
 
     @property
     def is_finishing(self) -> bool:
         """Whether the app has sent its whole response: what it does now is work of its own."""
         return self._complete
+
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether the app deals with a request that may change something, and has not answered."""
+        return self.method not in scopes.SAFE_METHODS and not self.status
 
     def _wake_receivers(self) -> None:
         if self._receivers:

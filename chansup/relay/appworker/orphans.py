@@ -3,6 +3,8 @@
 As soon as the client is gone an app gives its permit back, and the interface forgets it: neither a
 later request nor a drain waits for it. It may go on for `timeout` seconds, then it is cancelled.
 One that has sent its whole response, though nobody got it, does work of its own: it is left alone.
+A drain shortens this to a moment, but not for one that has something in hand: a deploy cuts off
+nothing that would be finished without it.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
-_GRACE = 3.0  # seconds that such apps have in a process that drains
+_GRACE = 3.0  # seconds that apps have in a process that drains, if they have nothing in hand
 _LINE_INTERVAL = 60.0  # seconds between two lines in the log
 
 _log = logging.getLogger("chansup.relay")
@@ -28,6 +30,10 @@ class Orphan(Protocol):
     @property
     def is_finishing(self) -> bool:
         """Whether it does work that no client has to wait for."""
+
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether it deals with something that may change more than what its client sees."""
 
     def let_go(self) -> None:
         """Give back what it holds."""
@@ -51,7 +57,8 @@ class Orphans:
 
     def adopt(self, app: Orphan, *, holds_permit: bool) -> None:
         """Take in an app whose client is gone."""
-        timeout = min(self._timeout, _GRACE) if self._draining else self._timeout
+        hastens = self._draining and not app.has_in_hand
+        timeout = min(self._timeout, _GRACE) if hastens else self._timeout
         self._deadlines[app] = self._loop.call_later(timeout, self._cancel, app)
         if not holds_permit or self._draining:
             app.let_go()
@@ -84,7 +91,7 @@ class Orphans:
             app.let_go()
         latest = self._loop.time() + _GRACE
         for app, deadline in self._deadlines.items():
-            if deadline.when() > latest:
+            if deadline.when() > latest and not app.has_in_hand:
                 deadline.cancel()
                 self._deadlines[app] = self._loop.call_at(latest, self._cancel, app)
 

@@ -114,7 +114,8 @@ class WebSocket:
         elif kind == Kind.CREDIT:
             if self._sender is None:
                 raise FrameError("credit for what was never sent")
-            self._sender.credit(number)
+            if not self._let_go:
+                self._sender.credit(number)
         elif kind == Kind.LEAVE:
             self._leave(bool(number))
         else:
@@ -246,12 +247,19 @@ class WebSocket:
             self.emit()
             self._break_off()
             self._let_go = True
+            if self._sender is not None:
+                self._sender.end()
             self._interface.let_go(self._stream)
 
     @property
     def is_finishing(self) -> bool:
         """Whether the app does work that no client has to wait for: nobody can tell."""
         return False
+
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether the app deals with a message, of its client or of the channel layer."""
+        return bool(self._in_hand) or self._connection.is_busy
 
     def _wake_sender(self) -> None:
         if self._sender is not None:

@@ -24,9 +24,9 @@ async def ticks(request):
 
 def slow(request):
     """Work in a thread."""
-    presence.waiting += 1
+    presence.change(1)
     time.sleep(1)
-    presence.waiting -= 1
+    presence.change(-1)
     return HttpResponse("slow")
 
 

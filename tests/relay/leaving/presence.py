@@ -1,9 +1,18 @@
 """Counts who waits in an app: each app of these tests serves the number at …/count."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 waiting = 0
+_lock = threading.Lock()
+
+
+def change(by: int) -> None:
+    """Count from a thread."""
+    global waiting
+    with _lock:
+        waiting += by
 
 
 async def news() -> AsyncIterator[str]:
