@@ -10,8 +10,10 @@ from chansup.layer.hub import drops
 from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.drops import Drop, Drops
 from chansup.layer.hub.limits import Memory
+from chansup.layer.hub.observation import observe
 from chansup.layer.hub.parking import CONNECTING, KEPT
-from chansup.layer.hub.store import LINGER, Store
+from chansup.layer.hub.registry import LINGER
+from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy, rules
 
 CAPACITIES = Capacities(Policy(60, 86400, 2, rules({"mail*": 2, "chat*": 2})))
@@ -125,7 +127,7 @@ def test_of_a_process_that_has_ended(store: Store, told: Any) -> None:
     store.listen(store.channels[OWN], reader, 1)
     store.group_send(b"all", b"", CAPACITIES)
     assert len(reader.handed) == 2  # and nobody took them
-    store.stop_reading(store.channels[OWN])
+    store.parking.stop_reading(store.channels[OWN])
     store.disconnected(process)
     store.group_send(b"all", b"", CAPACITIES)  # there is no room, and nobody's fault
     assert dropped(store, Drop.GONE) == {"chat*": 1}
@@ -155,7 +157,7 @@ def test_for_a_consumer_whose_client_went_away(store: Store, told: Any) -> None:
     assert dropped(store, Drop.LEFT) == {"chat*": 1}
     store.send(OWN, b"", CAPACITIES)
     store.listen(channel, Pretended(), 2)  # it is read again
-    store.stop_reading(channel)
+    store.parking.stop_reading(channel)
     store.now += 61
     store.sweep_all()
     assert dropped(store, Drop.EXPIRED) == {"chat*": 1}
@@ -243,9 +245,9 @@ def test_what_is_too_old_behind_what_came_back_takes_no_place(store: Store) -> N
     store.send(b"work", b"3", quick)
     store.now += 0.9
     store.give_back(channel, [store.again(message, failed=True)])
-    assert store.observation.observe([b"work"])["work"].messages == 3
+    assert observe(store, [b"work"])["work"].messages == 3
     store.now += 0.2
-    assert store.observation.observe([b"work"])["work"].messages == 1
+    assert observe(store, [b"work"])["work"].messages == 1
     assert dropped(store, Drop.EXPIRED) == {"*": 2}
     assert not store.send(b"work", b"4", quick)
     assert [one.body for one in channel.entries] == [b"1", b"4"]
@@ -274,7 +276,7 @@ def test_what_was_sent_to_a_group_and_taken_back_is_no_exception(store: Store) -
     store.group_send(b"all", b"quick", quick)
     channel = store.channels[OWN]
     assert channel.sent == 2
-    store.stop_reading(channel)
+    store.parking.stop_reading(channel)
     store.now += 1.1
     store.expire(channel)
     assert [one.body for one in channel.entries] == [b"slow"]

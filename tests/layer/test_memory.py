@@ -13,9 +13,10 @@ from chansup.layer.frames import ID, Kind, pack, string
 from chansup.layer.greetings import Hello
 from chansup.layer.hub import limits
 from chansup.layer.hub.drops import Drop
-from chansup.layer.hub.limits import Memory
+from chansup.layer.hub.limits import Memory, NoRoomError
 from chansup.layer.hub.parking import KEPT
-from chansup.layer.hub.store import LINGER, NoRoom, Store
+from chansup.layer.hub.registry import LINGER
+from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy, rules
 from chansup.protocol import connection
 from tests.layer import hubs
@@ -76,10 +77,10 @@ def test_what_is_refused_leaves_nothing_behind(store: Store) -> None:
 
 def test_who_reads_finds_room_in_a_full_hub_but_not_without_end(store: Store) -> None:
     fill(store)
-    with pytest.raises(NoRoom, match="--memory"):
+    with pytest.raises(NoRoomError, match="--memory"):
         _ = [store.for_reader(b"own.%d" % number) for number in range(1000)]
     assert LIMIT * 1.2 < store.memory.used <= LIMIT * 1.25
-    with pytest.raises(NoRoom):
+    with pytest.raises(NoRoomError):
         _ = [store.process_of_client(b"%016d!" % number) for number in range(1000)]
     assert LIMIT * 1.25 < store.memory.used <= LIMIT * 1.5
     assert store.for_reader(b"full") is store.channels[b"full"]
@@ -110,10 +111,10 @@ def test_a_chain_of_moves_is_counted_once(store: Store) -> None:
         store.listen(channel, Pretended(), place)
     for channel in channels:
         store.parking.bind(b"one", channel)
-    store.forget(channels[1])
-    store.forget(channels[1])
+    store.parking.forget(channels[1])
+    store.parking.forget(channels[1])
     assert channels[0].successor is channels[2]
-    store.stop_reading(channels[0])
+    store.parking.stop_reading(channels[0])
     assert channels[0].successor is None
     store.now += KEPT + 120
     store.sweep()
@@ -128,8 +129,8 @@ def test_a_channel_that_waited_for_another_is_forgotten_by_it(store: Store) -> N
     store.group_add(b"all", first.name, 0, CAPACITIES)
     for channel in (first, second):
         store.parking.bind(b"one", channel)
-    store.forget(second)
-    store.stop_reading(first)
+    store.parking.forget(second)
+    store.parking.stop_reading(first)
     assert list(store.groups[b"all"].members) == [first]
 
 

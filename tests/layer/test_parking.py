@@ -1,10 +1,9 @@
 """How long a channel waits for its client's next process, and how much it holds meanwhile."""
 
-from types import SimpleNamespace
-
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.parking import CATCHING_UP, CONNECTING, JOINING, KEPT
-from chansup.layer.hub.store import LENIENCE, Store
+from chansup.layer.hub.queues import LENIENCE
+from chansup.layer.hub.store import Store
 from chansup.layer.hub.takeover import Snapshot, restore, take_snapshot
 from chansup.layer.policies import Capacities, Policy
 
@@ -62,8 +61,7 @@ class Site:
 
     def replace(self) -> None:
         """Let another hub go on."""
-        server = SimpleNamespace(store=self.store, epoch="", held=lambda: iter(()))
-        snapshot = Snapshot(list(take_snapshot(server)))  # type: ignore[arg-type]
+        snapshot = Snapshot(list(take_snapshot(self.store, "", ())))
         now = self.store.now
         self.store = Store(Memory(10_000_000))
         self.store.now = now

@@ -19,7 +19,7 @@ from chansup.layer import ChannelFull, LocalChannelLayer
 from chansup.layer.frames import MAX_OBSERVED
 from chansup.layer.hub import listening
 from chansup.layer.hub.limits import Memory
-from chansup.layer.hub.observation import Reporter
+from chansup.layer.hub.observation import Reporter, observe
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy, rules
 from chansup.protocol import bulletin, hub_report
@@ -259,7 +259,7 @@ def test_the_report_stays_within_the_bulletin() -> None:
         name = f"{number:04}{'x' * 80}a".encode()
         for _ in range(number % 7):
             store.send(name, b"", capacities)
-    store.observation.observe(b"%04d%s" % (number, b"o" * 90) for number in range(2000))
+    observe(store, (b"%04d%s" % (number, b"o" * 90) for number in range(2000)))
     Reporter(store, written, "epoch").write(1)
     document = written.read()
     assert document is not None

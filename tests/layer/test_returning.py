@@ -197,7 +197,9 @@ class Timed:
         self.store = Store(limits.Memory(memory))
         self.store.now = 1000.0
         self.policy = Capacities(Policy(60, 3600, 100))
-        self.store.returning = Returning(self.store, {b"process": 0}, lambda process: None)
+        self.store.returning = Returning(
+            self.store, self.store.parking, {b"process": 0}, lambda process: None
+        )
         self.entered = self.store.memory.used
 
     def dropped(self) -> dict[str, dict[str, int]]:

@@ -37,8 +37,8 @@ from chansup.layer.greetings import Hello, Welcome
 from chansup.layer.hub import ledger
 from chansup.layer.hub.channel import Channel, Message, Process
 from chansup.layer.hub.drops import Drop
-from chansup.layer.hub.limits import ENTRY
-from chansup.layer.hub.store import NoRoom
+from chansup.layer.hub.limits import ENTRY, NoRoomError
+from chansup.layer.hub.observation import observe
 from chansup.layer.policies import Capacities, Policy
 from chansup.protocol.hub_report import Queue
 from chansup.protocol.peer import credentials
@@ -127,7 +127,7 @@ class Connection:
         else:
             try:
                 self._take_all(self._decoder.feed(data))
-            except (NoRoom, PermissionError) as error:
+            except (NoRoomError, PermissionError) as error:
                 server.report(f"a client is disconnected: {error}")
                 self.close()
             except (FrameError, msgspec.DecodeError, struct.error, IndexError, ValueError) as error:
@@ -183,7 +183,7 @@ class Connection:
                 self._server.ledger.join(self.key[0])
                 self._answer()
             else:
-                self._refuse(str(NoRoom()), Reason.LIMIT)
+                self._refuse(str(NoRoomError()), Reason.LIMIT)
         elif kind == Kind.REJOIN:
             (age,) = AGE.unpack_from(payload)
             group, offset = read_string(payload, AGE.size)
@@ -191,7 +191,7 @@ class Connection:
             if store.rejoin(group, channel, age, capacities):
                 self._answer()
             else:
-                self._refuse(str(NoRoom()), Reason.LIMIT)
+                self._refuse(str(NoRoomError()), Reason.LIMIT)
         elif kind == Kind.REJOINED:
             if store.returning is not None:
                 store.returning.returned(self.key[0])
@@ -230,7 +230,7 @@ class Connection:
             name, _ = read_string(payload, offset)
             try:
                 store.parking.bind(connection, store.for_reader(name, share=0))
-            except NoRoom as error:
+            except NoRoomError as error:
                 self._refuse(str(error), Reason.LIMIT)
             else:
                 self._answer()
@@ -317,7 +317,7 @@ class Connection:
         names = frames.strings(payload)
         if len(names) > frames.MAX_OBSERVED:
             raise FrameError("too many channels at a time")
-        return self._store.observation.observe(names)
+        return observe(self._store, names)
 
     def _unlisten(self, id: int) -> None:
         channel = self.listening.pop(id, None)
@@ -561,7 +561,7 @@ class Connection:
                 if not data:
                     break
                 self._take_all(self._decoder.feed(data))
-            except (OSError, NoRoom, FrameError, msgspec.DecodeError, struct.error, IndexError,
+            except (OSError, NoRoomError, FrameError, msgspec.DecodeError, struct.error, IndexError,
                     ValueError):  # fmt: skip
                 break
         self.commit_done()
@@ -609,7 +609,7 @@ class Connection:
         for id, channel in self.listening.items():
             if channel.specific:
                 if channel.reader is self and channel.id == id:
-                    store.stop_reading(channel)
+                    store.parking.stop_reading(channel)
             elif (self, id) in channel.demands:
                 channel.demands.remove((self, id))
                 store.consider(channel)

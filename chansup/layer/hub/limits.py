@@ -18,6 +18,13 @@ CONNECTIONS = "[channel_layer] connections, or --connections of a hub alone"
 USERS = "it is none of those that the site's pools run as, nor --user of a hub alone"
 
 
+class NoRoomError(Exception):
+    """A client needs more than the hub may hold."""
+
+    def __str__(self) -> str:
+        return f"the hub holds as much as it may ({MEMORY})"
+
+
 class Limits(msgspec.Struct, frozen=True):
     """Set on the hub's command line."""
 

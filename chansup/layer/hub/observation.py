@@ -2,69 +2,86 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from chansup.layer.frames import MAX_OBSERVED
+from chansup.layer.hub.channel import Channel
+from chansup.layer.hub.store import Store
 from chansup.protocol import hub_report
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import HubReport, Queue
-
-if TYPE_CHECKING:
-    from chansup.layer.hub.channel import Channel
-    from chansup.layer.hub.store import Store
 
 _SHARE = 0.02  # of the time that may be spent on reports
 _MAX_PATTERNS = (200, 50, 10)  # that are reported: fewer if the document were too large
 
 
-class Observation:
-    """The names that somebody asked about are remembered, the last thousand of them."""
+def observe(store: Store, names: Iterable[bytes]) -> dict[str, Queue]:
+    """Return what waits in these channels, and go on reporting the last thousand asked about."""
+    observed = store.observed
+    for name in names:
+        observed.pop(name, None)
+        observed[name] = None
+    while len(observed) > MAX_OBSERVED:
+        del observed[next(iter(observed))]
+    return {name.decode("ascii", "replace"): _queue(store, name) for name in names}
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
-        self.names: dict[bytes, None] = {}
 
-    def observe(self, names: Iterable[bytes]) -> dict[str, Queue]:
-        """Return what waits in these channels, and go on reporting them."""
-        for name in names:
-            self.names.pop(name, None)
-            self.names[name] = None
-        while len(self.names) > MAX_OBSERVED:
-            del self.names[next(iter(self.names))]
-        return {name.decode("ascii", "replace"): self._queue(name) for name in names}
+def by_name(store: Store) -> dict[str, Queue]:
+    """Return what waits in each channel that was asked about."""
+    return {name.decode("ascii", "replace"): _queue(store, name) for name in store.observed}
 
-    def by_name(self) -> dict[str, Queue]:
-        """Return what waits in each channel that was asked about."""
-        return {name.decode("ascii", "replace"): self._queue(name) for name in self.names}
 
-    def _queue(self, name: bytes) -> Queue:
-        found = Queue(channels=1)
-        channel = self._store.channels.get(name)
-        if channel is not None:
-            self._store.expire(channel)
-            found.messages = len(channel.entries)
-            found.oldest = self._age(channel)
-        return found
+def _queue(store: Store, name: bytes) -> Queue:
+    found = Queue(channels=1)
+    channel = store.channels.get(name)
+    if channel is not None:
+        store.expire(channel)
+        found.messages = len(channel.entries)
+        found.oldest = _age(store, channel)
+    return found
 
-    def by_pattern(self) -> dict[str, Queue]:
-        """Return what waits in the channels of each pattern."""
-        found: dict[str, Queue] = {}
-        for name, channel in self._store.channels.items():
-            if channel.entries and channel.name == name:  # and not one of its former names
-                queue = found.setdefault(channel.pattern, Queue())
-                queue.channels += 1
-                queue.messages += len(channel.entries)
-                queue.oldest = max(queue.oldest, self._age(channel))
-        return found
 
-    def _age(self, channel: "Channel") -> float:
-        return round(self._store.now - channel.entries[0].born, 3) if channel.entries else 0.0
+def by_pattern(store: Store) -> dict[str, Queue]:
+    """Return what waits in the channels of each pattern."""
+    found: dict[str, Queue] = {}
+    for name, channel in store.channels.items():
+        if channel.entries and channel.name == name:  # and not one of its former names
+            queue = found.setdefault(channel.pattern, Queue())
+            queue.channels += 1
+            queue.messages += len(channel.entries)
+            queue.oldest = max(queue.oldest, _age(store, channel))
+    return found
+
+
+def _age(store: Store, channel: Channel) -> float:
+    return round(store.now - channel.entries[0].born, 3) if channel.entries else 0.0
+
+
+def statistics(store: Store) -> dict[str, object]:
+    """Return what can be counted."""
+    patterns = by_pattern(store)
+    return {
+        "messages_sent": store.sent,
+        "group_messages_sent": store.group_sent,
+        "messages_delivered": store.delivered,
+        "messages_redelivered": store.redelivered,
+        "messages_pending": sum(found.messages for found in patterns.values()),
+        "oldest_pending": max((found.oldest for found in patterns.values()), default=0.0),
+        "pending": patterns,
+        "dropped": store.drops.as_dict(),
+        "channels": len(store.channels),
+        "groups": len(store.groups),
+        "memberships": store.memberships,
+        "processes": len(store.processes),
+        "parked": store.parking.count(),
+        "memory": store.memory.used,
+        "memory_limit": store.memory.limit,
+    }
 
 
 class Reporter:
     """Writes the bulletin when something has changed, and not so often that it costs much."""
 
-    def __init__(self, store: "Store", bulletin: Bulletin, epoch: str) -> None:
+    def __init__(self, store: Store, bulletin: Bulletin, epoch: str) -> None:
         self._store = store
         self._epoch = epoch
         self._bulletin = bulletin
@@ -97,8 +114,8 @@ class Reporter:
             messages_delivered=store.delivered,
             messages_redelivered=store.redelivered,
             dropped=store.drops.as_dict(),
-            pending=store.observation.by_pattern(),
-            observed=store.observation.by_name(),
+            pending=by_pattern(store),
+            observed=by_name(store),
             connections=connections,
             channels=len(store.channels),
             groups=len(store.groups),

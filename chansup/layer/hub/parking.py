@@ -8,14 +8,11 @@ former name reaches it, too.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from chansup.layer.hub import limits
 from chansup.layer.hub.channel import Channel, Group, Hold, Message
 from chansup.layer.hub.drops import Drop
-
-if TYPE_CHECKING:
-    from chansup.layer.hub.store import Store
+from chansup.layer.hub.queues import Queues
 
 KEPT = 20.0  # seconds that a channel waits for its next process
 CONNECTING = 15.0  # seconds that the new process has to set itself up
@@ -31,8 +28,8 @@ def _number(message: Message) -> int:
 class Parking:
     """Channels that are bound to connections."""
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
+    def __init__(self, queues: Queues) -> None:
+        self._queues = queues
         self.bound: dict[bytes, Channel] = {}
         self.holding: dict[Channel, None] = {}
         self._kept: dict[Channel, None] = {}
@@ -47,15 +44,15 @@ class Parking:
             raise ValueError("one channel for two connections")
         former = self.bound.get(connection)
         if former is channel and channel.hold is not None and channel.hold.predecessor is None:
-            deadline = self._store.now + JOINING
+            deadline = self._queues.now + JOINING
             channel.hold.deadline = min(channel.hold.deadline, deadline)
         self.bound[connection] = channel
         channel.connection = connection
         if former is None or former is channel:
             return
-        hold = channel.hold = Hold(self._store.now + JOINING)
+        hold = channel.hold = Hold(self._queues.now + JOINING)
         self.holding[channel] = None
-        former.lenient_until = channel.lenient_until = self._store.now + CATCHING_UP
+        former.lenient_until = channel.lenient_until = self._queues.now + CATCHING_UP
         if former.reader is None and not self._is_awaited(former):
             self._take_over(former, channel)
         else:  # it may yet take what it was sent, or say what it has taken
@@ -66,7 +63,7 @@ class Parking:
         """Whether its process is still to say that the connection leaves it."""
         if channel.kept_until is not None or channel.process is None:
             return False
-        return bool(channel.process.connections) or self._store.now < self._store.returning_until
+        return bool(channel.process.connections) or self._queues.now < self._queues.returning_until
 
     def park(
         self, connection: bytes, name: bytes, last: int, body: bytes, milliseconds: int
@@ -76,37 +73,37 @@ class Parking:
         `last` is the number of the last message that it had taken, `body` of one that it had taken
         and perhaps not dealt with, if there is one.
         """
-        store = self._store
-        channel = store.channels.get(name)
+        queues = self._queues
+        channel = queues.channels.get(name)
         if channel is None or channel.connection != connection or channel.name != name:
             return
-        store.take_back(channel)
+        queues.take_back(channel)
         for message in [one for one in channel.entries if 0 < one.number <= last]:
             channel.entries.remove(message)
-            store.release(message)
+            queues.release(message)
             if channel.process is not None and message.group is None:
                 channel.process.waiting -= 1
-        if body and store.memory.has(limits.MESSAGE + len(body)):
+        if body and queues.memory.has(limits.MESSAGE + len(body)):
             # The number tells the next process, when the hub is replaced, that it has this one.
-            message = Message(body, last, store.now, store.now + milliseconds / 1000)
-            store.keep(message)
-            store.give_back(channel, [message])
+            message = Message(body, last, queues.now, queues.now + milliseconds / 1000)
+            queues.keep(message)
+            queues.give_back(channel, [message])
         if channel.successor is not None:
             self.succeed(channel)
         else:
-            self._keep(channel, store.now)
+            self._keep(channel, queues.now)
 
     def keep(self, channel: Channel) -> bool:
         """Say whether to keep a channel though its process has gone."""
         if channel.connection is None or self.bound.get(channel.connection) is not channel:
             return False
         if channel.kept_until is None:
-            self._keep(channel, self._store.now - 10.0)
+            self._keep(channel, self._queues.now - 10.0)
         return True
 
     def keep_for(self, channel: Channel, seconds: float) -> None:
         """Keep a channel without a process for a while."""
-        self._keep(channel, self._store.now + seconds - KEPT)
+        self._keep(channel, self._queues.now + seconds - KEPT)
 
     def _keep(self, channel: Channel, since: float) -> None:
         channel.kept_until = channel.lenient_until = since + KEPT
@@ -125,7 +122,7 @@ class Parking:
             self._take_over(channel, successor)
 
     def _take_over(self, former: Channel, channel: Channel) -> None:
-        store = self._store
+        queues = self._queues
         hold = channel.hold
         assert hold is not None
         if former.process is not None:
@@ -142,23 +139,42 @@ class Parking:
         hold.predecessor = before
         if before is not None:
             before.successor = channel
-        hold.deadline = store.now + CONNECTING
+        hold.deadline = queues.now + CONNECTING
         channel.pattern = former.pattern
         for group in list(former.groups):
             began = group.members[former]
             if group not in channel.groups:
                 hold.unjoined.add(group)
-                store.join(group, channel, began)
-            store.leave(group, former)
+                queues.join(group, channel, began)
+            queues.leave(group, former)
         for name in (former.name, *former.aliases):
-            if store.channels.get(name) is former:
-                store.channels[name] = channel
+            if queues.channels.get(name) is former:
+                queues.channels[name] = channel
                 channel.aliases.append(name)
         for name in channel.aliases[:-_ALIASES]:
-            del store.channels[name]
+            del queues.channels[name]
         del channel.aliases[:-_ALIASES]
-        store.forget(former)
+        self.forget(former)
         self.release(channel)
+
+    def put(self, channel: Channel, message: Message) -> None:
+        """Append a message to a channel, behind what the channel holds back."""
+        hold = channel.hold
+        if hold is None:
+            self._queues.put(channel, message)
+            return
+        if hold.predecessor is not None and message.group in hold.predecessor.groups:
+            return  # what the former one does not take, it hands over
+        self._queues.keep(message)
+        hold.entries.append(message)
+        self.release(channel)
+
+    def stop_reading(self, channel: Channel) -> None:
+        """Take back what was delivered from a channel with "!", and not taken."""
+        self._queues.take_back(channel)
+        if channel.successor is not None:
+            self.succeed(channel)
+        self._queues.consider(channel)
 
     def joined(self, channel: Channel, group: Group) -> None:
         """Take notice that the new process has joined a group."""
@@ -190,31 +206,31 @@ class Parking:
             for message in freed:
                 if message.group is None:
                     channel.process.waiting += 1
-        self._store.pump(channel)
+        self._queues.pump(channel)
 
     def sweep(self) -> None:
         """End what has waited for too long."""
-        now = self._store.now
+        now = self._queues.now
         for channel in list(self.holding):
             hold = channel.hold
             if hold is None:
                 self.holding.pop(channel, None)
             elif hold.deadline <= now:
                 if hold.predecessor is not None:  # its process does not let go
-                    self._store.stop_reading(hold.predecessor)
+                    self.stop_reading(hold.predecessor)
                     continue
                 unjoined = set(hold.unjoined)
                 hold.unjoined.clear()
                 self._drop(channel, unjoined)
                 for group in unjoined:
                     if group in channel.groups:
-                        self._store.leave(group, channel)
+                        self._queues.leave(group, channel)
                 self.release(channel)
         for channel in list(self._kept):
             if channel.kept_until is None:
                 del self._kept[channel]
             elif channel.kept_until <= now:
-                self._store.forget(channel)
+                self.forget(channel)
 
     def _drop(self, channel: Channel, groups: set[Group]) -> None:
         hold = channel.hold
@@ -222,12 +238,15 @@ class Parking:
         kept = [message for message in hold.entries if message.group not in groups]
         for message in hold.entries:
             if message.group in groups:
-                self._store.drop(message, Drop.MOVED, channel.pattern)
+                self._queues.drop(message, Drop.MOVED, channel.pattern)
         hold.entries.clear()
         hold.entries.extend(kept)
 
     def forget(self, channel: Channel) -> None:
-        """Take notice that a channel is no more."""
+        """Remove a channel, whatever it waits for."""
+        if channel.forgotten:
+            return
+        self._queues.remove(channel)
         if channel.connection is not None and self.bound.get(channel.connection) is channel:
             del self.bound[channel.connection]
         if channel.successor is not None:

@@ -10,38 +10,40 @@ import contextlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from chansup.layer.hub import limits
 from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.drops import Drop
+from chansup.layer.hub.parking import CATCHING_UP, Parking
+from chansup.layer.hub.queues import Queues
 from chansup.layer.policies import Capacities
-
-if TYPE_CHECKING:
-    from chansup.layer.hub.store import Store
 
 KEPT = 30.0  # seconds that messages are kept for processes that have not returned
 _FORGOTTEN = 600.0  # seconds after which it does not matter any more what they missed
 _SHARE = 0.25  # of the memory that kept messages may take
 _MAX_GROUPS = 10_000  # whose misses are counted
-CATCHING_UP = 30.0  # seconds that who returned may have more waiting than it has room for
 
 
 class Returning:
     """Who is to come, and what is kept for them."""
 
     def __init__(
-        self, store: "Store", processes: Mapping[bytes, int], ended: Callable[[bytes], None]
+        self,
+        queues: Queues,
+        parking: Parking,
+        processes: Mapping[bytes, int],
+        ended: Callable[[bytes], None],
     ) -> None:
         """`processes` with their pids: one that has `ended` is not waited for any more."""
-        self._store = store
+        self._queues = queues
+        self._parking = parking
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[bytes, int | None] = {}  # pidfds
         self._kept: deque[tuple[bytes, Message]] = deque()
         self._size = 0
         self._missed: Counter[bytes] = Counter()  # messages that are not kept, by group
-        self._began = store.now
+        self._began = queues.now
         for process, pid in processes.items():
             self._await(process, pid)
 
@@ -67,41 +69,41 @@ class Returning:
         if not self._awaited:
             return
         size = limits.MESSAGE + len(message.body)
-        memory = self._store.memory
+        memory = self._queues.memory
         if self._size + size > memory.limit * _SHARE or not memory.has(size):
             self._miss(group)
             return
         self._size += size
-        self._store.keep(message)
+        self._queues.keep(message)
         self._kept.append((group, message))
 
     def _miss(self, group: bytes) -> None:
         if group in self._missed or len(self._missed) < _MAX_GROUPS:
             self._missed[group] += 1
         else:
-            self._store.drops.add(Drop.LATE, "*")  # for one member, at least
+            self._queues.drops.add(Drop.LATE, "*")  # for one member, at least
 
     def rejoin(self, group: bytes, channel: Channel, capacities: Capacities) -> None:
         """Give a channel what it missed of a group, of which it is a member again."""
-        store = self._store
+        queues = self._queues
         channel.capacity(capacities)
-        channel.lenient_until = max(channel.lenient_until, store.now + CATCHING_UP)
-        store.drops.add(Drop.LATE, channel.pattern, self._missed[group])
+        channel.lenient_until = max(channel.lenient_until, queues.now + CATCHING_UP)
+        queues.drops.add(Drop.LATE, channel.pattern, self._missed[group])
         missed = [message for name, message in self._kept if name == group]
         if not missed:
             return
-        known = store.groups[group]
+        known = queues.groups[group]
         for message in missed:
             message.group = known
         if channel.hold is not None or channel.reader is not None:
             for message in missed:
-                store.put(channel, message)
+                self._parking.put(channel, message)
             return
         for message in missed:
-            if store.is_full(channel, capacities):
-                store.drops.add(Drop.FULL, channel.pattern)
+            if queues.is_full(channel, capacities):
+                queues.drops.add(Drop.FULL, channel.pattern)
                 continue
-            store.keep(message)
+            queues.keep(message)
             channel.entries.append(message)
         channel.entries = deque(sorted(channel.entries, key=_number))
         channel.soonest = 0.0
@@ -121,7 +123,7 @@ class Returning:
 
     def sweep(self) -> None:
         """Keep nothing for ever."""
-        passed = self._store.now - self._began
+        passed = self._queues.now - self._began
         if passed > KEPT:
             self._let_go()
         if passed > _FORGOTTEN:
@@ -132,7 +134,7 @@ class Returning:
         for group, message in self._kept:
             if self._awaited:
                 self._miss(group)
-            self._store.release(message)
+            self._queues.release(message)
         self._kept.clear()
         self._size = 0
 
@@ -150,7 +152,7 @@ class Returning:
     def close(self) -> None:
         """Wait for nobody: the hub ends, or another one takes over."""
         if self._awaited:
-            self._store.drops.add(Drop.LATE, "*", len(self._kept))  # for one member each, at least
+            self._queues.drops.add(Drop.LATE, "*", len(self._kept))  # for one member each, at least
         for descriptor in self._awaited.values():
             self._stop_watching(descriptor)
         self._awaited.clear()

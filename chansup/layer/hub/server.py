@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from chansup.layer.frames import Kind, Reason, pack
-from chansup.layer.hub import ledger, takeover
+from chansup.layer.hub import ledger, observation, takeover
 from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.connection import Connection
 from chansup.layer.hub.drops import Drop
@@ -104,7 +104,9 @@ class Server:
         self._of_another = self.ledger.open_rows()
         if self.ledger.processes:
             processes = self.ledger.processes
-            self.store.returning = Returning(self.store, processes, self.ledger.close_all)
+            self.store.returning = Returning(
+                self.store, self.store.parking, processes, self.ledger.close_all
+            )
 
     # Clients
 
@@ -261,11 +263,10 @@ class Server:
             "uptime": round(time.monotonic() - self._began, 3),
             "connections": len(self._connections),
             "messages_in_hand": sum(len(one.held) for one in self._connections),
-            **self.store.statistics(),
+            **observation.statistics(self.store),
         }
 
-    def held(self) -> Iterator[tuple[Channel, Message]]:
-        """Yield what clients have in hand."""
+    def _held(self) -> Iterator[tuple[Channel, Message]]:
         for connection in self._connections:
             yield from connection.held.values()
         for channel, message, _ in self.store.unclaimed.values():
@@ -319,7 +320,9 @@ class Server:
 
     async def _give(self, heir: socket.socket) -> None:
         try:
-            await takeover.give(heir, self._listener, takeover.take_snapshot(self))
+            await takeover.give(
+                heir, self._listener, takeover.take_snapshot(self.store, self.epoch, self._held())
+            )
             if not self.ended.done():  # else it was told to end meanwhile
                 takeover.leave_to(heir)
                 self.ended.set_result(True)

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -21,12 +21,11 @@ from chansup.errors import ChansupError
 from chansup.layer import frames
 from chansup.layer.frames import Kind, pack
 from chansup.layer.hub.channel import Channel, Hold, Message, Returned
+from chansup.layer.hub.observation import observe
+from chansup.layer.hub.parking import CONNECTING
+from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
 from chansup.protocol.hub_report import DEFAULT_PATTERN
-
-if TYPE_CHECKING:
-    from chansup.layer.hub.server import Server
-    from chansup.layer.hub.store import Store
 
 
 class TakeoverError(ChansupError):
@@ -115,13 +114,17 @@ class Snapshot:
         return next(one.epoch for one in self.records if isinstance(one, SavedCounts))
 
 
-def take_snapshot(server: "Server") -> Iterator[Record]:
-    """Yield all that a hub holds: messages before what refers to them."""
-    store = server.store
+def take_snapshot(
+    store: Store, epoch: str, held: Iterable[tuple[Channel, Message]]
+) -> Iterator[Record]:
+    """Yield all that a hub holds: messages before what refers to them.
+
+    `held` is what clients have in hand, and the channels that it came from.
+    """
     drops = [(*key, count) for key, count in store.drops.counts.items()]
     yield SavedCounts(
-        server.epoch, store.number, store.sent, store.group_sent, store.delivered, drops,
-        store.redelivered, list(store.observation.names),
+        epoch, store.number, store.sent, store.group_sent, store.delivered, drops,
+        store.redelivered, list(store.observed),
     )  # fmt: skip
     numbers: dict[Message, int] = {}
 
@@ -157,18 +160,16 @@ def take_snapshot(server: "Server") -> Iterator[Record]:
             channel.successor.name if channel.successor is not None else None,
             max(0.0, channel.lenient_until - store.now),
         )
-    for held, message in server.held():
+    for origin, message in held:
         yield from numbered([message])
-        yield SavedHold(held.name, numbers[message])
+        yield SavedHold(origin.name, numbers[message])
     for group in store.groups.values():
         members = [(one.name, store.now - began) for one, began in group.members.items()]
         yield SavedGroup(group.name, group.expiry, members)
 
 
-def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], Capacities]) -> None:
+def restore(store: Store, snapshot: Snapshot, capacities: Callable[[Policy], Capacities]) -> None:
     """Put what a snapshot holds into an empty store."""
-    from chansup.layer.hub.parking import CONNECTING
-
     store.returning_until = store.now + _RETURNING
     waiting: list[tuple[Channel, bytes]] = []
     messages: list[Message] = []
@@ -179,7 +180,7 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
             store.number, store.sent = record.number, record.sent
             store.group_sent, store.delivered = record.group_sent, record.delivered
             store.redelivered = record.redelivered
-            store.observation.observe(record.observed)
+            observe(store, record.observed)
             for reason, pattern, count in record.drops:
                 store.drops.restore(reason, pattern, count)
         elif isinstance(record, SavedMessage):
@@ -239,7 +240,7 @@ def restore(store: "Store", snapshot: Snapshot, capacities: Callable[[Policy], C
 
 
 def _restore_group(
-    store: "Store", record: SavedGroup, capacities: Callable[[Policy], Capacities]
+    store: Store, record: SavedGroup, capacities: Callable[[Policy], Capacities]
 ) -> None:
     found = capacities(Policy(expiry=60, group_expiry=max(record.expiry, 1), capacity=100))
     for name, age in record.members:
