@@ -15,8 +15,7 @@ from chansup.protocol.scoreboard import IN_PROGRESS
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.lifespan import Lifespan, LifespanFailed
 from chansup.relay.appworker.server import AppWorker
-from chansup.relay.frames import PROTOCOL
-from chansup.relay.scopes import Hello
+from chansup.relay.greeting import hello
 
 PACKAGE = "chansup"
 _LAST_WORDS = 1.5  # the reserve of the timeout, and half of that for apps to leave in good order
@@ -61,7 +60,7 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     worker = AppWorker(
         loaded,
         books,
-        Hello(PROTOCOL, chansup.__version__, f"{launch.pool}.{launch.slot}"),
+        hello(f"{launch.pool}.{launch.slot}"),
         concurrency=orders.concurrency,
         peers=frozenset(orders.peers),
         state=lifespan.state,

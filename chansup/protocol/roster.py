@@ -2,7 +2,8 @@
 
 The interface process inherits one end of a stream socket pair. Each message is the whole truth, one
 JSON document and a newline; the newest one counts. The end of the stream means that the supervisor
-is gone. In the other direction goes a line for each WebSocket that the roster orders to move.
+is gone. In the other direction go lines about workers that were greeted, and about WebSockets that
+the roster orders to move.
 """
 
 from typing import Literal
@@ -11,7 +12,7 @@ import msgspec
 
 from chansup.protocol.sessions import Handover, Rules
 
-WorkerState = Literal["ready", "draining"]
+WorkerState = Literal["joining", "ready", "draining"]
 
 MAX_POOLS = 64  # rows of a relay board
 LARGEST_ERROR_PAGE = 256 * 1024  # bytes
@@ -49,13 +50,14 @@ class Worker(msgspec.Struct, frozen=True):
     pid: int
     generation: int
     address: str  # path of the Unix socket that it listens on
-    state: WorkerState  # draining: begin nothing there, take away what is there
+    # joining: greet it, and begin nothing yet; draining: begin nothing there, take all away
+    state: WorkerState
     leaves_soon: bool = False  # a rollout or a restart is to replace it
     websockets: int = 0  # open there when this was written, of all interface processes
 
 
 class Roster(msgspec.Struct, frozen=True):
-    """Every pool that serves, and every worker in them that is ready or drains."""
+    """Every pool that serves, and every worker in them that has booted."""
 
     pools: list[Pool]
     workers: list[Worker]
@@ -63,22 +65,31 @@ class Roster(msgspec.Struct, frozen=True):
     moves: list[str] = []  # marks of single WebSockets that are to go to another worker now
 
 
-class Moved(msgspec.Struct, frozen=True):
+class Moved(msgspec.Struct, frozen=True, tag="moved"):
     """What an interface process says of a WebSocket that is to move."""
 
     mark: str
     step: str  # "begun", then a result of `relay_board.HANDOVERS`; or "alone", "early": not begun
 
 
+class Greeted(msgspec.Struct, frozen=True, tag="greeted"):
+    """What an interface process says of a worker with which it has exchanged greetings."""
+
+    address: str
+    refusal: str = ""  # why the two cannot speak to each other; empty: they can
+
+
+Report = Moved | Greeted
+
 MARK = b"chansup-mark"  # header of a handshake, by which that WebSocket can be named
 LONGEST_MARK = 64  # bytes
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Roster)
-_moved_decoder = msgspec.json.Decoder(Moved)
+_report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
 
-def encode(document: Roster | Moved) -> bytes:
+def encode(document: Roster | Report) -> bytes:
     """Return one line."""
     return _encoder.encode(document) + b"\n"
 
@@ -88,6 +99,6 @@ def decode(line: bytes) -> Roster:
     return _decoder.decode(line)
 
 
-def decode_moved(line: bytes) -> Moved:
+def decode_report(line: bytes) -> Report:
     """Return what one line of an interface process says. Raises msgspec.DecodeError."""
-    return _moved_decoder.decode(line)
+    return _report_decoder.decode(line)

@@ -13,7 +13,11 @@ from collections.abc import Iterator
 
 from chansup.errors import ChansupError
 
-PROTOCOL = 2
+# The newest version of what passes, and the oldest that this code still speaks: the one before.
+# After an upgrade on disk both sides are of different code until all processes were replaced.
+PROTOCOL = 3
+OLDEST_PROTOCOL = 2
+WORDS_SINCE = 3  # version that knows the app's word on whether a WebSocket may move
 MAX_PAYLOAD = 16 * 1024
 HEADER = struct.Struct("!HBBII")
 HEADER_SIZE = HEADER.size

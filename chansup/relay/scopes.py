@@ -11,7 +11,7 @@ import msgspec
 
 from chansup.errors import ChansupError
 from chansup.relay.extension import EXTENSION
-from chansup.relay.frames import MAX_PAYLOAD, PROTOCOL, FrameError
+from chansup.relay.frames import MAX_PAYLOAD
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -34,14 +34,6 @@ EXTENSIONS = {
     ),
     "websocket": frozenset({"tls", "websocket.http.response"}),
 }
-
-
-class Hello(msgspec.Struct, frozen=True):
-    """What each side says first."""
-
-    protocol: int
-    version: str  # of chansup
-    name: str  # of the slot
 
 
 class HttpScope(msgspec.Struct, array_like=True):
@@ -121,7 +113,6 @@ def _decoder(of: type[T]) -> Callable[[bytes], T]:
     return checked
 
 
-decode_hello = _decoder(Hello)
 decode_http = _decoder(HttpScope)
 decode_websocket = _decoder(tuple[Resumption, WebSocketScope])
 decode_head = _decoder(Head)
@@ -130,20 +121,6 @@ decode_accept = _decoder(tuple[str | None, Headers])
 decode_event = _decoder(dict[str, Any])
 decode_checkpoint: Callable[[bytes], Any] = _decoder(object)
 decode_websocket_scope = _decoder(WebSocketScope)
-
-
-def greeted(payload: bytes) -> Hello:
-    """Return what the other side says of itself. Raises FrameError where we cannot talk to it."""
-    try:
-        hello = decode_hello(payload)
-    except msgspec.DecodeError as error:
-        raise FrameError(f"no greeting: {error}") from None
-    if hello.protocol != PROTOCOL:
-        raise FrameError(
-            f"it speaks version {hello.protocol} of the relay, this side {PROTOCOL}: "
-            "`chansup restart interface` brings both to the same version"
-        )
-    return hello
 
 
 def encode_http(scope: Scope, arrived: float) -> bytes:

@@ -56,6 +56,11 @@ def _package() -> str:
     return str(Path(origin or chansup.__file__ or "").parent)
 
 
+def version() -> str | None:
+    """Return the version of chansup that a new process would run, as its metadata tells."""
+    return _version("chansup")
+
+
 def _version(server: str) -> str | None:
     try:
         return metadata.version(server)

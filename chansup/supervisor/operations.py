@@ -93,6 +93,7 @@ class Operations:
             left = [pool.name for pool in self.site.pools.values() if pool.specification.stays]
             slots = [slot for slot in slots if not slot.pool.specification.stays]
         progress = Progress()
+        self._tell_difference(progress)
         if waiting and target is not None:
             work = self._start_in_turn(waiting[0], progress)
         else:
@@ -100,6 +101,12 @@ class Operations:
         self._background(self._to_its_result(work, progress))
         async for event in progress.events():
             yield event
+
+    def _tell_difference(self, progress: Progress) -> None:
+        """Tell the caller of a command that what starts now is other code than what runs."""
+        self.site.code.look()
+        if difference := self.site.code.difference():
+            progress.tell(Event("progress", difference, step="code"))
 
     async def _start_in_turn(self, pool: Pool, progress: Progress) -> None:
         """Wait for the start of a pool that waits for others: there is nothing to replace yet."""
@@ -199,6 +206,7 @@ class Operations:
         one = self.site.pools[pool]
         before = one.desired if one.started else self.site.desired_in(one.specification)
         progress = Progress()
+        self._tell_difference(progress)
         self._background(self._to_its_result(self._scale(one, processes, progress), progress))
         yield Event("progress", f"{pool}: from {before} to {processes} processes", pool=pool)
         async for event in progress.events():

@@ -61,6 +61,11 @@ class Process:
     socket: "WorkerSocket | None" = None  # of an app worker
     in_service = False  # an app worker that was once in its slot, ready: interfaces may use it
     leaves_soon = False  # a command is to replace it
+    apart = False  # an app worker that the interface before cannot speak to, but the next one can
+    refused = ""  # why it can never be of use to those that run
+    admits: "Callable[[Process], bool] | None" = None  # asked before it counts as ready
+    has_booted = False  # it said that it is ready
+    booted_monotonic = 0.0  # when it did
     courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
@@ -100,6 +105,7 @@ class Process:
         self.socket = equipment.socket
         if equipment.socket is not None:
             self.address = equipment.socket.path
+        self.greeted: dict[str, str] = {}  # by address of a worker: why it refuses it, or ""
         self.status: str | None = None  # what it says of itself
         self.exit: Exit | None = None
         self.late = False  # killed because it was not ready in time
@@ -140,8 +146,16 @@ class Process:
         return self.state in ALIVE
 
     def became_ready(self) -> bool:
-        """Take the news that the process does its work; False if that is no news."""
+        """Take the news that the process does its work; False if that is no news.
+
+        Whether it is of use to others is asked as well: `admits`.
+        """
         if self.state is not State.STARTING:
+            return False
+        if not self.has_booted:
+            self.has_booted = True
+            self.booted_monotonic = time.monotonic()
+        if self.admits is not None and not self.admits(self):
             return False
         self.state = after(self.state, Happening.BECAME_READY)
         self.ready.set()
@@ -177,6 +191,10 @@ class Process:
             self.state = after(self.state, Happening.ASKED_TO_STOP)
             self.draining_since = time.time()
             self.asked_at = asyncio.get_running_loop().time()
+
+    def booted_for(self) -> float:
+        """Return for how many seconds it has said that it is ready."""
+        return time.monotonic() - self.booted_monotonic if self.has_booted else 0.0
 
     def healthy_for(self) -> float:
         """Return for how many seconds it has worked; 0 if it was never ready."""

@@ -48,6 +48,7 @@ def reasons_not_ready(site: Site) -> list[str]:
         slots = site.pools["interface"].slots
         serving = [slot.current for slot in slots if slot.serves and slot.current is not None]
         reasons += site.addresses.unreachable(serving)
+    reasons += site.greetings.mute()
     return reasons
 
 

@@ -27,6 +27,7 @@ from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.logs import Level
 from chansup.supervisor.pool import Pool
 from chansup.supervisor.process import Process
+from chansup.supervisor.side_by_side import SideBySide, interface_first
 from chansup.supervisor.slot import Slot
 from chansup.supervisor.status import Event, RolloutStatus
 from chansup.supervisor.turns import Turn, Turns
@@ -40,7 +41,17 @@ Outcome = Literal["running", "succeeded", "failed", "superseded", "aborted"]
 class Rollout:
     """One rollout, from the first check to its outcome."""
 
-    def __init__(self, site: "Site", generation: Generation, tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        site: "Site",
+        generation: Generation,
+        tell: Callable[[Event], None],
+        *,
+        renews: bool = False,
+    ) -> None:
+        """`renews`: the config is that of the former generation, and only what relays or serves
+        is replaced.
+        """
         self.site = site
         self.generation = generation
         self.outcome: Outcome = "running"
@@ -49,6 +60,10 @@ class Rollout:
         self.duration = 0.0
         self.returns = False  # it failed, and takes back what it changed
         self._former = site.generation
+        self._renews = renews
+        self._side_by_side = SideBySide(site, generation)
+        self._apart = False  # old and new processes do not speak with each other
+        self._proves = False  # new workers may start that the interface before cannot speak to
         self._tell = tell
         self._begun = time.monotonic()
 
@@ -129,18 +144,30 @@ class Rollout:
             await examine(self.site, self.generation)  # before a task changes anything
             self.site.open_hub(self.generation)
             await self._add_what_is_missing([HUB])  # whatever boots from here on may use it
-            for name, task in self.generation.tasks.items():
+            for name, task in {} if self._renews else self.generation.tasks.items():
                 await self._add_what_is_missing(task.program.after)
                 self._progress(f"task {name} runs", step="task")
                 await self.site.task(name).run(self.generation)
             self._keep_what_is_the_same()
             self._say_what_closes()
+            self._proves = self._side_by_side.replaces_interface()
             await self._prove()
+            if self._side_by_side.is_needed:
+                await self._stand_side_by_side()
             await self.site.apply(self.generation)
         except BaseException:
             self._dismiss_successors()
             self.site.addresses.close(opened)
             raise
+        if self._apart:
+            await self._side_by_side.to_its_end(self._replace_all())
+        else:
+            await self._replace_all()
+        self.site.generation = self.generation
+        self.site.roster.changed()
+        await self._stop_what_is_gone()
+
+    async def _replace_all(self) -> None:
         # Again, if somebody scaled a pool that was done already.
         while self._unfinished():
             if self.site.stopping:
@@ -150,9 +177,23 @@ class Rollout:
                     await self._replace(self.site.pools[name])
                 else:
                     await self._add(self.generation.pools[name])
-        self.site.generation = self.generation
-        self.site.roster.changed()
-        await self._stop_what_is_gone()
+
+    def replaces_interface_of(self, worker: Process) -> bool:
+        """Whether `worker` is one of its own, and the interface follows."""
+        return self.advances and self._proves and worker.generation is self.generation
+
+    async def _stand_side_by_side(self) -> None:
+        """Start all that serves beside the old processes, before any of these is touched."""
+        self._apart = True
+        self._progress(
+            "new workers and the present interface have no version of the relay in common: all new "
+            "processes start beside the old ones, then the interface is replaced first",
+            step="check",
+        )
+        for slots in self._side_by_side.slots():
+            await self._side_by_side.prepare(slots)
+            for slot in slots:
+                self._progress(f"{slot.name}: ready", slot=slot, step="ready")
 
     def _in_turn(self) -> list[str]:
         """Return the pools in the order in which they are replaced.
@@ -160,6 +201,8 @@ class Rollout:
         Those whose processes serve, and will no more, come last: the interface leaves them first.
         """
         pools = self.site.pools
+        if self._apart:
+            return interface_first(list(self.generation.pools), pools)
         return sorted(
             self.generation.pools,
             key=lambda name: (
@@ -181,7 +224,9 @@ class Rollout:
             new = self.generation.pools[pool.name]
             for slot in pool.slots:
                 process = slot.current
-                if (
+                if self._renews and not (new.relays or new.serves):
+                    slot.adopt(self.generation)
+                elif (
                     new.stays
                     and process is not None
                     and slot.successor is None
@@ -208,6 +253,8 @@ class Rollout:
             new = self.generation.pools[pool.name]
             if new.on_reload != "overlap" or (new.relays and not pool.specification.relays):
                 continue  # the latter would accept before there is a worker to relay to
+            if new.relays and self._side_by_side.is_needed:
+                continue  # it would accept before there are enough workers that it can speak to
             stale = pool.slots_not_of(self.generation)
             if stale and self.site.desired_in(self.generation.pools[pool.name]):
                 slot = pool.first_to_replace(stale)
@@ -331,6 +378,13 @@ class Rollout:
         """Bring everything back to the former generation, as far as it can be; never raises."""
         if lines:
             self._tell(Event(type="output", message=str(failure), lines=lines))
+        if self._apart and self._side_by_side.has_begun():
+            message = (
+                f"{failure}; there is no way back, for old and new processes do not speak with "
+                "each other: run `chansup reload` again"
+            )
+            self._end("failed", message)
+            return
         self.returns = True
         self.site.roster.changed()
         self._dismiss_successors()

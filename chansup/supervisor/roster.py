@@ -9,15 +9,19 @@ count; as soon as every pool that serves runs the new one, its routes do.
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from chansup.config import relay, schema
 from chansup.protocol import roster
-from chansup.protocol.roster import MAX_POOLS, Roster, Worker
+from chansup.protocol.roster import MAX_POOLS, Greeted, Roster, Worker
 from chansup.supervisor.generation import Generation, PoolSpecification
 from chansup.supervisor.process import Process
 from chansup.supervisor.single_moves import SingleMoves
 from chansup.supervisor.slot import Slot
+from chansup.supervisor.states import State
 
 if TYPE_CHECKING:
     from chansup.supervisor.pool import Pool
@@ -54,8 +58,19 @@ class RosterKeeper:
         """Bring a new process up to date."""
         if process.courier is not None:
             self._look()
-            process.courier.listen(self.single_moves.take)
+            process.courier.listen(partial(self._take, process))
             process.courier.send(self._line)
+
+    def _take(self, interface: Process, line: bytes) -> None:
+        """Take what an interface process says; what makes no sense is left."""
+        try:
+            said = roster.decode_report(line)
+        except msgspec.DecodeError:
+            return
+        if isinstance(said, Greeted):
+            self._site.greetings.take(interface, said)
+        else:
+            self.single_moves.take(said)
 
     def _publish(self) -> None:
         self._due = False
@@ -82,11 +97,9 @@ class RosterKeeper:
         }
         workers = []
         for name, slot, process in self._working():
-            ready = slot.serves and process is slot.current
-            process.in_service = process.in_service or ready
+            state = _state(slot, process)
             # One that was dismissed before it served is nobody's.
-            if process.in_service:
-                state: roster.WorkerState = "ready" if ready else "draining"
+            if state is not None:
                 workers.append(_worker(name, process, state, self._leaves_soon(process)))
                 if name not in pools:  # gets nothing any more, or not yet
                     pools[name] = self._pool(process.specification, [])
@@ -102,11 +115,11 @@ class RosterKeeper:
         return process.leaves_soon
 
     def _working(self) -> Iterator[tuple[str, Slot, Process]]:
-        """Yield the app workers that were ready and are not gone, with where they belong."""
+        """Yield the app workers that have booted and are not gone, with where they belong."""
         for pool in [*self._site.pools.values(), *self._site.removing]:
             for slot in pool.all_slots():
                 for process in slot.processes():
-                    if process.address is not None and process.alive and process.ready.is_set():
+                    if process.address is not None and process.alive and process.has_booted:
                         yield pool.name, slot, process
 
     def _pool(self, specification: PoolSpecification, routes: list[roster.Route]) -> roster.Pool:
@@ -153,6 +166,19 @@ def _works(generation: Generation, pools: "dict[str, Pool]") -> bool:
         and not pools[name].slots_not_of(generation)
         for name in serving
     )
+
+
+def _state(slot: Slot, process: Process) -> roster.WorkerState | None:
+    """Return what the interface is told of an app worker that has booted; None: nothing."""
+    ready = slot.serves and process is slot.current
+    if process.apart and process is slot.successor and process.state is State.READY:
+        ready = True  # for new interface processes, which can use no other one
+    process.in_service = process.in_service or ready
+    if ready:
+        return "ready"
+    if process.in_service:
+        return "draining"
+    return "joining" if process.state in (State.STARTING, State.READY) else None
 
 
 def routes_of(settings: schema.Pool) -> list[roster.Route]:

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-import msgspec
-
 from chansup.errors import ChansupError
 from chansup.protocol import roster
 from chansup.supervisor.status import Event
@@ -38,12 +36,8 @@ class SingleMoves:
         """The WebSockets that are to move."""
         return list(self._waiting)
 
-    def take(self, line: bytes) -> None:
-        """Take what an interface process says; what makes no sense is left."""
-        try:
-            said = roster.decode_moved(line)
-        except msgspec.DecodeError:
-            return
+    def take(self, said: roster.Moved) -> None:
+        """Take what an interface process says of one of them."""
         if said.mark in self._waiting:
             self._waiting[said.mark].put_nowait(said.step)
 

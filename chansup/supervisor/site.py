@@ -13,8 +13,10 @@ from chansup.config.errors import ConfigError, describe
 from chansup.config.pools import HUB
 from chansup.supervisor.addresses import Addresses
 from chansup.supervisor.boot import UNDEAD
+from chansup.supervisor.code_on_disk import CodeOnDisk
 from chansup.supervisor.dependencies import Dependencies
 from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
+from chansup.supervisor.greetings import Greetings
 from chansup.supervisor.hub_socket import HubSocket
 from chansup.supervisor.logs import Level, LogWriter, RecentLines
 from chansup.supervisor.pool import Pool
@@ -64,6 +66,8 @@ class Site:
         self.spawning = asyncio.Lock()
         self.removing: list[Pool] = []  # that the config has no more, while they stop
         self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
+        self.code = CodeOnDisk(self.say)
+        self.greetings = Greetings(self)
         self.roster = RosterKeeper(self)
         self.dependencies = Dependencies(self)
         self.queue_waits = QueueWaits()
@@ -76,6 +80,7 @@ class Site:
         self._crashes: dict[str, deque[float]] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._removals: set[asyncio.Task[None]] = set()
+        self._renewed: list[object] = []  # identities of code on disk
         self._rolling: asyncio.Task[None] | None = None
         self._rollout_turn = asyncio.Lock()
 
@@ -115,6 +120,8 @@ class Site:
         takes_over: bool = False,
     ) -> Process:
         """Start a process for `slot`. Raises SpawnError."""
+        if specification.launcher:
+            self.code.starts()
         process = self.processes.spawn(
             slot.name,
             slot.number,
@@ -129,9 +136,15 @@ class Site:
         )
         if self.stopping:
             process.announce_end()
+        process.admits = self._admits
         self.roster.tell(process)
         self.say(f"{slot.name}[{process.pid}]: started, generation {generation.number}", "debug")
         return process
+
+    def _admits(self, process: Process) -> bool:
+        """Whether a process that has booted is ready."""
+        self.roster.changed()  # an app worker is greeted from here on
+        return self.greetings.admits(process)
 
     def spawn_task(
         self, task: Task, specification: TaskSpecification, generation: Generation
@@ -282,11 +295,30 @@ class Site:
             generation.with_hub()
         return self._roll(generation, tell)
 
-    def _roll(self, generation: Generation, tell: Callable[[Event], None]) -> "asyncio.Task[None]":
+    def renew(self, reason: str) -> None:
+        """Replace what relays and what serves by the code on disk, with the config as it is.
+
+        For a site whose processes cannot come back after a crash, since those that still run speak
+        another protocol. Once for each code on disk.
+        """
+        rolling = self._rolling is not None and not self._rolling.done()
+        if rolling or self.stopping or self.code.identity in self._renewed:
+            return
+        self._renewed.append(self.code.identity)
+        self.say(f"{reason}: replacing workers and interface by the code on disk", "warning")
+        self._last_number += 1
+        generation = build(self._last_number, self.generation.loaded, self._environ)
+        if self._hub_is_needed:
+            generation.with_hub()
+        self._roll(generation, lambda event: None, renews=True)
+
+    def _roll(
+        self, generation: Generation, tell: Callable[[Event], None], *, renews: bool = False
+    ) -> "asyncio.Task[None]":
         former = self._rolling
         if former is not None:
             former.cancel()
-        rollout = self.rollout = Rollout(self, generation, tell)
+        rollout = self.rollout = Rollout(self, generation, tell, renews=renews)
 
         async def roll() -> None:
             for task in list(self._starting):  # the rollout starts what is missing by itself

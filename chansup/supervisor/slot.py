@@ -260,6 +260,10 @@ class Slot:
     def _crashed(self, process: Process) -> None:
         reason = _reason(process)
         self.complaint = self.last_lines(process)
+        if process.refused:
+            self.complaint = [process.refused]
+            if (said := self._refusals.filter(process.refused)) is not None:
+                self._say(said, process, "error")
         if (
             process.specification.launcher
             and not process.ready.is_set()
@@ -524,6 +528,11 @@ class Slot:
         return [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
 
     def _why_not_ready(self, process: Process) -> str:
+        if process.refused:
+            return process.refused
+        if process.late and process.has_booted:
+            limit = process.specification.start_timeout
+            return f"it has booted, but no interface process has greeted it within {limit:g} s"
         if process.late:
             return f"not ready within {process.specification.start_timeout:g} s"
         return f"ended before it was ready ({process.exit})"

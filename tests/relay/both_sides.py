@@ -13,16 +13,14 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-import chansup
 from chansup.protocol import roster, scoreboard
 from chansup.protocol.relay_board import RelayBoard
+from chansup.relay import greeting
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.server import AppWorker
-from chansup.relay.frames import PROTOCOL
 from chansup.relay.interface.application import Relay
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.worker import Worker
-from chansup.relay.scopes import Hello
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -59,7 +57,7 @@ def app_worker(
 ) -> AppWorker:
     """Return the worker's side. `books` counts in private memory."""
     cells: memoryview[float] = memoryview(array.array("d", bytes(scoreboard.SIZE)))
-    hello = Hello(PROTOCOL, chansup.__version__, name)
+    hello = greeting.hello(name)
     return AppWorker(
         app,
         Books(cells, InHand()),
@@ -103,7 +101,7 @@ class Interface:
         address = f"worker {self._number}"
         name = f"{self._pool.name}.{self._number}"
         self._number += 1
-        hello = Hello(PROTOCOL, chansup.__version__, "interface.0")
+        hello = greeting.hello("interface.0")
         listed = roster.Worker(name, self.pool.settings.name, 1, 1, address, "ready")
         worker = Worker(self.pool, listed, hello, asyncio.get_running_loop())
         self.pool.workers[address] = worker

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
-from chansup.relay import scopes
+from chansup.relay import greeting, scopes
 from chansup.relay.frames import END, PROTOCOL, Decoder, Frame, Kind, pack, split
 
 HTTP_SCOPE = {
@@ -19,7 +19,7 @@ WEBSOCKET_SCOPE = {**HTTP_SCOPE, "type": "websocket", "scheme": "ws"}
 
 
 def hello(protocol: int = PROTOCOL, name: str = "a stranger") -> bytes:
-    payload = scopes.encode(scopes.Hello(protocol, "0", name))
+    payload = greeting.encode(greeting.Hello(protocol, "0", name))
     return pack(Kind.HELLO, 0, 0, 0, payload)
 
 

@@ -41,6 +41,7 @@ class PretendProcess(Process):
         self.began, self.started_monotonic = Moment(), 0.0
         self.state = after(State.GONE, Happening.SPAWNED)
         self.scoreboard = None
+        self.greeted = {}
         self.status = self.exit = self.draining_since = None
         self.late = self.hung = self.watchdog = False
         self.ready, self.accepts_no_more = asyncio.Event(), asyncio.Event()
@@ -76,6 +77,11 @@ class PretendProcess(Process):
         *lines, self._rest = self._rest.split(b"\n")
         self.heard += [roster.decode(line) for line in lines]
         return self.heard
+
+    def greet(self, worker: "PretendProcess") -> None:
+        """Say that an app worker was greeted, as an interface process does."""
+        if self.reader is not None and worker.address is not None and worker.has_booted:
+            self.reader.send(roster.encode(roster.Greeted(worker.address)))
 
     def signal(self, number: int) -> None:
         told = [one for one in self.others() if one.reader is not None]
@@ -145,6 +151,9 @@ class PretendProcesses:
             boots = self.boots(process)
             if boots:
                 process.became_ready()
+                for other in self.alive():
+                    process.greet(other)
+                    other.greet(process)
             elif boots is False:
                 process.end(1)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chansup.relay import scopes
+from chansup.relay import greeting, scopes
 from chansup.relay.appworker.exchange import Exchange
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
-from chansup.relay.frames import FAILED, MORE, Frame, FrameError, Kind, pack
+from chansup.relay.frames import FAILED, MORE, PROTOCOL, Frame, FrameError, Kind, pack
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -32,12 +32,13 @@ class Interface:
         self.budget = Budget()
         self.name = "an interface process"
         self.greeted = False
+        self.protocol = PROTOCOL  # that both sides speak
         self._is_gone = False  # its permits were taken back
         self._streams: dict[int, Exchange | WebSocket] = {}
         self._scopes: dict[int, list[bytes]] = {}  # that are not complete yet
         self._last = 0  # the newest stream
         self.link = Link(sock, self.loop, self.take, self.lost)
-        self.link.send_control(pack(Kind.HELLO, 0, 0, 0, scopes.encode(worker.hello)))
+        self.link.send_control(pack(Kind.HELLO, 0, 0, 0, greeting.encode(worker.hello)))
 
     # What comes
 
@@ -76,7 +77,8 @@ class Interface:
             raise FrameError(f"a frame of kind {kind}")
 
     def _greet(self, payload: bytes) -> None:
-        self.name = scopes.greeted(payload).name
+        agreed = greeting.answer_to(payload, self.worker.hello)
+        self.name, self.protocol = agreed.name, agreed.protocol
         self.greeted = True
         self.worker.joined(self)
 

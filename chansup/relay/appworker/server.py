@@ -12,7 +12,7 @@ from chansup.relay.appworker.interface import Interface
 from chansup.relay.appworker.orphans import Orphans
 from chansup.relay.appworker.permits import Order, Permits
 from chansup.relay.frames import Kind, pack
-from chansup.relay.scopes import Hello
+from chansup.relay.greeting import Hello
 
 _log = logging.getLogger("chansup.relay")
 

@@ -29,6 +29,7 @@ from chansup.relay.frames import (
     MAX_PAYLOAD,
     MORE,
     TEXT,
+    WORDS_SINCE,
     FrameError,
     Kind,
     pack,
@@ -544,6 +545,8 @@ class WebSocket:
             raise ClientDisconnected
         if self._denying:
             raise UnexpectedEvent(f'"{POLICY}" may not come now')
+        if self._interface.protocol < WORDS_SINCE:
+            return  # it would take this for a checkpoint
         nothing = scopes.encode(None)
         self._interface.link.send(pack(Kind.CHECKPOINT, 0, self._stream, word, nothing))
 

@@ -10,21 +10,20 @@ from typing import Any
 
 import msgspec
 
-import chansup
 from chansup.config import routes
 from chansup.protocol import roster
 from chansup.protocol.relay_board import RelayBoard
-from chansup.relay.frames import PROTOCOL
+from chansup.relay.greeting import hello
 from chansup.relay.interface import error_pages
 from chansup.relay.interface.answers import answer
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.orders import Orders
 from chansup.relay.interface.pool import Pool
+from chansup.relay.interface.reports import Reports
 from chansup.relay.interface.request import BrokenResponse, Request, host_of
 from chansup.relay.interface.websocket import WebSocket
 from chansup.relay.interface.worker import Worker
-from chansup.relay.scopes import Hello
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -53,9 +52,10 @@ class Relay:
         """Take the name of the slot, the socket on which the roster is told, and the board."""
         self._books = books or Books()
         self.pools: dict[str, Pool] = {}
-        self._hello = Hello(PROTOCOL, chansup.__version__, name)
+        self._hello = hello(name)
         self._news = news
-        self._orders = Orders(news)
+        self._reports = Reports(news)
+        self._orders = Orders(self._reports)
         self._board = board
         self._nowhere = Counts(board.row(0))
         self._routes: routes.Table[Place] = routes.Table(())
@@ -213,21 +213,28 @@ class Relay:
         listed = [one for one in self._listed if one.pool == pool.settings.name]
         present = {one.address for one in listed}
         pool.dismissed &= present
+        pool.strangers &= present
         some_ready = any(one.state == "ready" for one in listed)
         for one in listed:
             worker = pool.workers.get(one.address)
             unwanted = one.state == "draining" and some_ready  # nothing is to be brought there
-            if worker is None and (one.address in pool.dismissed or unwanted):
+            excluded = pool.dismissed | pool.strangers
+            if worker is None and (one.address in excluded or unwanted):
                 continue
             if worker is None:
                 worker = Worker(pool, one, self._hello, self._loop)
                 worker.draining = one.state == "draining"
+                worker.joining = one.state == "joining"
                 pool.workers[one.address] = worker
                 worker.connect()
         pool.listed(listed)
         for address, worker in list(pool.workers.items()):
             if address not in present:
                 pool.dismiss(worker)
+
+    def greeted(self, worker: Worker, refusal: str = "") -> None:
+        """Let the supervisor know that a worker answers, or why it can never be spoken to."""
+        self._reports.tell(roster.Greeted(worker.address, refusal))
 
     def connection_lost(self) -> None:
         """Connect again to workers that are still on the roster, unless it says otherwise soon."""

@@ -4,24 +4,21 @@ The client marks its handshake with a header, and the supervisor names that mark
 cannot speak to the supervisor can mark a handshake, and order nothing.
 """
 
-import logging
-import socket
 from collections.abc import Iterable
 from functools import partial
 
 from chansup.protocol import roster
+from chansup.relay.interface.reports import Reports
 from chansup.relay.interface.websocket import WebSocket
 
 _MOST = 64  # marked WebSockets that are remembered; the oldest are forgotten
-
-_log = logging.getLogger("chansup.relay")
 
 
 class Orders:
     """The marked WebSockets of one interface process, and what was ordered of them."""
 
-    def __init__(self, answers: socket.socket) -> None:
-        self._answers = answers  # to the supervisor
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
         self._marked: dict[str, WebSocket] = {}
         self._followed: set[str] = set()  # marks whose order stands, and was followed
 
@@ -54,7 +51,4 @@ class Orders:
         self._tell(mark, step)
 
     def _tell(self, mark: str, step: str) -> None:
-        try:
-            self._answers.send(roster.encode(roster.Moved(mark, step)))
-        except OSError as error:  # the supervisor does not read, or is gone
-            _log.warning("the move of a WebSocket cannot be reported: %s", error)
+        self._reports.tell(roster.Moved(mark, step))

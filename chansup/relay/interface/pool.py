@@ -36,6 +36,9 @@ class Directory(Protocol):
     def connection_lost(self) -> None:
         """Take notice that the connection to a worker is gone."""
 
+    def greeted(self, worker: Worker, refusal: str = "") -> None:
+        """Take notice that a worker answers, or why it can never be spoken to."""
+
 
 class Waiting(Protocol):
     """Who waits for a worker."""
@@ -80,6 +83,7 @@ class Pool:
         self._queue: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.dismissed: set[str] = set()  # addresses of workers that were let go
+        self.strangers: set[str] = set()  # addresses of workers that speak another protocol
         self.failures: dict[str, int] = {}  # attempts in a row to work with one, by address
         self.quarantine = Quarantine(loop)
         self.handovers = Handovers(self)
@@ -244,7 +248,13 @@ class Pool:
     def worker_usable(self, worker: Worker) -> None:
         """Take notice that a worker answers."""
         self.failures.pop(worker.address, None)
+        self._directory.greeted(worker)
         self._choose()
+
+    def refuses(self, worker: Worker, reason: str) -> None:
+        """Take notice that a worker speaks no version of the relay that this process speaks."""
+        self.strangers.add(worker.address)
+        self._directory.greeted(worker, reason)
 
     def worker_gone(self, worker: Worker) -> None:
         """Take notice that a worker does not answer any more."""
@@ -256,7 +266,7 @@ class Pool:
 
     def dismiss(self, worker: Worker) -> None:
         """Let go of a worker that the supervisor does not list any more."""
-        if worker.usable:
+        if worker.usable and not worker.joining:
             self.drains(worker)  # its connection ends with it
         else:
             worker.close()
@@ -276,7 +286,8 @@ class Pool:
             self._choose()
 
     def _choose(self) -> None:
-        usable = [worker for worker in self.workers.values() if worker.usable]
+        greeted = [worker for worker in self.workers.values() if worker.usable]
+        usable = [worker for worker in greeted if not worker.joining]
         ready = [worker for worker in usable if not worker.draining]
         self.choices = ready or usable
         self.homes = [one for one in self.choices if not one.leaves_soon] or list(self.choices)
@@ -309,6 +320,7 @@ class Pool:
             if worker is not None:
                 worker.update(one, share)
                 worker.draining = worker.draining or one.state == "draining"
+                worker.joining = one.state == "joining"
         self._choose()
 
     def may_leave(self, worker: Worker) -> bool:

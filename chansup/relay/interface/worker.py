@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
-from chansup.relay import scopes
+from chansup.relay import greeting
 from chansup.relay.credits import Budget
 from chansup.relay.frames import FINISHED, MAX_STREAM, Frame, FrameError, Kind, pack
+from chansup.relay.greeting import VersionError
 from chansup.relay.link import Link
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Worker:
         self,
         pool: "Pool",
         listed: roster.Worker,
-        hello: scopes.Hello,
+        hello: greeting.Hello,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.pool = pool
@@ -52,6 +53,7 @@ class Worker:
         self.generation = listed.generation
         self.loop = loop
         self.draining = False
+        self.joining = False  # greeted, but not in its slot yet: it gets nothing
         self.usable = False
         self.granted = 0  # permits
         self.used = 0  # of these
@@ -113,7 +115,7 @@ class Worker:
     def adopt(self, sock: socket.socket) -> None:
         """Speak to the worker at the other end of `sock`."""
         self.link = Link(sock, self.loop, self._take, self._lost)
-        self.link.send_control(pack(Kind.HELLO, 0, 0, 0, scopes.encode(self._hello)))
+        self.link.send_control(pack(Kind.HELLO, 0, 0, 0, greeting.encode(self._hello)))
         self.loop.call_later(_GREETING_TIMEOUT, self._expect_greeting)
 
     def _expect_greeting(self) -> None:
@@ -161,7 +163,7 @@ class Worker:
     def is_awaited(self) -> bool:
         """Whether it is to stay, and has not answered yet; not if it failed to before."""
         begins = not self.usable and not self._closed and not self.pool.failures.get(self.address)
-        return begins and not self.draining and not self.leaves_soon
+        return begins and not (self.draining or self.joining or self.leaves_soon)
 
     @property
     def is_closed(self) -> bool:
@@ -212,7 +214,11 @@ class Worker:
             raise FrameError(f"a frame of kind {kind}")
 
     def _greet(self, payload: bytes) -> None:
-        scopes.greeted(payload)
+        try:
+            greeting.answer_to(payload, self._hello)
+        except VersionError as error:
+            self.pool.refuses(self, str(error))
+            raise
         self.usable = True
         self.pool.worker_usable(self)
 
