@@ -86,7 +86,8 @@ def kinds_in(protocol: int) -> list[tuple[int, int]]:
         hello = HelloOfBefore(protocol, "0", "interface.0")
         await loop.sock_sendall(ours, pack(Kind.HELLO, 0, 0, 0, msgspec.msgpack.encode(hello)))
         await loop.sock_sendall(ours, opening(1))
-        decoder, found = Decoder(), []
+        decoder = Decoder()
+        found: list[tuple[int, int]] = []
 
         async def read() -> None:
             while Kind.MESSAGE not in [kind for kind, _ in found]:
