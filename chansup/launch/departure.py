@@ -4,20 +4,29 @@ import atexit
 import os
 import sys
 import threading
+import time
 from typing import NoReturn
 
 
 def is_held_up() -> bool:
     """Whether a thread would keep the process alive after its main thread has ended."""
-    others = (thread for thread in threading.enumerate() if not thread.daemon)
-    return any(thread is not threading.main_thread() for thread in others)
+    return bool(_others())
 
 
-def leave(code: int) -> NoReturn:
-    """End the process now, with exit code `code`. What the app has registered at `atexit` runs.
+def _others() -> list[threading.Thread]:
+    threads = (thread for thread in threading.enumerate() if not thread.daemon)
+    return [thread for thread in threads if thread is not threading.main_thread()]
 
-    A thread cannot be interrupted, and Python's own end waits for each one.
+
+def leave(code: int, patience: float) -> NoReturn:
+    """End the process, with exit code `code`. What the app has registered at `atexit` runs.
+
+    A thread cannot be interrupted, and Python's own end waits for each one. Here they have
+    `patience` seconds. The threads of a pool never end by themselves.
     """
+    deadline = time.monotonic() + patience
+    for thread in _others():
+        thread.join(max(0.0, deadline - time.monotonic()))
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

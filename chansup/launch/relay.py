@@ -84,5 +84,5 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     if failure is not None:
         sys.stderr.write(f"chansup: lifespan shutdown failed: {failure}\n")
     if worker.orphans.were_cut and departure.is_held_up():
-        departure.leave(0)
+        departure.leave(0, min(worker.orphans.threads_patience, stopping.left() - reserve))
     return 0

@@ -176,3 +176,32 @@ def test_neither_a_reload_nor_the_end_waits_for_apps_whose_clients_left(tmp_path
                 assert run.command("reload").returncode == 0
             assert time.monotonic() - began < 15  # stop_timeout is 25
         assert "Traceback" not in run.output()
+
+
+@pytest.mark.parametrize("timeout", [60, 0.5], ids=["cut at the end", "cut before"])
+def test_threads_that_block_for_clients_that_left_hold_up_no_end(
+    tmp_path: Path, timeout: float
+) -> None:
+    """Python cannot interrupt a thread, and waits for each one before it ends a process."""
+    names = ("wsgi", "django", "starlette", "bare")
+    pools = [pool(name, "application" if name == "django" else "app", timeout) for name in names]
+    with site_of(tmp_path, *pools) as run:
+        for name in names:
+            with closing(call(run, f"/{name}/blocks")):
+                until_somebody_waits(run, name)
+        if timeout < 1:
+            until_all_are_cut(run, len(names))
+        began = time.monotonic()
+        assert run.stop() == 0
+        assert time.monotonic() - began < 15  # stop_timeout is 25
+        assert run.output().count("atexit was called") == len(names)
+        assert "killed" not in run.output()
+        assert "Traceback" not in run.output()
+
+
+def until_all_are_cut(run: Running, number: int) -> None:
+    wait_for(lambda: run.output().count("disconnect_timeout is how long") == number, patience=9)
+
+
+def until_somebody_waits(run: Running, name: str) -> None:
+    wait_for(lambda: hear(run, f"/{name}/count") != "0", patience=9)

@@ -8,6 +8,7 @@ nothing that would be finished without it.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import MutableMapping
 from typing import Any, Protocol
@@ -50,10 +51,13 @@ class Orphans:
         self._deadlines: dict[Orphan, asyncio.TimerHandle] = {}
         self._placed: set[Orphan] = set()
         self._with_permit: dict[Orphan, None] = {}  # in the order in which they came
+        self._cancelled: set[Orphan] = set()  # that have not returned: perhaps a thread goes on
+        self._changed = asyncio.Event()  # one has returned, or was cancelled
         self._draining = False
         self._quiet_until = 0.0
         self._untold = 0  # were cancelled since the last line
-        self.were_cut = False  # some were cancelled while the process drains
+        self.were_cut = False  # some were cancelled: perhaps threads of theirs go on
+        self._cut_in_drain = False
 
     def adopt(self, app: Orphan, *, holds_permit: bool) -> None:
         """Take in an app whose client is gone."""
@@ -74,6 +78,8 @@ class Orphans:
         if deadline is None:
             return
         deadline.cancel()
+        self._cancelled.discard(app)
+        self._changed.set()
         self._with_permit.pop(app, None)
         if app in self._placed:
             self._placed.discard(app)
@@ -96,18 +102,26 @@ class Orphans:
                 self._deadlines[app] = self._loop.call_at(latest, self._cancel, app)
 
     async def settle(self, patience: float, reserve: float) -> None:
-        """Wait for `patience` seconds that all return; then cancel them, and wait for `reserve`."""
-        if await self._wait(patience):
-            return
-        for app in list(self._deadlines):
-            self._cut(app)
-        await self._wait(reserve)
+        """Wait until all have returned or were cancelled, for `patience` seconds.
 
-    async def _wait(self, patience: float) -> bool:
+        Then the rest are cancelled. They have `reserve` seconds for their last words.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, patience)):
+                while len(self._cancelled) < len(self._deadlines):
+                    self._changed.clear()
+                    await self._changed.wait()
+        for app in list(self._deadlines):
+            if app not in self._cancelled:
+                self._cut(app)
         tasks = [app.task for app in self._deadlines if app.task is not None]
-        if tasks and patience > 0:
-            await asyncio.wait(tasks, timeout=patience)
-        return not self._deadlines
+        if tasks:
+            await asyncio.wait(tasks, timeout=reserve)
+
+    @property
+    def threads_patience(self) -> float:
+        """How many seconds threads still have that may be theirs: an app may have its own."""
+        return 0.0 if self._cut_in_drain else _GRACE
 
     def _cancel(self, app: Orphan) -> None:
         if not app.is_finishing:
@@ -116,7 +130,10 @@ class Orphans:
             self._cut(app)
 
     def _cut(self, app: Orphan) -> None:
-        self.were_cut = self.were_cut or self._draining
+        self.were_cut = True
+        self._cut_in_drain = self._cut_in_drain or self._draining
+        self._cancelled.add(app)
+        self._changed.set()
         if app.task is not None:
             app.task.cancel("the client is gone")
 

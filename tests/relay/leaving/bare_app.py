@@ -27,6 +27,8 @@ async def serve(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
         await asyncio.Event().wait()
+    elif name == "blocks":
+        await asyncio.to_thread(presence.block)
     elif name == "poll":
         await asyncio.Event().wait()
     elif name == "ticks":

@@ -30,6 +30,10 @@ def slow(request):
     return HttpResponse("slow")
 
 
+def blocks(request):
+    presence.block()
+
+
 async def reads(request):
     return HttpResponse(str(len(request.body)))
 
@@ -48,6 +52,7 @@ urlpatterns = [
     path("django/events", events),
     path("django/ticks", ticks),
     path("django/slow", slow),
+    path("django/blocks", blocks),
     path("django/reads", reads),
     path("django/count", count),
     path("django/eventstream/count", listeners),

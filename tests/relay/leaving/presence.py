@@ -1,7 +1,9 @@
 """Counts who waits in an app: each app of these tests serves the number at …/count."""
 
 import asyncio
+import atexit
 import threading
+import time
 from collections.abc import AsyncIterator
 
 waiting = 0
@@ -36,6 +38,13 @@ async def ticks() -> AsyncIterator[str]:
             await asyncio.sleep(0.002)
     finally:
         waiting -= 1
+
+
+def block() -> None:
+    """Hold a thread for hours, and write when the process ends in an orderly way."""
+    atexit.register(print, "atexit was called", flush=True)
+    change(1)
+    time.sleep(10_000)
 
 
 def count() -> str:

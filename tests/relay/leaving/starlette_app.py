@@ -31,6 +31,10 @@ async def reads(request):
         presence.waiting -= 1
 
 
+def blocks(request):
+    presence.block()
+
+
 async def late(request):
     """Answer when the client has left, and do something after that."""
 
@@ -77,6 +81,7 @@ app = Starlette(
         Route("/starlette/ticks", ticks),
         Route("/starlette/count", count),
         Route("/starlette/reads", reads, methods=["POST"]),
+        Route("/starlette/blocks", blocks),
         Route("/starlette/late", late),
         Route("/starlette/report", report),
         WebSocketRoute("/starlette/listens", listens),

@@ -1,6 +1,8 @@
 import threading
 import time
 
+import presence
+
 waiting = 0
 lock = threading.Lock()
 seen: list[str] = []
@@ -29,6 +31,8 @@ class Parts:
 def app(environ, start_response):
     name = environ["PATH_INFO"].rpartition("/")[2]
     start_response("200 OK", [("Content-Type", "text/event-stream")])
+    if name == "blocks":
+        presence.block()
     if name == "ticks":
         return Parts()
     if name == "reads":
@@ -40,4 +44,4 @@ def app(environ, start_response):
         return [seen[-1].encode()]
     if name == "seen":
         return [",".join(seen).encode()]
-    return [str(waiting).encode()]
+    return [str(waiting + presence.waiting).encode()]
