@@ -520,7 +520,8 @@ def bench(
 def docs(page: str | None) -> int:
     """Show a page of the documentation, or the list of pages.
 
-    The example config and the systemd unit are pages, too: chansup docs chansup.service.
+    The example config, the systemd unit and nginx's config are pages, too:
+    chansup docs chansup.service.
     """
     from chansup import documentation
 

@@ -13,6 +13,7 @@ _IN_A_CHECKOUT = (
     "chansup.toml.example",
     "docs/*.md",
     "contrib/systemd/chansup.*",
+    "contrib/nginx/site.conf",
     "contrib/prometheus/*.yml",
 )
 
@@ -22,7 +23,7 @@ class PageError(ChansupError):
 
 
 def pages() -> dict[str, Path]:
-    """Return every page by its name: "reload", "chansup.toml.example", "chansup.service"…"""
+    """Return every page by its name: "reload", "chansup.toml.example", "site.conf"…"""
     root = Path(__file__).parents[1]
     if (root / "pyproject.toml").is_file():
         found = [path for pattern in _IN_A_CHECKOUT for path in root.glob(pattern)]

@@ -35,6 +35,7 @@ from chansup.config.text import read
 from chansup.protocol.probe import Answer
 
 _EVERY_INTERFACE = {"0.0.0.0", "::"}
+_RUN = Path("/run")  # where systemd makes what RuntimeDirectory= names
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -63,6 +64,11 @@ def check(
         return Report(error.problems)
     lines = Lines(read(loaded.path))
     notes = list(_notes(loaded, environ))
+    if runtime_directory is not None and _made_by_systemd(runtime_directory):
+        notes.append(
+            f"{runtime_directory} does not exist yet: a unit with "
+            f"RuntimeDirectory={runtime_directory.name} makes it; without systemd, root makes it"
+        )
     findings = [
         *_listening(loaded, held),
         *_commands(loaded, environ),
@@ -199,6 +205,8 @@ def _runtime_directory(directory: Path | None) -> Iterable[Finding]:
         nearest = nearest.parent
     if not os.path.isdir(nearest):
         reason = "is not a directory"
+    elif _made_by_systemd(directory):
+        return
     elif not os.access(nearest, os.W_OK | os.X_OK):
         reason = "cannot be written to"
     else:
@@ -207,6 +215,12 @@ def _runtime_directory(directory: Path | None) -> Iterable[Finding]:
         return
     message = f"{quoted(str(nearest), limit=300)} {reason}: name another directory"
     yield ("supervisor", "runtime_directory"), message
+
+
+def _made_by_systemd(directory: Path) -> bool:
+    """Whether only a unit can make the runtime directory, and has not done so yet."""
+    missing = not os.path.lexists(directory)
+    return missing and directory.parent == _RUN and not os.access(_RUN, os.W_OK | os.X_OK)
 
 
 def _notes(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[str]:

@@ -108,7 +108,8 @@ async def dial(options: Options, mark: str | None = None) -> Conversation:
         status = error.response.status_code
         raise ChansupError(
             f"{options.url}: the handshake was answered {status}: give what the app wants to see, "
-            "with --header, --subprotocol or in the query"
+            "with --header (many want the origin: -H 'Origin: https://HOST'), --subprotocol or in "
+            "the query"
         ) from None
     except (OSError, InvalidHandshake, TimeoutError) as error:
         reason = str(error) or type(error).__name__

@@ -17,6 +17,8 @@ EXPECTED = {
     "configuration",
     "chansup.toml.example",
     "chansup.service",
+    "site.conf",
+    "tutorial",
     "alerts.yml",
 }
 

@@ -179,6 +179,22 @@ def test_the_runtime_directory(site, tmp_path):
     assert keys(report) == ["supervisor.runtime_directory"]
 
 
+def test_a_runtime_directory_that_systemd_makes_is_a_note(site, tmp_path, monkeypatch):
+    path = site('bind = "127.0.0.1:0"')
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.setattr("chansup.config.check._RUN", run)
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (path == run and mode & os.W_OK) and access(path, mode)
+    )
+    report = check(path, ENVIRON, runtime_directory=run / "mysite")
+    assert report.problems == []
+    assert any("a unit with RuntimeDirectory=mysite makes it" in note for note in report.notes)
+    (problem,) = check(path, ENVIRON, runtime_directory=run / "deeper/mysite").problems
+    assert "cannot be written to" in problem.message
+
+
 def test_what_the_probe_is_asked_and_answers(site, tmp_path):
     answer = (
         '{"problems": [{"key": "interface.options.foo", "message": "no such option"}],'

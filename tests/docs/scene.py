@@ -17,11 +17,13 @@ import httpx
 import pytest
 
 from tests import fetch
+from tests.docs.machine import Machine
 from tests.running import PATIENCE, survivors, wait_for, write_app
 from tests.servers import redis
 
 SITE = "/srv/mysite"
 PORT, ADMIN_PORT = 8000, 9180
+START_SERVICE = "sudo systemctl enable --now chansup"  # of the unit that the page installed
 
 CHANNELS_SETTINGS = """
 INSTALLED_APPS += ["channels"]
@@ -77,7 +79,8 @@ class Scene:
         self.cwd = self.directory
         self.written: dict[str, str] = {}  # files as chansup wrote them, by name
         self.exit_code = 0  # of the last command
-        self.port, self.admin_port = free_ports(2)
+        self.port, self.admin_port, *ports = free_ports(4)
+        self.machine = Machine(self.directory, *ports)
         self._marker = {"CHANSUP_TEST": str(self.directory)}
         self._log = directory.with_name(f"{directory.name}.log")
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -94,17 +97,22 @@ class Scene:
 
     def here(self, text: str) -> str:
         """Translate a text of the docs to this machine."""
-        text = text.replace(SITE, str(self.directory))
+        text = text.replace("/run/chansup-mysite", f"{self.directory}/.chansup")
+        text = self.machine.here(text).replace(SITE, str(self.directory))
         text = re.sub(r"0\.0\.0\.0:(\$\{PORT|8000)", r"127.0.0.1:\1", text)
         text = text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{self.port}")
         return text.replace(f":{ADMIN_PORT}", f":{self.admin_port}")
 
     def write(self, name: str, text: str) -> None:
-        path = self.cwd / name
+        path = self.cwd / self.here(name)
         path.write_text(self.here(text))
         if text.startswith("#!"):
             path.chmod(0o755)
         self._tame()
+
+    def append(self, name: str, text: str) -> None:
+        with (self.cwd / name).open("a") as file:
+            file.write(self.here(text))
 
     def _tame(self) -> None:
         """See to it that the config in this directory listens on our own ports, loopback only."""
@@ -129,6 +137,10 @@ class Scene:
             for line in expected.splitlines():
                 self.wait_for_line(line)
             return
+        if command == START_SERVICE:
+            self.start_service()
+            self.exit_code = 0
+            return
         if command == "echo $?":
             assert int(expected) == self.exit_code
             return
@@ -139,17 +151,28 @@ class Scene:
         )  # fmt: skip
         self.exit_code = done.returncode
         self._tame()
-        printed = done.stdout.replace(str(self.directory), SITE).strip()
+        printed = self.machine.back(done.stdout).replace(str(self.directory), SITE).strip()
         if expected.strip():
             assert re.fullmatch(pattern(expected), printed, re.DOTALL), (
                 f"$ {command}\n{printed}\n--- but the docs say:\n{expected}"
             )
 
     def start(self) -> None:
+        self._start([sys.executable, "-m", "chansup", "run"], {}, -1)
+
+    def start_service(self) -> None:
+        """Start what the unit says, as far as that takes no systemd and no other user."""
+        command, variables, umask = self.machine.service()
+        program, *arguments = [self.here(word) for word in command]
+        assert program == f"{self.directory}/venv/bin/chansup"
+        variables = {name: self.here(value) for name, value in variables.items()}
+        self._start([sys.executable, "-m", "chansup", *arguments], variables, umask)
+
+    def _start(self, command: list[str], variables: dict[str, str], umask: int) -> None:
         with self._log.open("wb") as log:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-m", "chansup", "run"],
-                cwd=self.directory, env=self._environment,
+                command,
+                cwd=self.directory, env=self._environment | variables, umask=umask,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait_for(self._is_ready, "a site that is ready", self.output)
@@ -175,6 +198,7 @@ class Scene:
     def end(self) -> None:
         """Stop what runs; nothing of it may be left."""
         code = 0
+        self.machine.end()
         if self._supervisor is not None:
             self._supervisor.send_signal(signal.SIGTERM)
             try:
@@ -199,6 +223,17 @@ class Scene:
         for name, more in (("settings", CHANNELS_SETTINGS), ("asgi", CHANNELS_ASGI)):
             with (self.cwd / f"mysite/{name}.py").open("a") as file:
                 file.write(more)
+
+    def a_machine(self) -> None:
+        self.machine.furnish()
+        self._environment["PATH"] = f"{self.machine.programs}:{self._environment['PATH']}"
+        self._environment["NO_PROXY"] = self._environment["no_proxy"] = "localhost"
+
+    def a_web_socket(self) -> None:
+        self.machine.connect()
+
+    def the_web_socket(self) -> None:
+        self.machine.speak("after")
 
     def redis_server(self) -> None:
         redis.require()
@@ -261,6 +296,9 @@ class Scene:
 GIVEN: dict[str, Callable[[Scene], None]] = {
     "a Django project": Scene.a_django_project,
     "a Django project with Channels": Scene.a_django_project_with_channels,
+    "a machine with nginx and systemd": Scene.a_machine,
+    "a WebSocket that stays open": Scene.a_web_socket,
+    "the WebSocket is still open": Scene.the_web_socket,
     "redis-server": Scene.redis_server,
     "new code": Scene.new_code,
     "code that does not import": Scene.broken_code,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, Block, all_blocks, blocks, name
+from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks, name
 from tests.docs.scene import GIVEN, Scene
 
 # Commands that are shown and not run, by how they begin.
@@ -22,11 +22,21 @@ NOT_RUN = {
     "/srv/mysite/releases/2/venv/bin/pip": "downloads packages",
     "docker": "needs a Docker daemon",
     "systemctl": "needs systemd as PID 1",
+    "sudo systemctl": "needs systemd as PID 1",
+    "sudo apt": "installs packages of the system",
+    "sudo user": "makes or changes a user of the system",
+    "sudo --login": "needs another user",
+    "sudo cp wheels/": "needs a wheel",
+    "sudo certbot": "needs a domain and Let's Encrypt",
+    "sudo ln -sf /etc/letsencrypt": "needs what certbot wrote",
+    "echo 'PATH=": "is for a shell of the site's user",
 }
 # Languages of blocks that nobody here could run.
 SHOWN = {
     "text": "pictures, and files that are looked at by their notes",
-    "nginx": "needs nginx",
+    "nginx": "parts; whole sites have notes, and run",
+    "html": "templates, by their notes",
+    "javascript": "scripts of pages, by their notes",
     "yaml": "for Kubernetes, and for Prometheus",
     "promql": "held by tests/control",
     "": "grammar",
@@ -39,12 +49,23 @@ def acts(block: Block) -> bool:
     return (
         block.language == "console"
         or bool({"run"} & set(block.notes))
-        or bool(block.note("file:") or block.note("given:"))
+        or any(block.note(prefix) for prefix in ("file:", "append:", "edited:", "given:"))
     )
 
 
+# The tutorial is a whole site behind nginx, with two deploys: `make ci` walks it.
+LONG = {"tutorial.md"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(map(acts, blocks(page)))], ids=name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.thorough if page.name in LONG else (), id=name(page))
+        for page in PAGES
+        if any(map(acts, blocks(page)))
+    ],
+)
 def test_a_page(page: Path, scene: Scene) -> None:
     for block in blocks(page):
         if given := block.note("given:"):
@@ -54,6 +75,10 @@ def test_a_page(page: Path, scene: Scene) -> None:
                 assert block.text == written, f"{block}: {file} is another now"
             else:
                 scene.write(file, block.text)
+        if file := block.note("edited:"):  # what a command wrote, and the reader changed
+            scene.write(file, block.text)
+        if file := block.note("append:"):
+            scene.append(file, block.text)
         if "run" in block.notes:
             scene.start()
         if block.language == "console":
@@ -139,6 +164,11 @@ def test_the_health_check_of_the_dockerfile(scene: Scene) -> None:
         subprocess.run(command, check=True)
         scene.end()
         assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_the_nginx_of_the_tutorial_is_the_one_to_copy() -> None:
+    (shown,) = (block for block in all_blocks("nginx") if block.note("file:"))
+    assert shown.text == (ROOT / "contrib/nginx/site.conf").read_text()
 
 
 @pytest.mark.parametrize(

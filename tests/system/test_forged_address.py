@@ -60,9 +60,8 @@ def free_port() -> int:
 def nginx(site: Path, change: dict[str, str]) -> Iterator[str]:
     """Run nginx with the documented site, without TLS, in front of the site's socket."""
     port = free_port()
-    text = SITE.read_text().partition("return 301")[2].partition("}\n")[2]
-    head = SITE.read_text().partition("server {\n    listen 80")[0]
-    text = re.sub(r"(?m)^ *(listen \[::\]|ssl_).*\n", "", head + text)
+    head, _redirects, site_itself = SITE.read_text().split("\nserver {")
+    text = re.sub(r"(?m)^ *(listen \[::\]|ssl_).*\n", "", f"{head}\nserver {{{site_itself}")
     text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
     text = text.replace("/srv/mysite", str(site))
     for old, new in change.items():
