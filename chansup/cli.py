@@ -18,7 +18,7 @@ from chansup.trial.command import check_handover, handover_options
 
 if TYPE_CHECKING:
     from chansup.client import Client
-    from chansup.supervisor.status import Event
+    from chansup.protocol.status import Event
 
 DEFAULT_CONFIG = "chansup.toml"
 INTERRUPTED = 130  # 128 + SIGINT

@@ -18,7 +18,7 @@ import msgspec
 from chansup import __version__
 from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.peer import Credentials, credentials
-from chansup.supervisor.status import Consumption, Event, LogLine, Status
+from chansup.protocol.status import Consumption, Event, LogLine, Status
 
 ANSWER_TIMEOUT = 10.0  # seconds for what the supervisor answers from memory
 BEGIN_TIMEOUT = 60.0  # seconds until a command's first event
@@ -54,7 +54,7 @@ def find(config: Path, environ: Mapping[str, str]) -> "Client":
 
     The file may be broken or gone by now: that must not keep anybody from asking for the status.
     """
-    from chansup.supervisor.whereabouts import locate
+    from chansup.supervisor.runtime.whereabouts import locate
 
     configured = _runtime_directory(config, environ)
     found = locate(config, configured, environ)
@@ -307,12 +307,13 @@ def _await_exit(process: int | None) -> bool:
 
 
 def _remedy(config: Path) -> str:
-    from chansup.supervisor.whereabouts import others_of_this_user
+    from chansup.supervisor.runtime.whereabouts import others_of_this_user
 
     others = sorted({post.config for post in others_of_this_user(os.environ)})
     if others:
         named = ", ".join(others[:_OTHERS]) + (", …" if len(others) > _OTHERS else "")
-        return f"Yours run for {named}: name one of these files with -c, or start this one."
+        start = f"start this one with `chansup -c {config} run`"
+        return f"Yours run for {named}: name one of these files with -c, or {start}."
     if not config.exists():
         return "There is no such file: go to the directory of yours, or name it with -c."
     return f"Start one with `chansup -c {config} run`, or name another file with -c."

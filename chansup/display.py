@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, Self, TextIO
 import click
 
 from chansup.config.errors import describe
-from chansup.supervisor.reasons import failures
-from chansup.supervisor.status import Event, LogLine, PoolStatus, SlotStatus, Status, busiest
+from chansup.protocol.reasons import failures
+from chansup.protocol.status import Event, LogLine, PoolStatus, SlotStatus, Status, busiest
 from chansup.text import slot_colour
 
 if TYPE_CHECKING:

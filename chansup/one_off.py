@@ -12,8 +12,8 @@ from chansup.config import accounts, limits
 from chansup.config.keys import quoted
 from chansup.config.load import load
 from chansup.errors import ChansupError
-from chansup.supervisor import generation
-from chansup.supervisor.spawn import Command
+from chansup.supervisor.plan import generation
+from chansup.supervisor.plan.command import Command
 
 
 class OneOffError(ChansupError):

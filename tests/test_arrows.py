@@ -12,7 +12,16 @@ PACKAGE = Path(__file__).parent.parent / "chansup"
 MAY_IMPORT = {
     "protocol": {"protocol"},
     "config": {"config", "protocol", "errors", "vendored"},
-    "supervisor": {"supervisor", "config", "protocol", "errors", "text"},
+    "supervisor": {
+        "supervisor",
+        "config",
+        "protocol",
+        "errors",
+        "text",
+        "backoff",
+        "waiting",
+        "clock",
+    },
     "launch": {"launch", "relay", "worker", "config", "protocol", "errors", "tracebacks"},
     "worker": {"worker", "layer", "config", "protocol", "errors", "tracebacks"},
     "relay": {"relay", "config", "protocol", "errors"},
@@ -22,6 +31,9 @@ MAY_IMPORT = {
     "trial": {"trial", "client", "supervisor", "protocol", "errors"},
     "errors": {"errors"},
     "text": set(),
+    "backoff": set(),
+    "waiting": set(),
+    "clock": set(),
     "tracebacks": {"tracebacks"},
     "vendored": set(),
 }

@@ -8,7 +8,7 @@ from chansup.latency.verdict import Situation, Verdict, judge
 from chansup.protocol.channel_report import ChannelCounts
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import DEFAULT_PATTERN, HubReport
-from chansup.supervisor.status import ConsumerPool, Consumption
+from chansup.protocol.status import ConsumerPool, Consumption
 
 NO_WAITS = (
     "How long messages wait is not told by this channel layer. chansup's own tells it, and the core"

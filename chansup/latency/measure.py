@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from chansup.client import Client
 from chansup.errors import ChansupError, ExitCode
 from chansup.latency.comparison import Latency, compare
-from chansup.supervisor.status import Consumption
+from chansup.protocol.status import Consumption
 
 STEP = 0.1  # seconds between two signs of progress
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from chansup.display import PIPE_WIDTH, clean, open_console
 from chansup.latency.comparison import ChannelLatency, Latency, Times
-from chansup.supervisor.status import time_in_words
+from chansup.protocol.status import time_in_words
 
 if TYPE_CHECKING:
     from rich.progress import Progress

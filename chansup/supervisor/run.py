@@ -11,24 +11,24 @@ from pathlib import Path
 from chansup.config import load
 from chansup.errors import ChansupError
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
-from chansup.supervisor import run_record
-from chansup.supervisor.addresses import Addresses
-from chansup.supervisor.generation import build
-from chansup.supervisor.guard import Guard, new_run_id
-from chansup.supervisor.hub_socket import HubSocket
-from chansup.supervisor.logs import LogWriter
-from chansup.supervisor.notify_sockets import NotifySockets
-from chansup.supervisor.processes import Processes
-from chansup.supervisor.reaper import Reaper, become_subreaper
-from chansup.supervisor.runtime import RuntimeDirectory, directory_for
-from chansup.supervisor.signal_reader import SignalReader
+from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.plan.descriptors import raise_descriptor_limit
+from chansup.supervisor.plan.generation import build
+from chansup.supervisor.process.guard import Guard, new_run_id
+from chansup.supervisor.process.notify_sockets import NotifySockets
+from chansup.supervisor.process.processes import Processes
+from chansup.supervisor.process.reaper import Reaper, become_subreaper
+from chansup.supervisor.runtime import run_record
+from chansup.supervisor.runtime.runtime import RuntimeDirectory, directory_for
+from chansup.supervisor.runtime.whereabouts import require_none_elsewhere
+from chansup.supervisor.signals.signal_reader import SignalReader
+from chansup.supervisor.signals.terminal import Terminal
 from chansup.supervisor.site import Site
-from chansup.supervisor.spawn import raise_descriptor_limit
+from chansup.supervisor.sockets.addresses import Addresses
+from chansup.supervisor.sockets.hub_socket import HubSocket
+from chansup.supervisor.sockets.systemd import InheritedSockets, ServiceNotifier
+from chansup.supervisor.sockets.worker_sockets import WorkerSockets
 from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
-from chansup.supervisor.systemd import InheritedSockets, ServiceNotifier
-from chansup.supervisor.terminal import Terminal
-from chansup.supervisor.whereabouts import require_none_elsewhere
-from chansup.supervisor.worker_sockets import WorkerSockets
 
 
 def main(config_path: Path) -> int:

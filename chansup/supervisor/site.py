@@ -11,25 +11,30 @@ from typing import Any
 from chansup.config import cores, load
 from chansup.config.errors import ConfigError, describe
 from chansup.config.pools import HUB
-from chansup.supervisor.addresses import Addresses
-from chansup.supervisor.boot import UNDEAD
-from chansup.supervisor.code_on_disk import CodeOnDisk
-from chansup.supervisor.dependencies import Dependencies
-from chansup.supervisor.generation import Generation, PoolSpecification, TaskSpecification, build
-from chansup.supervisor.greetings import Greetings
-from chansup.supervisor.hub_socket import HubSocket
-from chansup.supervisor.logs import Level, LogWriter, RecentLines
-from chansup.supervisor.pool import Pool
-from chansup.supervisor.process import Process
-from chansup.supervisor.processes import Processes
-from chansup.supervisor.queue_waits import QueueWaits
-from chansup.supervisor.recent_consumption import RecentConsumption
-from chansup.supervisor.rollout import Rollout
-from chansup.supervisor.roster import RosterKeeper
-from chansup.supervisor.slot import Slot
-from chansup.supervisor.status import Event
-from chansup.supervisor.tasks import Task
-from chansup.supervisor.waiting import within
+from chansup.protocol.status import Event
+from chansup.supervisor.logs.logs import Level, LogWriter, RecentLines
+from chansup.supervisor.plan.code_on_disk import CodeOnDisk
+from chansup.supervisor.plan.generation import (
+    Generation,
+    PoolSpecification,
+    TaskSpecification,
+    build,
+)
+from chansup.supervisor.pool.dependencies import Dependencies
+from chansup.supervisor.pool.greetings import Greetings
+from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.rollout import Rollout
+from chansup.supervisor.pool.roster import RosterKeeper
+from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.pool.tasks import Task
+from chansup.supervisor.process.boot import UNDEAD
+from chansup.supervisor.process.process import Process
+from chansup.supervisor.process.processes import Processes
+from chansup.supervisor.sockets.addresses import Addresses
+from chansup.supervisor.sockets.hub_socket import HubSocket
+from chansup.supervisor.stats.queue_waits import QueueWaits
+from chansup.supervisor.stats.recent_consumption import RecentConsumption
+from chansup.waiting import within
 
 # Of the time, cumulated; the last kind that there is gets all that is left
 STOP_SHARES = {"interface": 0.6, "workers": 0.85, "programs": 0.95, "hub": 1.0}

@@ -6,25 +6,25 @@ import signal
 from collections.abc import Coroutine
 
 from chansup.errors import ChansupError, ExitCode
-from chansup.supervisor import report
-from chansup.supervisor.admin import Admin
-from chansup.supervisor.control import Control
-from chansup.supervisor.endpoint import Endpoint
-from chansup.supervisor.generation import Generation
-from chansup.supervisor.guard import Guard
-from chansup.supervisor.http import Server, control_server
-from chansup.supervisor.liveness import TICK, Liveness
-from chansup.supervisor.logs import LogWriter
-from chansup.supervisor.operations import Operations
-from chansup.supervisor.reaper import Reaper
-from chansup.supervisor.runtime import RuntimeDirectory
-from chansup.supervisor.shutdown import Shutdown
-from chansup.supervisor.signal_reader import STOP, Received
+from chansup.supervisor.api import report
+from chansup.supervisor.api.admin import Admin
+from chansup.supervisor.api.control import Control
+from chansup.supervisor.api.endpoint import Endpoint
+from chansup.supervisor.api.http import Server, control_server
+from chansup.supervisor.api.operations import Operations
+from chansup.supervisor.api.shutdown import Shutdown
+from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.pool.liveness import TICK, Liveness
+from chansup.supervisor.process.guard import Guard
+from chansup.supervisor.process.reaper import Reaper
+from chansup.supervisor.runtime.runtime import RuntimeDirectory
+from chansup.supervisor.signals.signal_reader import STOP, Received
+from chansup.supervisor.signals.terminal import Terminal
 from chansup.supervisor.site import Site
-from chansup.supervisor.systemd import ServiceNotifier
-from chansup.supervisor.terminal import Terminal
+from chansup.supervisor.sockets.systemd import ServiceNotifier
 from chansup.supervisor.upkeep import Upkeep
-from chansup.supervisor.waiting import within
+from chansup.waiting import within
 
 MORE_DESCRIPTORS = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
 _HINTS: dict[int, str] = {

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from chansup.errors import ChansupError
-from chansup.supervisor.endpoint import Endpoint
-from chansup.supervisor.file_identity import Presence
-from chansup.supervisor.process import Process
-from chansup.supervisor.runtime import CONTROL_SOCKET, RuntimeDirectory
+from chansup.supervisor.api.endpoint import Endpoint
+from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.process.process import Process
+from chansup.supervisor.runtime.file_identity import Presence
+from chansup.supervisor.runtime.runtime import CONTROL_SOCKET, RuntimeDirectory
 from chansup.supervisor.site import Site
-from chansup.supervisor.slot import Slot
 
 _NAMED = 4  # files that one line names
 _PAUSE = 10.0  # seconds after a replacement that failed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from chansup.client import Client
 from chansup.errors import ChansupError
-from chansup.supervisor.status import Event
+from chansup.protocol.status import Event
 from chansup.trial.comparison import Answer
 from chansup.trial.conversation import Conversation, Options, dial
 from chansup.trial.verdict import Trial, Verdict, judge

@@ -440,8 +440,8 @@ def test_status_loads_little(site: Site):
 
 def test_nothing_heavy_is_imported_to_run_or_to_ask():
     script = (
-        "import sys; import chansup.cli, chansup.client, chansup.supervisor.control, "
-        "chansup.supervisor.admin\n"
+        "import sys; import chansup.cli, chansup.client, chansup.supervisor.api.control, "
+        "chansup.supervisor.api.admin\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & "
         "{'rich', 'psutil', 'prometheus_client', 'uvloop', 'httptools', 'websockets'}))"
     )
@@ -449,7 +449,7 @@ def test_nothing_heavy_is_imported_to_run_or_to_ask():
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment()
     )
     assert answer.stdout == "[]\n", answer.stderr
-    script = script.replace(", chansup.supervisor.control, chansup.supervisor.admin", "")
+    script = script.replace(", chansup.supervisor.api.control, chansup.supervisor.api.admin", "")
     script = script.replace("'rich'", "'asyncio', 'uvicorn', 'rich'")
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from chansup.display import _slot_table, clean, clean_but_colours, duration
-from chansup.supervisor.status import PoolStatus, SlotStatus
+from chansup.protocol.status import PoolStatus, SlotStatus
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 

@@ -10,7 +10,7 @@ from chansup.latency.comparison import NO_DEPTH, NO_WAITS, ChannelLatency, Laten
 from chansup.latency.measure import measure, measure_again_and_again
 from chansup.latency.verdict import rates
 from chansup.protocol.hub_report import HubReport
-from chansup.supervisor.status import ConsumerPool, Consumption
+from chansup.protocol.status import ConsumerPool, Consumption
 from tests.control.consumed import after, before, consumption, counts, pool
 
 from .conftest import Site, interrupt
@@ -354,7 +354,7 @@ def test_status_tells_of_channels_and_the_hub(site: Site) -> None:
 
 
 def test_a_pool_of_many_channels_shows_the_busiest() -> None:
-    from chansup.supervisor.status import MOST_CHANNELS, ChannelStatus, busiest
+    from chansup.protocol.status import MOST_CHANNELS, ChannelStatus, busiest
 
     many = [ChannelStatus(f"c{n:02}", n % 7, None, 0, n, 0, None) for n in range(30)]
     shown, left_out = busiest(many)

@@ -7,7 +7,7 @@ import msgspec
 from chansup.protocol.channel_report import ChannelCounts
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport, Queue
-from chansup.supervisor.status import (
+from chansup.protocol.status import (
     ChannelStatus,
     ConsumerPool,
     Consumption,

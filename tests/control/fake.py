@@ -16,8 +16,7 @@ from pathlib import Path
 import msgspec
 
 from chansup.protocol import scoreboard
-from chansup.supervisor.errors import UnknownTarget
-from chansup.supervisor.status import (
+from chansup.protocol.status import (
     Consumption,
     DrainingStatus,
     Event,
@@ -30,6 +29,7 @@ from chansup.supervisor.status import (
     Status,
     TaskStatus,
 )
+from chansup.supervisor.errors import UnknownTarget
 
 from . import consumed
 
@@ -228,8 +228,8 @@ def tcp_listener(address: str = "127.0.0.1") -> socket.socket:
 
 async def serve(control_path: Path, scenario: Iterable[str]) -> None:
     """Serve a fake on the control socket until it is stopped, printing what it is called with."""
-    from chansup.supervisor.control import Control
-    from chansup.supervisor.http import control_server
+    from chansup.supervisor.api.control import Control
+    from chansup.supervisor.api.http import control_server
 
     fake = FakeCommands()
     scenario = list(scenario)

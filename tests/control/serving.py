@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from chansup.supervisor.http import Application, Server
+from chansup.supervisor.api.http import Application, Server
 
 Result = TypeVar("Result")
 

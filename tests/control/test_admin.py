@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor.admin import Admin, is_host_trusted
-from chansup.supervisor.endpoint import Endpoint
+from chansup.supervisor.api.admin import Admin, is_host_trusted
+from chansup.supervisor.api.endpoint import Endpoint
+from chansup.supervisor.api.http import admin_server
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.http import admin_server
 from tests import fetch
 
 from . import consumed

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from chansup.errors import ChansupError
-from chansup.supervisor.control import BUFFERED_LINES, Control
+from chansup.protocol.status import Consumption, Event, LogLine, Status
+from chansup.supervisor.api.control import BUFFERED_LINES, Control
+from chansup.supervisor.api.http import control_server
 from chansup.supervisor.errors import BootFailed
-from chansup.supervisor.http import control_server
-from chansup.supervisor.status import Consumption, Event, LogLine, Status
 
 from . import consumed
 from .fake import TRACEBACK, FakeCommands

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chansup.supervisor import http
-from chansup.supervisor.http import Server
+from chansup.supervisor.api import http
+from chansup.supervisor.api.http import Server
 
 from .serving import Serving, answering, received, serving, tcp_listener, unix_listener
 

@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from chansup.protocol import relay_board, scoreboard
-from chansup.supervisor import layer_metrics, metrics
-from chansup.supervisor.metrics import CpuClock, Metrics, Reading
-from chansup.supervisor.status import Measurement
+from chansup.protocol.status import Measurement
+from chansup.supervisor.metrics import layer_metrics, metrics
+from chansup.supervisor.metrics.metrics import CpuClock, Metrics, Reading
 
 from . import consumed
 from .fake import FakeCommands, cells

@@ -13,12 +13,12 @@ from chansup.cli import chansup
 from chansup.config import channels as config_channels
 from chansup.config import relay, schema, structure
 from chansup.errors import ExitCode
+from chansup.protocol.states import TRANSITIONS
 from chansup.relay import credits, frames
 from chansup.relay.frames import Kind
 from chansup.relay.interface.phases import COURSE
 from chansup.relay.link import _CROWDED
 from chansup.relay.streams import TO_INTERFACE, TO_WORKER, State
-from chansup.supervisor.states import TRANSITIONS
 from tests.docs.pages import (
     PAGES,
     ROOT,

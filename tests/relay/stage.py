@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chansup.client import Client, find
-from chansup.supervisor.metrics import MAX_AGE
-from chansup.supervisor.status import SlotStatus
+from chansup.protocol.status import SlotStatus
+from chansup.supervisor.metrics.metrics import MAX_AGE
 from tests import fetch
 from tests.running import Running, running, wait_for
 

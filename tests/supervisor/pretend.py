@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from chansup.clock import Moment
 from chansup.config import load
 from chansup.protocol import roster
 from chansup.protocol.roster import Roster
-from chansup.supervisor.clock import Moment
-from chansup.supervisor.consumption import ConsumptionCounts
-from chansup.supervisor.courier import Courier
-from chansup.supervisor.generation import Generation, PoolSpecification, build
-from chansup.supervisor.hub_counts import HubCounts
-from chansup.supervisor.process import Exit, Process
-from chansup.supervisor.relay_counts import RelayCounts
+from chansup.protocol.states import Happening, State, after
+from chansup.protocol.status import Event
+from chansup.supervisor.plan.generation import Generation, PoolSpecification, build
+from chansup.supervisor.process.courier import Courier
+from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.site import Site
-from chansup.supervisor.states import Happening, State, after
-from chansup.supervisor.status import Event
+from chansup.supervisor.stats.consumption import ConsumptionCounts
+from chansup.supervisor.stats.hub_counts import HubCounts
+from chansup.supervisor.stats.relay_counts import RelayCounts
 
 PATIENCE = 30.0  # seconds: those that crash again and again pause for longer and longer
 

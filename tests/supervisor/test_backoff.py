@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chansup.supervisor.backoff import Backoff, delay
+from chansup.backoff import Backoff, delay
 
 attempts = st.integers(0, 10**9)
 chances = st.floats(0, 1, exclude_max=True)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from chansup.supervisor.clock import Moment
+from chansup.clock import Moment
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, -3600.0, 2.0, 3600.0, 31_536_000.0])

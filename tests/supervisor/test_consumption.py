@@ -15,8 +15,9 @@ from chansup.protocol import channel_report, hub_report
 from chansup.protocol.channel_report import ChannelCounts, ChannelReport
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport, Queue
-from chansup.supervisor import layer_metrics
-from chansup.supervisor.bulletins import (
+from chansup.protocol.status import Consumption
+from chansup.supervisor.metrics import layer_metrics
+from chansup.supervisor.stats.bulletins import (
     MAX_CHANNELS,
     MAX_PATTERNS,
     OTHERS,
@@ -24,10 +25,9 @@ from chansup.supervisor.bulletins import (
     read_channels,
     read_hub,
 )
-from chansup.supervisor.consumption import ConsumptionCounts
-from chansup.supervisor.hub_counts import HubCounts
-from chansup.supervisor.recent_consumption import RecentConsumption
-from chansup.supervisor.status import Consumption
+from chansup.supervisor.stats.consumption import ConsumptionCounts
+from chansup.supervisor.stats.hub_counts import HubCounts
+from chansup.supervisor.stats.recent_consumption import RecentConsumption
 
 pids = itertools.count(1)
 

@@ -5,7 +5,7 @@ import functools
 import socket
 from collections.abc import Awaitable, Callable
 
-from chansup.supervisor.courier import Courier
+from chansup.supervisor.process.courier import Courier
 
 LINE = b"x" * 999_999 + b"\n"  # much more than a socket holds
 

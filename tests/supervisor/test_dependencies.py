@@ -4,9 +4,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from chansup.supervisor.operations import Operations
-from chansup.supervisor.shutdown import Shutdown
-from chansup.supervisor.status import Event
+from chansup.protocol.status import Event
+from chansup.supervisor.api.operations import Operations
+from chansup.supervisor.api.shutdown import Shutdown
 from tests.supervisor.pretend import Nothing, Pretended, PretendProcess
 
 CHAIN = """

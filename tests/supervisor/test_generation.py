@@ -9,13 +9,13 @@ import pytest
 
 from chansup.config import load
 from chansup.protocol.launch import Launch
-from chansup.supervisor import installed
-from chansup.supervisor.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.generation import Generation, build
-from chansup.supervisor.notify_sockets import NotifySockets
-from chansup.supervisor.processes import _launch
-from chansup.supervisor.worker_sockets import WorkerSockets
+from chansup.supervisor.plan import installed
+from chansup.supervisor.plan.generation import Generation, build
+from chansup.supervisor.process.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
+from chansup.supervisor.process.notify_sockets import NotifySockets
+from chansup.supervisor.process.processes import _launch
+from chansup.supervisor.sockets.worker_sockets import WorkerSockets
 
 RELAY = """
 [app]

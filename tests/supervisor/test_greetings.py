@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chansup.protocol import roster
-from chansup.supervisor import report
+from chansup.supervisor.api import report
 from chansup.supervisor.errors import BootFailed
 from tests.supervisor.pretend import Pretended, PretendProcess
 from tests.supervisor.test_roster import OTHER, RELAY, in_a_loop

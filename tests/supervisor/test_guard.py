@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from chansup.launch import guard_process
-from chansup.supervisor import guard as module
-from chansup.supervisor.guard import Guard, new_run_id
+from chansup.protocol.run_mark import GUARD_PROGRAM
+from chansup.supervisor.process import guard as module
+from chansup.supervisor.process.guard import Guard, new_run_id
 
 
 def exists(pid):
@@ -40,7 +41,8 @@ async def until(question, seconds=20):
 
 SUPERVISOR = """
 import asyncio, os, socket, subprocess, sys
-from chansup.supervisor.guard import VARIABLE, Guard, new_run_id
+from chansup.protocol.run_mark import VARIABLE
+from chansup.supervisor.process.guard import Guard, new_run_id
 
 async def main():
     run = new_run_id()
@@ -205,7 +207,7 @@ def test_a_clean_stop_sends_the_guard_away_and_kills_nothing():
         guard = Guard(run)
         await guard.start()
         pid = guard.pid
-        environ = {**os.environ, module.VARIABLE: run}
+        environ = {**os.environ, VARIABLE: run}
         with subprocess.Popen(["sleep", "60"], env=environ, start_new_session=True) as child:
             guard.watch(child.pid)
             await guard.stop()
@@ -226,7 +228,7 @@ def test_a_guard_that_dies_is_replaced_and_the_new_one_knows_everything():
         first = guard.pid
         assert first is not None
         with (
-            subprocess.Popen(["sleep", "60"], env={**os.environ, module.VARIABLE: run}) as marked,
+            subprocess.Popen(["sleep", "60"], env={**os.environ, VARIABLE: run}) as marked,
             subprocess.Popen(["sleep", "60"], start_new_session=True) as grouped,
         ):
             guard.watch(grouped.pid)
@@ -330,6 +332,6 @@ def test_nothing_leaks():
 
 
 def test_the_guard_needs_only_the_standard_library():
-    source = module.PROGRAM.read_text()
+    source = GUARD_PROGRAM.read_text()
     names = [line.split()[1] for line in source.splitlines() if line.startswith(("import", "from"))]
     assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names

@@ -12,9 +12,9 @@ import pytest
 from chansup.config import load
 from chansup.config.pools import HUB
 from chansup.supervisor.errors import RuntimeDirectoryError
-from chansup.supervisor.file_identity import Presence
-from chansup.supervisor.generation import Generation, build
-from chansup.supervisor.hub_socket import HubSocket
+from chansup.supervisor.plan.generation import Generation, build
+from chansup.supervisor.runtime.file_identity import Presence
+from chansup.supervisor.sockets.hub_socket import HubSocket
 
 
 def never(*arguments: object) -> None:
@@ -136,7 +136,9 @@ def test_what_a_new_hub_is_needed_for(tmp_path: Path, monkeypatch: pytest.Monkey
         second = generation(tmp_path, config, 2).hub
         assert second is not None
         assert second.runs_the_same_as(first) is same, config
-    monkeypatch.setattr("chansup.supervisor.installed.fingerprint", lambda server=None: ("new",))
+    monkeypatch.setattr(
+        "chansup.supervisor.plan.installed.fingerprint", lambda server=None: ("new",)
+    )
     upgraded = generation(tmp_path).hub
     assert upgraded is not None and not upgraded.runs_the_same_as(first)
 

@@ -19,18 +19,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chansup.supervisor import logs
-from chansup.supervisor.log_batch import Batch
-from chansup.supervisor.log_format import Formatter, resolve
-from chansup.supervisor.logs import (
-    CHUNK,
-    MAX_LINE,
-    LineReader,
-    LogWriter,
-    RecentLines,
-    escape,
-)
-from chansup.supervisor.status import LogLine
+from chansup.protocol.status import LogLine
+from chansup.supervisor.logs import logs
+from chansup.supervisor.logs.log_batch import Batch
+from chansup.supervisor.logs.log_format import Formatter, resolve
+from chansup.supervisor.logs.logs import CHUNK, MAX_LINE, LineReader, LogWriter, RecentLines, escape
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -466,7 +459,7 @@ def test_a_disk_that_fills_and_empties_again(tmp_path):
     """RLIMIT_FSIZE stands in for a full disk: write(2) fails half-way, then works again."""
     program = """
 import os, resource, signal, sys, time
-from chansup.supervisor.logs import LogWriter
+from chansup.supervisor.logs.logs import LogWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 writer = LogWriter(descriptor, "prefix")

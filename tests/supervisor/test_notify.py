@@ -16,9 +16,9 @@ import pytest
 
 from chansup.config.accounts import Account
 from chansup.protocol import notify as protocol
-from chansup.supervisor.file_identity import Presence
-from chansup.supervisor.notify import DATAGRAMS_AT_ONCE, NotifySocket
-from chansup.supervisor.notify_sockets import NotifySockets
+from chansup.supervisor.process.notify import DATAGRAMS_AT_ONCE, NotifySocket
+from chansup.supervisor.process.notify_sockets import NotifySockets
+from chansup.supervisor.runtime.file_identity import Presence
 
 
 class Heard:

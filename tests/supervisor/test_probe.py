@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chansup.config.readiness import parse
-from chansup.supervisor import probe
+from chansup.supervisor.process import probe
 
 
 async def answer(response):

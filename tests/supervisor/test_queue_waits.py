@@ -3,7 +3,7 @@
 import pytest
 
 from chansup.protocol import relay_board as board
-from chansup.supervisor.queue_waits import QueueWaits
+from chansup.supervisor.stats.queue_waits import QueueWaits
 
 
 def row(waiting: int, *waits: int) -> list[float]:

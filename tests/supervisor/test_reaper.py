@@ -10,8 +10,8 @@ import textwrap
 # so each test is a program of its own.
 PRELUDE = """
 import asyncio, json, os, signal, subprocess, sys, time
-from chansup.supervisor import reaper
-from chansup.supervisor.reaper import Reaper, become_subreaper, descendants
+from chansup.supervisor.process import reaper
+from chansup.supervisor.process.reaper import Reaper, become_subreaper, descendants
 
 assert become_subreaper()
 

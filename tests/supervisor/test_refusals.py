@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from chansup.config import accounts
-from chansup.supervisor import spawn as spawning
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.repetition import AGAIN_AFTER, Repetition
-from chansup.supervisor.spawn import Command, spawn
+from chansup.supervisor.logs.repetition import AGAIN_AFTER, Repetition
+from chansup.supervisor.plan.command import Command
+from chansup.supervisor.process import spawn as spawning
+from chansup.supervisor.process.spawn import spawn
 from tests.kit import everybody
 
 ROOT = os.geteuid() == 0

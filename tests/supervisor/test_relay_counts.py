@@ -4,7 +4,7 @@ import os
 
 from chansup.protocol import relay_board as board
 from chansup.protocol.relay_board import RelayBoard
-from chansup.supervisor.relay_counts import RelayCounts
+from chansup.supervisor.stats.relay_counts import RelayCounts
 
 
 def test_counters_of_the_gone_stay_and_their_gauges_go() -> None:

@@ -14,8 +14,8 @@ import pytest
 from chansup.config import runtime_places
 from chansup.errors import ExitCode
 from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
-from chansup.supervisor.file_identity import Presence
-from chansup.supervisor.runtime import RuntimeDirectory, control_socket_path, directory_for
+from chansup.supervisor.runtime.file_identity import Presence
+from chansup.supervisor.runtime.runtime import RuntimeDirectory, control_socket_path, directory_for
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -132,7 +132,7 @@ def test_what_a_killed_supervisor_left_is_no_obstacle(tmp_path):
     path = tmp_path / "run"
     program = (
         "import os, signal, sys; from pathlib import Path;"
-        "from chansup.supervisor.runtime import RuntimeDirectory;"
+        "from chansup.supervisor.runtime.runtime import RuntimeDirectory;"
         "directory = RuntimeDirectory(Path(sys.argv[1])); directory.open();"
         "listener = directory.control_socket(); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -160,7 +160,7 @@ def test_a_second_supervisor_is_told_of_the_first(opened):
 def test_a_second_process_is_told_of_the_first(opened):
     program = (
         "import sys; from pathlib import Path;"
-        "from chansup.supervisor.runtime import RuntimeDirectory\n"
+        "from chansup.supervisor.runtime.runtime import RuntimeDirectory\n"
         "try: RuntimeDirectory(Path(sys.argv[1])).open()\n"
         "except Exception as error: print(error)"
     )
@@ -392,7 +392,7 @@ def test_nothing_leaks(tmp_path):
 
 def test_the_cli_finds_the_socket_without_heavy_imports():
     program = (
-        "import sys, chansup.supervisor.runtime;"
+        "import sys, chansup.supervisor.runtime.runtime;"
         "print([name for name in ('asyncio', 'psutil', 'rich', 'uvicorn') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -8,10 +8,10 @@ import pytest
 
 from chansup.errors import ChansupError
 from chansup.protocol import roster
-from chansup.supervisor import single_moves
-from chansup.supervisor.courier import Courier
-from chansup.supervisor.single_moves import SingleMoves
-from chansup.supervisor.status import Event
+from chansup.protocol.status import Event
+from chansup.supervisor.pool import single_moves
+from chansup.supervisor.pool.single_moves import SingleMoves
+from chansup.supervisor.process.courier import Courier
 
 
 async def ordered(moves: SingleMoves, mark: str) -> tuple[AsyncIterator[Event], Event]:

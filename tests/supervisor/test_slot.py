@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chansup.backoff import Backoff
+from chansup.clock import Moment
 from chansup.config import load
-from chansup.supervisor.backoff import Backoff
-from chansup.supervisor.clock import Moment
+from chansup.protocol.states import Happening, State, after
 from chansup.supervisor.errors import BootFailed, SlotRemoved
-from chansup.supervisor.generation import Generation, PoolSpecification, build
-from chansup.supervisor.logs import RecentLines
-from chansup.supervisor.pool import Pool
-from chansup.supervisor.process import Exit, Process
-from chansup.supervisor.slot import Slot
-from chansup.supervisor.states import Happening, State, after
+from chansup.supervisor.logs.logs import RecentLines
+from chansup.supervisor.plan.generation import Generation, PoolSpecification, build
+from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.process.process import Exit, Process
 
 CONFIG = """
 [programs.one]

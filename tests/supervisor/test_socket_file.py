@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor.file_identity import Presence
-from chansup.supervisor.socket_file import SocketFile
+from chansup.supervisor.runtime.file_identity import Presence
+from chansup.supervisor.sockets.socket_file import SocketFile
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from chansup.config.address import Systemd, Tcp, Unix
-from chansup.supervisor import sockets, steering
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.ownership import Ownership
-from chansup.supervisor.sockets import SharedSocket, SteeredGroup, open_listeners
+from chansup.supervisor.sockets import sockets, steering
+from chansup.supervisor.sockets.ownership import Ownership
+from chansup.supervisor.sockets.sockets import SharedSocket, SteeredGroup, open_listeners
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -267,7 +267,7 @@ def test_a_privileged_port_names_the_capability():
     program = (
         "import asyncio, encodings.idna, os; from chansup.config.address import Tcp;"
         "from chansup.supervisor.errors import AddressError;"
-        "from chansup.supervisor.sockets import open_listeners\n"
+        "from chansup.supervisor.sockets.sockets import open_listeners\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: asyncio.run(open_listeners(Tcp('127.0.0.1', 81)))\n"
         "except AddressError as error: print(error)"

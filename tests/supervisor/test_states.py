@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chansup.supervisor.states import (
+from chansup.protocol.states import (
     ALIVE,
     TRANSITIONS,
     Happening,

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chansup.supervisor import steering
-from chansup.supervisor.steering import Instruction, SteeringRefused, attach, program, weights
+from chansup.supervisor.sockets import steering
+from chansup.supervisor.sockets.steering import (
+    Instruction,
+    SteeringRefused,
+    attach,
+    program,
+    weights,
+)
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 

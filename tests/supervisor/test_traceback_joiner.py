@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chansup.supervisor.log_batch import Batch
-from chansup.supervisor.logs import LogWriter
-from chansup.supervisor.traceback_joiner import HOLD, TracebackJoiner
+from chansup.supervisor.logs.log_batch import Batch
+from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.logs.traceback_joiner import HOLD, TracebackJoiner
 
 
 def fails(number: int) -> None:

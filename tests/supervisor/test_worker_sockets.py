@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.worker_sockets import WorkerSockets
+from chansup.supervisor.sockets.worker_sockets import WorkerSockets
 
 
 def never(*arguments: object) -> None:

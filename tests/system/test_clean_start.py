@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor.liveness import TICK
+from chansup.supervisor.pool.liveness import TICK
 from tests import fetch
 from tests.running import Running, running, wait_for
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chansup.client import Client, find
 from chansup.latency.comparison import ChannelLatency, compare
-from chansup.supervisor.status import Consumption
+from chansup.protocol.status import Consumption
 from tests import fetch
 from tests.running import Running
 from tests.servers import redis

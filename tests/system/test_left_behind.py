@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor import foreground
+from chansup.supervisor.process import foreground
 from tests.running import Running, running, wait_for
 
 # Appends a line to `told` for each SIGTERM, and ends as soon as there is a file `done`.

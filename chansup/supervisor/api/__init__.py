@@ -1,0 +1,1 @@
+"""What can be asked of a supervisor: control socket, admin address, status page."""

@@ -1,0 +1,1 @@
+"""What is counted, in the format of Prometheus."""

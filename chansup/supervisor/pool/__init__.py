@@ -1,0 +1,1 @@
+"""Slots and the processes that fill them: start, crash, replacement, rollout."""

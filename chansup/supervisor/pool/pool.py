@@ -1,0 +1,140 @@
+"""N slots that do the same job, and the listening sockets that they share."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from chansup.supervisor.plan.generation import Generation, Kind, PoolSpecification
+from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.process.equipment import Inheritance
+
+if TYPE_CHECKING:
+    from chansup.supervisor.site import Site
+
+
+class Pool:
+    """The slots of one ``[interface]``, ``[workers.NAME]`` or ``[programs.NAME]``, or the hub."""
+
+    def __init__(self, site: "Site", specification: PoolSpecification) -> None:
+        self.site = site
+        self.name = specification.name
+        self.specification = specification
+        self.slots: list[Slot] = []
+        self._leaving: dict[Slot, asyncio.Task[None]] = {}  # scaled away, still draining
+        self.begun = asyncio.Event()  # what it waits for was there; or it was stopped before
+        self.stopped = False
+        self.available = asyncio.Event()  # it was ready at least once
+
+    # Questions
+
+    @property
+    def kind(self) -> Kind:
+        """Which table of the config describes it."""
+        return self.specification.kind
+
+    @property
+    def started(self) -> bool:
+        """Whether what it waits for was there."""
+        return self.begun.is_set()
+
+    @property
+    def desired(self) -> int:
+        """How many processes it wants."""
+        return len(self.slots)
+
+    @property
+    def ready(self) -> int:
+        """How many slots are filled by a ready process."""
+        return sum(slot.serves for slot in self.slots)
+
+    @property
+    def enough(self) -> int:
+        """How many ready processes make the pool count as ready: half, rounded up, by default."""
+        minimum = self.specification.settings.min_ready
+        return min(self.desired, (self.desired + 1) // 2 if minimum is None else minimum)
+
+    @property
+    def steers(self) -> bool:
+        """Whether new connections can be kept away from single slots."""
+        return bool(self.specification.binds) and self.site.addresses.has_choice
+
+    @property
+    def settle(self) -> float:
+        """Seconds for what was accepted to arrive, before its process is asked to stop."""
+        return self.site.settle
+
+    def all_slots(self) -> list[Slot]:
+        """Return its slots, with those that leave and still drain."""
+        return [*self.slots, *self._leaving]
+
+    def slots_not_of(self, generation: Generation) -> list[Slot]:
+        """Return the slots that do not run `generation` yet."""
+        return [slot for slot in self.slots if not slot.runs(generation)]
+
+    def first_to_replace(self, slots: Sequence[Slot]) -> Slot:
+        """Return which of `slots` goes first.
+
+        Of app workers the one with the fewest WebSockets: when the fuller ones are emptied, the
+        new workers that these are to be spread over are there, and each WebSocket moves once.
+        """
+        if not self.specification.serves:
+            return slots[0]
+        return min(slots, key=lambda slot: slot.current.websockets if slot.current else 0)
+
+    def inheritance(self, slot: Slot, specification: PoolSpecification) -> list[Inheritance]:
+        """Return the listening sockets for a process of `slot`."""
+        if self.kind == "hub":
+            hub = self.site.hub
+            return [Inheritance(hub.fileno(), hub.address, steered=False)]
+        return [
+            Inheritance(sock.fileno(), str(one.address), one.steered)
+            for bind in specification.binds
+            for one in self.site.addresses.of(bind)
+            for sock in [one.socket_of(slot.number)]
+        ]
+
+    # Size
+
+    def resize(self, desired: int, generation: Generation) -> None:
+        """Add slots, or begin to stop those that are too many: `let_go` waits for them.
+
+        Raises AddressError when a listener for a new slot cannot be had.
+        """
+        if self.stopped:  # by a rollout, while somebody wanted to scale it
+            return
+        if self.specification.binds:
+            self.site.addresses.ensure(desired)
+        self.begun.set()
+        while len(self.slots) < desired:
+            slot = Slot(self, len(self.slots))
+            self.slots.append(slot)
+            slot.start(generation)
+        leaving = self.slots[desired:]
+        del self.slots[desired:]
+        self.changed()  # away from those that leave, before they are asked to
+        for slot in leaving:
+            self._leaving[slot] = asyncio.create_task(slot.stop())
+
+    async def let_go(self) -> None:
+        """Wait until the slots that were taken away are empty."""
+        while self._leaving:
+            await asyncio.wait(self._leaving.values())
+            self._leaving = {slot: task for slot, task in self._leaving.items() if not task.done()}
+        if self.specification.binds:
+            self.site.addresses.shrink(len(self.slots))
+
+    async def stop(self) -> None:
+        """Stop every slot, for good; returns when all processes are gone."""
+        self.stopped = True
+        self.begun.set()
+        await asyncio.gather(*(slot.stop() for slot in [*self.slots, *self._leaving]))
+
+    # Where new connections go
+
+    def changed(self) -> None:
+        """Look again at which slots are ready, and send connections and requests to them."""
+        if self.started and self.ready >= self.desired:
+            self.available.set()
+        if self.kind == "interface":
+            self.site.addresses.steer(self)
+        self.site.roster.changed()

@@ -1,0 +1,555 @@
+"""Bringing every slot to a new generation, or back.
+
+Declarative: a slot whose process is of another generation wants a replacement. So a crash, a
+`scale` or a second reload in between needs no special case: whoever looks next sees what is left.
+
+1. Open addresses that are new, run the tasks. Nothing that serves was touched.
+2. Prove the code: in each pool one new process becomes ready, beside the old ones.
+3. Replace, pool by pool in the order of start, `surge` slots of a pool at a time.
+4. Stop pools and slots, and close addresses, that the new config does not have.
+
+A failure in 1 or 2 leaves everything as it was. A failure in 3 takes the slots that were replaced
+back to what they ran, if that code is still there.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from chansup.config.pools import HUB
+from chansup.errors import ChansupError
+from chansup.protocol.scoreboard import IN_PROGRESS, WEBSOCKETS_OPEN
+from chansup.protocol.status import Event, RolloutStatus
+from chansup.supervisor.errors import BootFailed, SlotRemoved
+from chansup.supervisor.logs.logs import Level
+from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.pool.examination import examine
+from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.side_by_side import SideBySide, interface_first
+from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.pool.turns import Turn, Turns
+from chansup.supervisor.process.process import Process
+
+if TYPE_CHECKING:
+    from chansup.supervisor.site import Site
+
+Outcome = Literal["running", "succeeded", "failed", "superseded", "aborted"]
+
+
+class Rollout:
+    """One rollout, from the first check to its outcome."""
+
+    def __init__(
+        self,
+        site: "Site",
+        generation: Generation,
+        tell: Callable[[Event], None],
+        *,
+        renews: bool = False,
+    ) -> None:
+        """`renews`: the config is that of the former generation, and only what relays or serves
+        is replaced.
+        """
+        self.site = site
+        self.generation = generation
+        self.outcome: Outcome = "running"
+        self.message = ""
+        self.started = time.time()
+        self.duration = 0.0
+        self.returns = False  # it failed, and takes back what it changed
+        self._former = site.generation
+        self._renews = renews
+        self._side_by_side = SideBySide(site, generation)
+        self._apart = False  # old and new processes do not speak with each other
+        self._proves = False  # new workers may start that the interface before cannot speak to
+        self._tell = tell
+        self._begun = time.monotonic()
+
+    # Questions
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not come to its outcome yet."""
+        return self.outcome == "running"
+
+    @property
+    def advances(self) -> bool:
+        """Whether it is on its way to the new generation."""
+        return self.runs and not self.returns
+
+    @property
+    def destination(self) -> Generation:
+        """The generation that it brings every slot to."""
+        return self._former if self.returns else self.generation
+
+    def total(self) -> int:
+        """How many slots the new generation wants."""
+        return sum(self.site.desired_in(pool) for pool in self.generation.pools.values())
+
+    def done(self) -> int:
+        """How many slots run the new generation."""
+        return sum(
+            slot.serves and slot.runs(self.generation)
+            for pool in self.site.pools.values()
+            for slot in pool.slots
+        )
+
+    def status(self) -> RolloutStatus:
+        """Return where it stands."""
+        running = self.runs
+        return RolloutStatus(
+            generation=self.generation.number,
+            outcome=self.outcome,
+            done=self.done() if running else self.total() * (self.outcome == "succeeded"),
+            total=self.total(),
+            started=self.started,
+            duration=time.monotonic() - self._begun if running else self.duration,
+            message=self.message,
+        )
+
+    # Running it
+
+    async def run(self) -> None:
+        """Carry it out; never raises but CancelledError. `outcome` and `message` tell."""
+        self._former = self.site.generation
+        try:
+            await self._advance()
+        except BootFailed as failure:
+            await self._go_back(failure, failure.lines)
+        except ChansupError as failure:
+            await self._go_back(failure, [])
+        except asyncio.CancelledError:
+            self._dismiss_successors()
+            self.supersede()
+            raise
+        except Exception as error:  # a defect must not leave the caller waiting for ever
+            self.site.say_defect("a rollout", error)
+            await self._go_back(ChansupError(f"a defect in chansup: {error!r}"), [])
+        else:
+            self._end("succeeded", f"generation {self.generation.number} runs everywhere")
+
+    def supersede(self) -> None:
+        """End it where it stands: something else goes on from there."""
+        self._end("aborted" if self.site.stopping else "superseded", "")
+
+    async def _advance(self) -> None:
+        interface = self.generation.config.interface
+        opened: list[str] = []
+        if interface is not None:
+            slots = self.site.desired_in(self.generation.pools["interface"])
+            opened = await self.site.addresses.open(interface, self._binds(), slots)
+        try:
+            await examine(self.site, self.generation)  # before a task changes anything
+            self.site.open_hub(self.generation)
+            await self._add_what_is_missing([HUB])  # whatever boots from here on may use it
+            for name, task in {} if self._renews else self.generation.tasks.items():
+                await self._add_what_is_missing(task.program.after)
+                self._progress(f"task {name} runs", step="task")
+                await self.site.task(name).run(self.generation)
+            self._keep_what_is_the_same()
+            self._say_what_closes()
+            self._proves = self._side_by_side.replaces_interface()
+            await self._prove()
+            if self._side_by_side.is_needed:
+                await self._stand_side_by_side()
+            await self.site.apply(self.generation)
+        except BaseException:
+            self._dismiss_successors()
+            self.site.addresses.close(opened)
+            raise
+        if self._apart:
+            await self._side_by_side.to_its_end(self._replace_all())
+        else:
+            await self._replace_all()
+        self.site.generation = self.generation
+        self.site.roster.changed()
+        await self._stop_what_is_gone()
+
+    async def _replace_all(self) -> None:
+        # Again, if somebody scaled a pool that was done already.
+        while self._unfinished():
+            if self.site.stopping:
+                raise asyncio.CancelledError
+            for name in self._in_turn():
+                if name in self.site.pools:
+                    await self._replace(self.site.pools[name])
+                else:
+                    await self._add(self.generation.pools[name])
+
+    def replaces_interface_of(self, worker: Process) -> bool:
+        """Whether `worker` is one of its own, and the interface follows."""
+        return self.advances and self._proves and worker.generation is self.generation
+
+    async def _stand_side_by_side(self) -> None:
+        """Start all that serves beside the old processes, before any of these is touched."""
+        self._apart = True
+        self._progress(
+            "new workers and the present interface have no version of the relay in common: all new "
+            "processes start beside the old ones, then the interface is replaced first",
+            step="check",
+        )
+        for slots in self._side_by_side.slots():
+            await self._side_by_side.prepare(slots)
+            for slot in slots:
+                self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+
+    def _in_turn(self) -> list[str]:
+        """Return the pools in the order in which they are replaced.
+
+        Those whose processes serve, and will no more, come last: the interface leaves them first.
+        """
+        pools = self.site.pools
+        if self._apart:
+            return interface_first(list(self.generation.pools), pools)
+        return sorted(
+            self.generation.pools,
+            key=lambda name: (
+                name in pools
+                and pools[name].specification.serves
+                and not self.generation.pools[name].serves
+            ),
+        )
+
+    def _binds(self) -> tuple[str, ...]:
+        pool = self.generation.pools.get("interface")
+        return pool.binds if pool is not None else ()
+
+    def _pools_in_order(self) -> list[Pool]:
+        return [self.site.pools[name] for name in self.generation.pools if name in self.site.pools]
+
+    def _keep_what_is_the_same(self) -> None:
+        for pool in self._pools_in_order():
+            new = self.generation.pools[pool.name]
+            for slot in pool.slots:
+                process = slot.current
+                if self._renews and not (new.relays or new.serves):
+                    slot.adopt(self.generation)
+                elif (
+                    new.stays
+                    and process is not None
+                    and slot.successor is None
+                    and not slot.runs(self.generation)
+                    and new.runs_the_same_as(process.specification)
+                ):
+                    slot.adopt(self.generation)
+                    self._progress(f"{slot.name} is the same, it stays", slot=slot, step="kept")
+
+    def _say_what_closes(self) -> None:
+        """Say it early if an interface is replaced that would hold WebSockets through a deploy."""
+        pool = self.site.pools.get("interface")
+        new = self.generation.pools.get("interface")
+        if pool is None or new is None or not (pool.specification.relays and new.relays):
+            return
+        if pool.slots_not_of(self.generation) and self.site.desired_in(new):
+            why = _what_changed(pool.specification, new)
+            message = f"the interface itself changes ({why}), so its WebSockets will be closed"
+            self._progress(message, step="check")
+
+    async def _prove(self) -> None:
+        """Boot one new process in each pool before anything old is touched."""
+        for pool in self._pools_in_order():
+            new = self.generation.pools[pool.name]
+            if new.on_reload != "overlap" or (new.relays and not pool.specification.relays):
+                continue  # the latter would accept before there is a worker to relay to
+            if new.relays and self._side_by_side.is_needed:
+                continue  # it would accept before there are enough workers that it can speak to
+            stale = pool.slots_not_of(self.generation)
+            if stale and self.site.desired_in(self.generation.pools[pool.name]):
+                slot = pool.first_to_replace(stale)
+                self._progress(f"{slot.name}: starting", slot=slot, step="starting")
+                with suppress(SlotRemoved):
+                    async with slot.changing:
+                        await slot.prepare(self.generation)
+                    self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+
+    def _unfinished(self) -> bool:
+        """Whether a pool is missing, has the wrong size, or has slots of another generation."""
+        return any(
+            name not in self.site.pools
+            or self.site.pools[name].specification is not specification
+            or self.site.pools[name].desired != self.site.desired_in(specification)
+            or self.site.pools[name].slots_not_of(self.generation)
+            for name, specification in self.generation.pools.items()
+        )
+
+    async def _add_what_is_missing(self, names: Iterable[str]) -> None:
+        """Have the pools ready that a task needs, before anything old is touched."""
+        for name in names:
+            specification = self.generation.pools.get(name)
+            if specification is None:
+                continue
+            pool = self.site.pools.get(name)
+            if pool is None or not pool.started:
+                await self._add_what_is_missing(specification.after)
+            if pool is None:
+                await self._add(specification)
+            elif not pool.started:
+                pool.specification = specification
+                await self._begin(pool)
+            elif not pool.available.is_set():
+                await self._boot_all(pool)
+
+    async def _add(self, specification: PoolSpecification) -> None:
+        self._progress(f"{specification.name}: new pool", step="starting")
+        await self._begin(self.site.new_pool(specification))
+
+    async def _begin(self, pool: Pool) -> None:
+        pool.resize(self.site.desired_in(pool.specification), self.generation)
+        await self._boot_all(pool)
+
+    async def _boot_all(self, pool: Pool) -> None:
+        for slot in list(pool.slots):
+            await self._booted(slot)
+
+    async def _replace(self, pool: Pool) -> None:
+        specification = self.generation.pools[pool.name]
+        pool.specification = specification
+        pool.resize(self.site.desired_in(specification), self.generation)
+        surge = asyncio.Semaphore(self.generation.config.rollout.surge)
+        failed = asyncio.Event()
+
+        waiting = list(pool.slots)
+        turns = Turns()
+
+        async def replace_next() -> None:
+            async with surge:
+                slot = self._next(pool, waiting)
+                waiting.remove(slot)
+                if not failed.is_set() and not slot.runs(self.generation):
+                    with turns.take() as turn:
+                        try:
+                            await self._replace_slot(slot, turn)
+                        except BootFailed:
+                            failed.set()
+                            raise
+                        except SlotRemoved:
+                            pass
+
+        # All of those under way come to their end, then the first failure counts.
+        results = await _all(replace_next() for _ in pool.slots)
+        for slot in pool.slots:
+            if slot.runs(self.generation) and not slot.serves:
+                await self._booted(slot)
+        await pool.let_go()
+        for failure in results:
+            if failure is not None:
+                raise failure
+
+    def _next(self, pool: Pool, waiting: list[Slot]) -> Slot:
+        """Return which of those that wait goes first: one whose new process is there already."""
+        proven = [slot for slot in waiting if self._has_proven(slot)]
+        return pool.first_to_replace(proven or waiting)
+
+    def _has_proven(self, slot: Slot) -> bool:
+        return slot.successor is not None and slot.successor.generation is self.generation
+
+    async def _replace_slot(self, slot: Slot, turn: Turn) -> None:
+        if not self._has_proven(slot):
+            self._progress(f"{slot.name}: starting", slot=slot, step="starting")
+
+        def retiring(process: Process) -> None:
+            held = f", with {slot_holds(process)}" if slot_holds(process) else ""
+            message = f"{slot.name}: the old process drains{held}"
+            self._progress(message, slot=slot, step="retiring")
+            turn.give()
+
+        await slot.replace(self.generation, "reload", retiring, turn.come)
+        lost = slot.current.lost if slot.current is not None else ""
+        what = f", but {lost}: the messages and groups that it had are lost" if lost else ""
+        self._progress(f"{slot.name}: replaced{what}", slot=slot, step="replaced")
+
+    async def _booted(self, slot: Slot) -> None:
+        await slot.booted()
+        self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+
+    async def _stop_what_is_gone(self) -> None:
+        gone = [name for name in self.site.pools if name not in self.generation.pools]
+        for name in reversed(gone):
+            self._progress(f"{name}: stopping, the config has it no more", step="retiring")
+            await self.site.remove_pool(name)
+        self.site.addresses.close_all_but(self._binds())
+        self.site.close_hub(self.generation)
+
+    # Going back
+
+    async def _go_back(self, failure: ChansupError, lines: list[str]) -> None:
+        """Bring everything back to the former generation, as far as it can be; never raises."""
+        if lines:
+            self._tell(Event(type="output", message=str(failure), lines=lines))
+        if self._apart and self._side_by_side.has_begun():
+            message = (
+                f"{failure}; there is no way back, for old and new processes do not speak with "
+                "each other: run `chansup reload` again"
+            )
+            self._end("failed", message)
+            return
+        self.returns = True
+        self.site.roster.changed()
+        self._dismiss_successors()
+        problems = []
+        for step in (self._replace_with_the_former, self._undo_pools, self._undo_settings):
+            try:
+                await step()
+            except ChansupError as second:
+                problems.append(str(second))
+            except Exception as error:
+                self.site.say_defect("the way back of a rollout", error)
+                problems.append(repr(error))
+        message = str(failure) + self._where_that_leaves()
+        if problems:
+            message += f"; the way back failed: {', '.join(problems)}"
+        self._end("failed", message)
+
+    async def _replace_with_the_former(self) -> None:
+        """Take every slot back that the former generation can still be started in."""
+        for name, pool in self.site.pools.items():
+            former = self._former.pools.get(name)
+            for slot in list(pool.slots):
+                if former is None or slot.generation is self._former or slot.generation is None:
+                    continue
+                process = slot.current
+                kept = former.stays and process is not None
+                own = former.relays or former.takes_over  # chansup's code, which is always there
+                if kept and process and former.runs_the_same_as(process.specification):
+                    slot.adopt(self._former)
+                elif own or self._former.can_start_beside(slot.generation):
+                    message = f"{slot.name}: back to generation {self._former.number}"
+                    self._progress(message, slot=slot, step="back")
+                    with suppress(SlotRemoved):
+                        await slot.replace(self._former, "reload")
+
+    async def _undo_pools(self) -> None:
+        """Bring sizes, new pools and addresses back to the former config."""
+        for name in [name for name in self.site.pools if name not in self._former.pools]:
+            if not self._is_needed(self.site.pools[name]):
+                await self.site.remove_pool(name)
+        for name, pool in self.site.pools.items():
+            former = self._former.pools.get(name)
+            if former is None:
+                continue
+            if pool.started:
+                pool.resize(self.site.desired_in(former), self._former)
+                await pool.let_go()
+            if all(slot.generation is self._former for slot in pool.slots):
+                pool.specification = former
+        generations = {
+            slot.generation
+            for pool in self.site.pools.values()
+            for slot in pool.slots
+            if slot.generation is not None
+        }
+        pools = [one.pools.get("interface") for one in (self._former, *generations)]
+        self.site.addresses.close_all_but({bind for pool in pools if pool for bind in pool.binds})
+
+    def _is_needed(self, pool: Pool) -> bool:
+        """Whether interface processes that could not be taken back relay to it."""
+        interface = self.site.pools.get("interface")
+        processes = [slot.current for slot in interface.slots] if interface else []
+        relayed = any(process and process.specification.relays for process in processes)
+        return pool.specification.serves and relayed
+
+    async def _undo_settings(self) -> None:
+        self.site.open_hub(self._former)
+        self.site.close_hub(self._former)
+        await self.site.apply(self._former)
+
+    def _where_that_leaves(self) -> str:
+        number = self._former.number
+        slots = [slot for pool in self.site.pools.values() for slot in pool.slots]
+        stayed = [slot for slot in slots if slot.generation is not self._former]
+        if stayed:
+            return (
+                f"; {len(stayed)} of {len(slots)} slots run newer code: its directory is the same"
+                " as before, so there is no old code to go back to"
+            )
+        needed = self._needed()
+        if all(pool.ready for pool, _ in needed):
+            return f"; generation {number} goes on serving"
+        ready = ", ".join(f"{pool.name} {pool.ready}/{desired}" for pool, desired in needed)
+        return f"; generation {number} goes on trying to start: {ready} ready"
+
+    def _needed(self) -> list[tuple[Pool, int]]:
+        """Return the pools without which nobody is served, with the processes that they want."""
+        pools = list(self.site.pools.values())
+        serving = [pool for pool in pools if pool.kind == "interface" or pool.specification.serves]
+        sized = [(pool, self.site.desired_in(pool.specification)) for pool in serving or pools]
+        return [(pool, desired) for pool, desired in sized if desired]
+
+    def _dismiss_successors(self) -> None:
+        for pool in self.site.pools.values():
+            for slot in pool.slots:
+                if slot.successor is not None and slot.successor.generation is self.generation:
+                    slot.dismiss()
+
+    # Telling
+
+    def _progress(self, message: str, *, step: str, slot: Slot | None = None) -> None:
+        self.message = message
+        self.site.say(f"rollout {self.generation.number}: {message}")
+        self._tell(
+            Event(
+                type="progress",
+                message=message,
+                pool=slot.pool.name if slot else "",
+                slot=slot.name if slot else "",
+                step=step,
+                done=self.done(),
+                total=self.total(),
+                generation=self.generation.number,
+            )
+        )
+
+    def _end(self, outcome: Outcome, message: str) -> None:
+        self.outcome = outcome
+        self.duration = time.monotonic() - self._begun
+        self.message = message or {
+            "superseded": "another reload took its place",
+            "aborted": "the supervisor is stopping",
+        }.get(outcome, outcome)
+        level: Level = "info" if outcome == "succeeded" else "warning"
+        self.site.say(f"rollout {self.generation.number}: {outcome}: {self.message}", level)
+        self._tell(
+            Event(
+                type="result",
+                message=self.message,
+                generation=self.generation.number,
+                outcome=outcome,
+                exit_code=0 if outcome == "succeeded" else 1,
+                done=self.done(),
+                total=self.total(),
+            )
+        )
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
+    """Run everything to its end; return the failures, in order. Cancelling cancels all."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    failures: list[BootFailed | None] = []
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, BootFailed):
+            raise result
+        failures.append(result)
+    return failures
+
+
+def _what_changed(old: PoolSpecification, new: PoolSpecification) -> str:
+    """Return why an interface that relays cannot stay."""
+    if old.identity[:1] != new.identity[:1]:
+        return "chansup or its server was installed anew, and has other code"
+    former = {path: content for _, path, content in old.files}
+    if changed := [path for _, path, content in new.files if content != former.get(path)]:
+        return f"{' and '.join(changed)} changed"
+    return "its settings are others"
+
+
+def slot_holds(process: Process) -> str:
+    """Return what a process holds, for people: "2 requests, 30 WebSockets"; "" for nothing."""
+    if process.scoreboard is None:
+        return ""
+    counts = {
+        "request": int(process.scoreboard.read(IN_PROGRESS)),
+        "WebSocket": int(process.scoreboard.read(WEBSOCKETS_OPEN)),
+    }
+    return ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)

@@ -1,0 +1,1 @@
+"""One child: started, watched, told to end, and what it leaves behind."""

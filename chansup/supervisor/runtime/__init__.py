@@ -1,0 +1,1 @@
+"""The runtime directory, the claim on it, and how commands find it."""

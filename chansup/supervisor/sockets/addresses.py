@@ -1,0 +1,157 @@
+"""The addresses of the interface: opened before a generation needs them, closed after the last."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chansup.config import accounts, address, schema
+from chansup.supervisor.errors import AddressError
+from chansup.supervisor.runtime.file_identity import Presence
+from chansup.supervisor.sockets import sockets, steering
+from chansup.supervisor.sockets.ownership import Ownership
+from chansup.supervisor.sockets.systemd import InheritedSockets
+
+if TYPE_CHECKING:
+    from chansup.supervisor.pool.pool import Pool
+    from chansup.supervisor.process.process import Process
+
+
+class Addresses:
+    """The listening sockets behind each `bind` of the config."""
+
+    def __init__(self, directory: Path, systemd: InheritedSockets) -> None:
+        self._directory = directory  # that paths of Unix sockets are relative to
+        self._systemd = systemd
+        self._listeners: dict[str, list[sockets.Listeners]] = {}
+
+    def of(self, bind: str) -> list[sockets.Listeners]:
+        """Return the sockets of an open address: several for a host name with several addresses."""
+        return self._listeners[bind]
+
+    def names(self) -> list[str]:
+        """Return where it listens, with real port numbers."""
+        return [str(one.address) for group in self._listeners.values() for one in group]
+
+    def listeners(self) -> list[sockets.Listeners]:
+        """Return everything that listens."""
+        return [one for group in self._listeners.values() for one in group]
+
+    def unreachable(self, ready: "Iterable[Process]") -> list[str]:
+        """Return why clients cannot reach an address, one line each. `ready` processes serve."""
+        serving = list(ready)
+        reasons = []
+        for bind, group in self._listeners.items():
+            for one in group:
+                if one.presence() is not Presence.OURS:
+                    reasons.append(f"{one.address}: its socket file is gone")
+                elif one.opened and not any(
+                    bind in process.specification.binds and process.started_monotonic > one.opened
+                    for process in serving
+                ):
+                    reasons.append(f"{one.address}: no process listens on its new socket yet")
+        return reasons
+
+    def is_stale(self, process: "Process") -> bool:
+        """Whether `process` listens on a socket whose file was made again for another."""
+        return any(
+            one.opened > process.started_monotonic
+            for bind in process.specification.binds
+            for one in self._listeners.get(bind, ())
+        )
+
+    @property
+    def steered(self) -> bool:
+        """Whether any address can be steered."""
+        return any(one.steered for group in self._listeners.values() for one in group)
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether new connections can be kept away from a single slot."""
+        return any(one.slots > 1 for group in self._listeners.values() for one in group)
+
+    async def open(
+        self, interface: schema.Interface, binds: Sequence[str], slots: int
+    ) -> list[str]:
+        """Open those of `binds` that are not open; return them. Raises AddressError, opens none."""
+        opened: list[str] = []
+        ownership = _ownership(interface)
+        try:
+            for bind in binds:
+                if bind in self._listeners:
+                    for one in self._listeners[bind]:
+                        one.adjust(interface.backlog, ownership)
+                    continue
+                asked = address.parse(bind)
+                try:
+                    group = await sockets.open_listeners(
+                        asked,
+                        directory=self._directory,
+                        backlog=interface.backlog,
+                        ownership=ownership,
+                        steer=interface.steering == "auto",
+                        inherited=self._systemd,
+                        beside=[address.parse(other) for other in binds if other != bind],
+                    )
+                except AddressError as error:
+                    present = [one for group in self._listeners.values() for one in group]
+                    raise sockets.overlap(asked, present) or error from None
+                self._listeners[bind] = group
+                opened.append(bind)
+                for one in group:
+                    one.ensure(slots)
+        except BaseException:
+            self.close(opened)
+            raise
+        return opened
+
+    def close(self, binds: Iterable[str]) -> None:
+        """Close addresses that no process listens on any more."""
+        for bind in list(binds):
+            for one in self._listeners.pop(bind):
+                one.close()
+
+    def close_all_but(self, binds: Iterable[str]) -> None:
+        """Close what is open and not named."""
+        self.close(set(self._listeners) - set(binds))
+
+    def refuse(self) -> None:
+        """Refuse new connections at once: nobody is going to accept them."""
+        for group in self._listeners.values():
+            for one in group:
+                one.refuse()
+
+    def ensure(self, slots: int) -> None:
+        """See that slots 0 … `slots` - 1 have a listener on every address."""
+        for group in self._listeners.values():
+            for one in group:
+                one.ensure(slots)
+
+    def shrink(self, slots: int) -> None:
+        """Close the listeners of further slots: nothing is left to accept there."""
+        for group in self._listeners.values():
+            for one in group:
+                one.shrink(slots)
+
+    def steer(self, pool: "Pool") -> None:
+        """Send new connections to the ready slots, more to those that hold fewer."""
+        for bind, group in self._listeners.items():
+            listening = [
+                slot
+                for slot in pool.slots
+                if slot.serves and slot.current and bind in slot.current.specification.binds
+            ]
+            chosen = [slot for slot in listening if not slot.avoided] or listening
+            weights = steering.weights([slot.held() for slot in chosen])
+            for one in group:
+                one.steer([slot.number for slot in chosen], weights)
+
+
+def _ownership(interface: schema.Interface) -> Ownership:
+    """Return what the file of a Unix socket is to be, as the table says. Raises AddressError."""
+    try:
+        user, group = accounts.of_socket(
+            interface.user, interface.group, interface.unix_owner, interface.unix_group
+        )
+    except ValueError as error:
+        raise AddressError(f"cannot set the owner of a Unix socket: {error}") from None
+    return Ownership(int(interface.unix_mode, 8), user, group)

@@ -1,0 +1,92 @@
+"""What the hub counts, over all hubs that ever were.
+
+A planned replacement takes its predecessor's counters over, and says so by the same epoch. After a
+crash they begin at 0, with a new epoch: those of the epochs before are added, so that what is
+exported only ever grows.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from chansup.protocol.hub_report import HubReport
+from chansup.supervisor.stats.bulletins import MAX_PATTERNS, OTHERS, read_hub
+
+if TYPE_CHECKING:
+    from chansup.supervisor.process.process import Process
+
+_COUNTERS = (
+    "messages_sent",
+    "group_messages_sent",
+    "messages_delivered",
+    "messages_redelivered",
+)
+_MAX_EPOCHS = 8  # more than can be told apart at a time; older ones are summed up
+
+
+class HubCounts:
+    """Counters by epoch, and the gauges of the hub that lives."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[str, HubReport] = {}  # counters alone; the oldest first
+        self._before = HubReport()  # sums of epochs that are long over
+        self._heard: WeakKeyDictionary[Process, HubReport] = WeakKeyDictionary()
+
+    def keep(self, process: "Process") -> None:
+        """Take over what a hub counted that has ended."""
+        if process.specification.kind == "hub":
+            self._take(process)
+
+    def look(self, living: Iterable["Process"]) -> HubReport | None:
+        """Return how it is now; None if there never was a hub. Without one, gauges are 0."""
+        present = None
+        for process in living:
+            if process.specification.kind == "hub":
+                present = self._take(process) or present
+        if present is None and not self._epochs:
+            return None
+        sums = HubReport()
+        for report in (self._before, *self._epochs.values()):
+            _add(sums, report)
+        if present is not None:
+            for name in ("pending", "observed", "connections", "channels", "groups",
+                         "memberships", "parked", "memory", "memory_limit", "epoch"):  # fmt: skip
+                setattr(sums, name, getattr(present, name))
+        return sums
+
+    def _take(self, process: "Process") -> HubReport | None:
+        report = read_hub(process.bulletin) if process.bulletin is not None else None
+        if report is None:
+            return self._heard.get(process)
+        self._heard[process] = report
+        epoch = report.epoch or f"process {process.pid}"
+        # During a replacement two tell of the same epoch: the one that is further is right.
+        self._epochs[epoch] = _further(self._epochs.get(epoch), report)
+        while len(self._epochs) > _MAX_EPOCHS:
+            _add(self._before, self._epochs.pop(next(iter(self._epochs))))
+        return report
+
+
+def _further(known: HubReport | None, report: HubReport) -> HubReport:
+    """Return the greater ones of the counters of both."""
+    furthest = HubReport()
+    for one in (known, report):
+        if one is None:
+            continue
+        for name in _COUNTERS:
+            setattr(furthest, name, max(getattr(furthest, name), getattr(one, name)))
+        for reason, patterns in one.dropped.items():
+            counts = furthest.dropped.setdefault(reason, {})
+            for pattern, number in patterns.items():
+                counts[pattern] = max(counts.get(pattern, 0), number)
+    return furthest
+
+
+def _add(sums: HubReport, report: HubReport) -> None:
+    for name in _COUNTERS:
+        setattr(sums, name, getattr(sums, name) + getattr(report, name))
+    for reason, patterns in report.dropped.items():
+        counts = sums.dropped.setdefault(reason, {})
+        for pattern, number in patterns.items():
+            place = pattern if pattern in counts or len(counts) < MAX_PATTERNS else OTHERS
+            counts[place] = counts.get(place, 0) + number
