@@ -310,12 +310,14 @@ def _remedy(config: Path) -> str:
     from chansup.supervisor.runtime.whereabouts import others_of_this_user
 
     others = sorted({post.config for post in others_of_this_user(os.environ)})
-    if others:
-        named = ", ".join(others[:_OTHERS]) + (", …" if len(others) > _OTHERS else "")
-        start = f"start this one with `chansup -c {config} run`"
-        return f"Yours run for {named}: name one of these files with -c, or {start}."
+    named = ", ".join(others[:_OTHERS]) + (", …" if len(others) > _OTHERS else "")
+    yours = f"Yours run for {named}: name one of these files with -c" if others else ""
     if not config.exists():
-        return "There is no such file: go to the directory of yours, or name it with -c."
+        first = "There is no such file"
+        rest = yours or "go to the directory of yours, or name it with -c"
+        return f"{first}. {rest}." if others else f"{first}: {rest}."
+    if others:
+        return f"{yours}, or start this one with `chansup -c {config} run`."
     return f"Start one with `chansup -c {config} run`, or name another file with -c."
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chansup.launch import guard_process
-from chansup.protocol.run_mark import GUARD_PROGRAM
+from chansup.protocol.run_mark import GUARD_PROGRAM, VARIABLE
 from chansup.supervisor.process import guard as module
 from chansup.supervisor.process.guard import Guard, new_run_id
 
