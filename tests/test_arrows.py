@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "launch": {"launch", "relay", "worker", "config", "protocol", "errors", "tracebacks"},
     "worker": {"worker", "layer", "config", "protocol", "errors", "tracebacks"},
     "relay": {"relay", "config", "protocol", "errors"},
-    "layer": {"layer", "config", "protocol", "errors"},
+    "layer": {"layer", "config", "protocol", "errors", "wire"},
     "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
     "bench": {"bench", "errors"},
     "trial": {"trial", "client", "supervisor", "protocol", "errors"},
@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "clock": set(),
     "tracebacks": {"tracebacks"},
     "vendored": set(),
+    "wire": set(),
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone
 OF_CHILDREN = {

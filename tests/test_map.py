@@ -21,6 +21,20 @@ MAX_CLASS = 300  # lines
 Levels = tuple[tuple[str, ...], ...]
 
 LEVELS: dict[str, Levels] = {
+    "layer/hub": (
+        ("channel", "ledger", "limits", "listening"),
+        ("drops",),
+        ("registry",),
+        ("queues",),
+        ("parking",),
+        ("returning",),
+        ("store",),
+        ("observation", "outbox"),
+        ("session", "takeover"),
+        ("connection",),
+        ("server",),
+        ("__main__",),
+    ),
     "worker": (
         ("dead_letters", "errors", "permits", "routes", "sources", "threads", "tracebacks"),
         ("books", "instance", "listener", "redis"),

@@ -18,7 +18,9 @@ from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.ledger import Ledger
 from chansup.layer.hub.limits import CONNECTIONS, USERS, Limits, Memory
 from chansup.layer.hub.observation import Reporter
+from chansup.layer.hub.outbox import Outbox
 from chansup.layer.hub.returning import Returning
+from chansup.layer.hub.session import Session
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
 from chansup.protocol import notify
@@ -43,8 +45,8 @@ _REPORT_INTERVAL = 1.0  # seconds between two warnings about clients
 class _Flush(NamedTuple):
     """A client that wants all to be forgotten, and those who have not said yet that they did."""
 
-    asker: Connection
-    waiting: set[Connection]
+    asker: Outbox
+    waiting: set[Outbox]
     deadline: float
 
 
@@ -64,7 +66,7 @@ class Server:
         self.limits = limits
         self.store = Store(Memory(limits.memory))
         self.epoch = secrets.token_hex(8)
-        self.dirty: list[Connection] = []
+        self.dirty: list[Outbox] = []
         self.ended: asyncio.Future[bool] = self.loop.create_future()  # True: handed over
         self._listener = listener
         self._users = users
@@ -165,7 +167,7 @@ class Server:
         """Take notice that a connection is closed."""
         self._connections.pop(connection, None)
         for flush in self._flushes:
-            flush.waiting.discard(connection)
+            flush.waiting.discard(connection.out)
         self._end_flushes()
 
     def capacities(self, policy: Policy) -> Capacities:
@@ -177,21 +179,22 @@ class Server:
             known = self._policies[policy] = Capacities(policy)
         return known
 
-    def flush_all(self, asker: Connection) -> None:
+    def flush_all(self, asker: Outbox) -> None:
         """Forget all messages and groups, and tell the client when all others have done so."""
-        introduced = [one for one in self._connections if one.introduced]
-        delivered = {one for one in introduced if one.has_delivered}
+        delivered = {
+            one.out for one in self._connections if one.session and one.session.has_delivered
+        }
         self._flushes.append(_Flush(asker, delivered, self.store.now + _CLEARING_TIME))
         self.store.flush()
-        for connection in introduced:
-            connection.forget_channels()
+        for session in self._sessions():
+            session.forget_channels()
         self._end_flushes()
 
-    def cleared(self, connection: Connection) -> None:
+    def cleared(self, client: Outbox) -> None:
         """Take notice that a client has forgotten what was delivered to it."""
         for flush in self._flushes:
-            if connection in flush.waiting:
-                flush.waiting.discard(connection)
+            if client in flush.waiting:
+                flush.waiting.discard(client)
                 break
         self._end_flushes()
 
@@ -206,13 +209,13 @@ class Server:
         """Write to each client what was gathered for it."""
         while self.dirty:
             dirty, self.dirty = self.dirty, []
-            for connection in dirty:
-                connection.commit_given()
+            for out in dirty:
+                out.commit_given()
             self.ledger.risk(self.store.at_risk())
-            for connection in dirty:
-                connection.commit_done()
-            for connection in dirty:
-                connection.write()
+            for out in dirty:
+                out.commit_done()
+            for out in dirty:
+                out.write()
 
     def report(self, text: str) -> None:
         """Warn, but not all the time."""
@@ -245,7 +248,7 @@ class Server:
         if self._ticks % _SWEEP_EACH == 0:
             self.store.sweep_all()
         for connection in list(self._connections):
-            if not connection.introduced and self.store.now - connection.born > _GREETING_TIME:
+            if connection.session is None and self.store.now - connection.born > _GREETING_TIME:
                 connection.close()
         self.flush()
         if self._ticks % _REPORT_EACH == 0:
@@ -262,13 +265,16 @@ class Server:
             "epoch": self.epoch,
             "uptime": round(time.monotonic() - self._began, 3),
             "connections": len(self._connections),
-            "messages_in_hand": sum(len(one.held) for one in self._connections),
+            "messages_in_hand": sum(len(session.held) for session in self._sessions()),
             **observation.statistics(self.store),
         }
 
+    def _sessions(self) -> list[Session]:
+        return [one.session for one in self._connections if one.session is not None]
+
     def _held(self) -> Iterator[tuple[Channel, Message]]:
-        for connection in self._connections:
-            yield from connection.held.values()
+        for session in self._sessions():
+            yield from session.held.values()
         for channel, message, _ in self.store.unclaimed.values():
             yield channel, message
 
@@ -292,17 +298,13 @@ class Server:
         self.store.hands_out = False  # a client that is quiet could not say that it has it
         self.loop.remove_reader(self._listener.fileno())
         for connection in list(self._connections):
-            if connection.introduced:
-                connection.quiet = False
-                connection.tell(Kind.QUIESCE)
-            else:
-                connection.close()
+            connection.ask_for_quiet()
         self._deadline = time.monotonic() + _QUIET_TIME
         self.loop.call_soon(self._hand_over_if_quiet)
 
     def _hand_over_if_quiet(self) -> None:
         self.flush()
-        waiting = [one for one in self._connections if not (one.quiet and one.drained)]
+        waiting = [one for one in self._connections if not (one.is_quiet and one.out.drained)]
         if waiting and time.monotonic() < self._deadline:
             self.loop.call_later(0.002, self._hand_over_if_quiet)
             return
