@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+from chansup.launch import descriptors
 from chansup.launch.child import Child
 from chansup.protocol.scoreboard import BEATS, IN_PROGRESS, LOOP_LAG
 
@@ -12,12 +13,14 @@ def start(child: Child, loop: asyncio.AbstractEventLoop) -> None:
     """Beat for as long as the loop runs."""
     cells, traffic = child.cells, child.traffic
     interval = child.launch.heartbeat_interval
+    descriptors.report_once(loop)
 
     def beat(due: float) -> None:
         now = loop.time()
         cells[LOOP_LAG] = max(0.0, now - due)
         cells[BEATS] += 1
         cells[IN_PROGRESS] = traffic.requests  # here: two stores less per request
+        descriptors.look(cells)
         loop.call_at(now + interval, beat, now + interval)
 
     beat(loop.time())
@@ -37,3 +40,4 @@ def start_thread(child: Child) -> None:
 def beat(child: Child) -> None:
     """Beat once, for servers that have a main loop of their own."""
     child.cells[BEATS] += 1
+    descriptors.look(child.cells)

@@ -28,9 +28,11 @@ DURATION_SUM = 5  # seconds
 DURATIONS = 6  # DURATIONS + i counts requests that took at most DURATION_BOUNDS[i]
 REQUESTS = DURATIONS + len(DURATION_BOUNDS) + 1  # one row per method, one column per status class
 WEBSOCKETS_CLOSED = REQUESTS + len(METHODS) * len(STATUS_CLASSES)  # one cell per close code
-PHASE = WEBSOCKETS_CLOSED + len(CLOSE_CODES)  # what was told by notify; no queue can lose it
+OUT_OF_DESCRIPTORS = WEBSOCKETS_CLOSED + len(CLOSE_CODES)  # heartbeats that could open no file
+PHASE = OUT_OF_DESCRIPTORS + 1  # what was told by notify; no queue can lose it
 LAME_DUCK = PHASE + 1  # written by the supervisor: serve on, but say 503 on the health path
-CELLS = LAME_DUCK + 1
+OUT_OF_DESCRIPTORS_NOW = LAME_DUCK + 1  # 1 while that is so
+CELLS = OUT_OF_DESCRIPTORS_NOW + 1
 
 BOOTING, ACCEPTING, LEAVING = 0.0, 1.0, 2.0  # values of PHASE
 COUNTERS = range(WEBSOCKETS_OPENED, PHASE)  # the cells that only ever grow

@@ -240,6 +240,7 @@ class Measurement(msgspec.Struct, frozen=True):
     restarts: dict[str, int]
     last_exit_code: int | None
     cells: list[float]  # protocol.scoreboard: counters summed over all processes the slot ever had
+    accept_stalls: int = 0  # times that it left connections waiting
 
 
 class ConsumerPool(msgspec.Struct):

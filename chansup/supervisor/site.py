@@ -67,6 +67,7 @@ class Site:
         self.stopping = False
         self.files_restored = 0  # of chansup, that had vanished
         self.obstacles: dict[str, str] = {}  # by path: why a file cannot be made again
+        self.not_accepting: dict[str, str] = {}  # by slot or address: what its clients meet
         self.turns = asyncio.Semaphore(2 * cores.usable())  # to boot a launcher
         self.spawning = asyncio.Lock()
         self.removing: list[Pool] = []  # that the config has no more, while they stop

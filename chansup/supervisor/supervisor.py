@@ -15,6 +15,7 @@ from chansup.supervisor.api.operations import Operations
 from chansup.supervisor.api.shutdown import Shutdown
 from chansup.supervisor.logs.logs import LogWriter
 from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.pool.acceptance import Acceptance
 from chansup.supervisor.pool.liveness import TICK, Liveness
 from chansup.supervisor.process.guard import Guard
 from chansup.supervisor.process.reaper import Reaper
@@ -55,6 +56,7 @@ class Supervisor:
         self._guard = guard
         self._terminal = terminal
         self._liveness = Liveness(site)
+        self._acceptance = Acceptance(site)
         self._shutdown = Shutdown()
         self.operations = Operations(site, log, service, self._shutdown, self._admin_address)
         self._endpoint = Endpoint(Admin(self.operations), site.generation.loaded.path.parent)
@@ -193,6 +195,7 @@ class Supervisor:
         for process in self.site.processes.alive():
             process.look_at_phase()
         self._liveness.tick(elapsed)
+        self._acceptance.look(elapsed)
         self._terminal.look()
         self._upkeep.look()
         self.site.processes.look_for_orphans()

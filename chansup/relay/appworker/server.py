@@ -21,6 +21,7 @@ _GREETING_TIMEOUT = 10.0  # seconds
 _TRANSIENT = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EAGAIN})
 _ORPHANS = 4  # times `concurrency`: apps whose clients left that hold no permit any more
 _PAUSE = 0.1  # seconds without accepting when descriptors have run out
+_QUIET_TIME = 10.0  # seconds between two lines that say so
 
 
 class AppWorker:
@@ -52,6 +53,7 @@ class AppWorker:
         self.empty = asyncio.Event()  # asked to drain, and no interface is left
         self._peers = peers
         self._listener: socket.socket | None = None
+        self._quiet_until = 0.0  # loop time
         self._interfaces: set[Interface] = set()
         self._draining = False
 
@@ -79,7 +81,9 @@ class AppWorker:
 
     def _pause(self, error: OSError) -> None:
         assert self._listener is not None
-        _log.error("cannot take connections of the relay: %s", error.strerror)
+        if self.loop.time() >= self._quiet_until:
+            self._quiet_until = self.loop.time() + _QUIET_TIME
+            _log.error("cannot take connections of the relay: %s", error.strerror)
         self.loop.remove_reader(self._listener.fileno())
         self.loop.call_later(_PAUSE, self._listen_again)
 

@@ -49,6 +49,7 @@ def reasons_not_ready(site: Site) -> list[str]:
         serving = [slot.current for slot in slots if slot.serves and slot.current is not None]
         reasons += site.addresses.unreachable(serving)
     reasons += site.greetings.mute()
+    reasons += site.not_accepting.values()
     return reasons
 
 
@@ -117,6 +118,7 @@ def measurements(site: Site) -> list[Measurement]:
             restarts=dict(slot.restarts),
             last_exit_code=slot.last_exit.code if slot.last_exit else None,
             cells=slot.cells(),
+            accept_stalls=slot.accept_stalls,
         )
         for pool in site.pools.values()
         for slot in pool.slots

@@ -310,6 +310,16 @@ def process_families(
         labels=labels,
     )
     fds = gauge("open_fds", "Open file descriptors of the process.")
+    used_up = CounterMetricFamily(
+        "chansup_process_out_of_descriptors",
+        "Heartbeats at which a process of the slot could open no file, so accept no client.",
+        labels=labels,
+    )
+    stalls = CounterMetricFamily(
+        "chansup_process_accept_stalls",
+        "Times that connections waited for seconds and the ready process accepted none.",
+        labels=labels,
+    )
     lag = gauge("event_loop_lag_seconds", "By how much the last heartbeat was late.")
     for one, reading, used in zip(measurements, readings, cpu, strict=True):
         slot = [one.pool, one.slot]
@@ -326,11 +336,13 @@ def process_families(
             resident.add_metric(slot, reading.resident)
             if reading.fds is not None:
                 fds.add_metric(slot, reading.fds)
+        used_up.add_metric(slot, one.cells[scoreboard.OUT_OF_DESCRIPTORS])
+        stalls.add_metric(slot, one.accept_stalls)
         if used is not None:
             seconds.add_metric(slot, used)
         if one.pid is not None and one.cells[scoreboard.BEATS]:
             lag.add_metric(slot, one.cells[scoreboard.LOOP_LAG])
-    yield from (up, state, start, restarts, last_exit, resident, seconds, fds, lag)
+    yield from (up, state, start, restarts, last_exit, resident, seconds, fds, used_up, stalls, lag)
 
 
 def counting(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:

@@ -45,6 +45,9 @@ class Slot:
         self.retry_at: float | None = None  # time.time()
         self.recent = pool.site.recent_lines()
         self.changing = asyncio.Lock()  # one replacement at a time
+        self.accepts = True  # False: clients that come to it wait, or are refused
+        self.stalled = False  # connections wait, and it takes none
+        self.accept_stalls = 0  # times that it began to
         self._retirements = 0  # of its processes, under way
         self._idle_state = State.GONE
         self._backoff = Backoff()

@@ -141,6 +141,7 @@ class Addresses:
                 if slot.serves and slot.current and bind in slot.current.specification.binds
             ]
             chosen = [slot for slot in listening if not slot.avoided] or listening
+            chosen = [slot for slot in chosen if slot.accepts] or chosen
             weights = steering.weights([slot.held() for slot in chosen])
             for one in group:
                 one.steer([slot.number for slot in chosen], weights)

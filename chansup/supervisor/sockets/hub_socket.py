@@ -63,6 +63,11 @@ class HubSocket:
         """Whether it listens."""
         return self._socket is not None
 
+    @property
+    def listener(self) -> socket.socket | None:
+        """The listening socket; None where it does not listen."""
+        return self._socket
+
     def fileno(self) -> int:
         """Return the descriptor of the open socket."""
         assert self._socket is not None
