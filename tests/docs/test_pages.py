@@ -100,9 +100,12 @@ def commands(block: Block) -> list[tuple[str, str]]:
     """Return each command of a console block with what it prints."""
     assert block.text.startswith("$ "), f"{block} does not begin with a command"
     pieces = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
-    return [
-        (command, printed) for command, _, printed in (piece.partition("\n") for piece in pieces)
-    ]
+    found = []
+    for piece in pieces:
+        match = re.match(r"(?:.*\\\n)*.*\n?", piece)  # its line, and those that go on with it
+        assert match is not None
+        found.append((match[0].rstrip("\n"), piece[match.end() :]))
+    return found
 
 
 @pytest.mark.parametrize("block", all_blocks("sh"), ids=str)
@@ -110,7 +113,7 @@ def test_what_is_not_run_is_on_the_list(block: Block) -> None:
     if block.note("file:"):
         subprocess.run(["sh", "-n"], input=block.text, text=True, check=True)
         return
-    for line in block.text.splitlines():
+    for line in block.text.replace("\\\n", "").splitlines():
         assert line.startswith(tuple(NOT_RUN)), f"{block}: {line}"
         shlex.split(line, comments=True)
 
