@@ -241,12 +241,14 @@ def check(as_json: bool, handover: str | None, **trial: Any) -> int:
     if (code := check_handover(_client, handover, trial, as_json)) is not None:
         return code
     from chansup.config.check import check as check_config
+    from chansup.project import several_processes
 
     config = _config()
     client = _quiet_client()
     # Another user's, who runs the site, is not ours to judge.
     directory = client.socket_path.parent if client.whose() is None else None
     report = check_config(config, os.environ, _held_addresses(), directory)
+    report.warnings.extend(several_processes.warnings(config, os.environ))
     if as_json:
         import msgspec
 

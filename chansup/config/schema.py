@@ -119,6 +119,7 @@ class Workers(Pool, frozen=True, kw_only=True):
     disconnect_timeout: PositiveSeconds = 10.0  # that the app may go on when its client has left
     handover: Handover = "transparent"  # what a deploy does to WebSockets
     handover_rate: PositiveSeconds = 500.0  # WebSockets per second, from each interface process
+    sticky: str | None = None  # parameter, cookie or header: its value goes to one process
 
 
 class Program(Pool, frozen=True, kw_only=True):

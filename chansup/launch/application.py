@@ -128,7 +128,7 @@ def load_as_it_is(child: Child) -> Any:
     child.traffic.relays = True
     name = f"{launch.pool}.{launch.slot}"
     books = Books(child.traffic, child.cells)
-    application = relay.create(name, launch.relay.roster_fd, launch.relay.board_fd, books)
+    application = relay.create(name, launch.relay, books)
     child.traffic.serves = lambda: application.can_serve
     return application
 

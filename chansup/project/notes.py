@@ -13,6 +13,7 @@ def notes(project: Project) -> list[str]:
         *_web(project),
         *_runworker(project),
         *_sessions(project),
+        *_in_process(project),
         *_channel_layer(project),
     ]
 
@@ -80,6 +81,19 @@ def _sessions(project: Project) -> list[str]:
             'survive a handover").'
         )
     return found
+
+
+def _in_process(project: Project) -> list[str]:
+    """Say why the file has one process of the app."""
+    kept = [one for one in project.in_process.kept if project.channel_layer != "memory"]
+    if not kept:
+        return []
+    each = "; ".join(f"{one.place}: {one.what}" for one in kept)
+    text = (
+        f"{each}. Each process would have its own, so the file says processes = 1. To run more: "
+        'documentation, "More than one process".'
+    )
+    return [f"Note: {text}"]
 
 
 def _channel_layer(project: Project) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from chansup.config.session_packages import Package
+from chansup.project.in_process import Findings
 from chansup.project.web_line import WebLine
 
 ChannelLayer = Literal["chansup", "redis", "memory", "other"]
@@ -37,6 +38,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     settings: str | None = None  # DJANGO_SETTINGS_MODULE
     has_websockets: bool = False  # only looked for where there is an asgi
     session_packages: list[Package] = []  # whose WebSockets have a session of their own
+    in_process: Findings = Findings()  # what one process keeps, and others would miss
     health: str | None = None  # a page that says whether the app is well: "/health/"
     serves_static: bool = False  # the app itself serves its static files
     channels: list[str] = []  # that consumers are routed to by name

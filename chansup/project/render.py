@@ -34,6 +34,16 @@ _ONE_PROCESS = [
     "# Groups of an in-memory channel layer end at the process, so there is one.",
     "processes = 1",
 ]
+_KEPT = {
+    "connections": "A message reaches the clients of one process, so there is one.",
+    "socketio": "Clients of other processes would not be reached, so there is one.",
+    "memory": "It ends at the process, so there is one.",
+}
+_MORE = 'For more: documentation, "More than one process".'
+_STICKY = [
+    "# Socket.IO's long polling: all requests of a client go to the process that knows it.",
+    'sticky = "sid"',
+]
 _RELAY = """\
 # Relay mode: the processes of [interface] only hold the connections, and these run the project.
 # `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash likewise.
@@ -106,10 +116,8 @@ def _interface(project: Project) -> str:
         "# Behind a proxy on this machine: 127.0.0.1:8000, or unix:run/web.sock",
         'bind = ["0.0.0.0:${PORT:-8000}"]',
     ]
-    if project.channel_layer == "memory" and not project.has_websockets:
-        lines += _ONE_PROCESS
-    else:
-        lines.append('processes = 2  # or "per-core"')
+    one_process = _one_process(project) if not project.has_websockets else []
+    lines += one_process or ['processes = 2  # or "per-core"']
     if not project.has_websockets:
         lines.append(_ready(project))
     lines += _server(project)
@@ -141,13 +149,24 @@ def _app_workers(project: Project, names: _Names) -> list[str]:
     if not project.has_websockets:
         return []
     lines = [_RELAY, f"[workers.{names.take('web')}]", 'serves = ["http", "websocket"]']
-    if project.channel_layer == "memory":
-        lines += _ONE_PROCESS
-    else:
-        lines.append('processes = "per-core"')
+    one_process = _one_process(project)
+    lines += one_process or ['processes = "per-core"']
+    if project.in_process.polls and not one_process:
+        lines += _STICKY
     lines += _handover(project)
     lines.append(_ready(project))
     return ["\n".join(lines)]
+
+
+def _one_process(project: Project) -> list[str]:
+    """Return the lines that keep the app in one process, if it has to be."""
+    if project.channel_layer == "memory":
+        return _ONE_PROCESS
+    kept = project.in_process.kept
+    if not kept:
+        return []
+    text = f"{kept[0].place}: {kept[0].what}. {_KEPT[kept[0].kind]} {_MORE}"
+    return [*(f"# {line}" for line in textwrap.wrap(text, 96)), "processes = 1"]
 
 
 def _handover(project: Project) -> list[str]:

@@ -32,6 +32,7 @@ class Relay(msgspec.Struct, frozen=True):
 
     roster_fd: int  # where the supervisor tells of the app workers: `protocol.roster`
     board_fd: int | None = None  # where the relay counts: `protocol.relay_board`
+    sessions_fd: int | None = None  # which worker knows which: `protocol.session_table`
 
 
 class AppWorker(msgspec.Struct, frozen=True):

@@ -29,6 +29,11 @@ HANDOVERS = (
 )
 REASONS = ("deploy", "crash")  # why a WebSocket was handed over
 DIRECTIONS = ("to_worker", "to_client")
+STICKY = (  # where a request with a session went
+    "kept",  # to the worker that knows it
+    "broken",  # elsewhere: that worker is gone, or about to go
+    "unknown",  # no worker is known to know it
+)
 
 _place = 0
 
@@ -58,6 +63,9 @@ REDELIVERED = _cells(1)  # messages that were given to another worker after thei
 POISON = _cells(1)  # requests, messages and connections that were given up as poison
 EXHAUSTED = _cells(len(DIRECTIONS))  # times that a sender had to wait for credit
 BYTES = _cells(len(DIRECTIONS))  # of frames, headers included
+STICKY_REQUESTS = _cells(len(STICKY))
+SESSIONS_LEARNED = _cells(1)  # from responses
+SESSIONS_DISPLACED = _cells(1)  # forgotten soon after they were used, for want of room
 CELLS = _place
 SIZE = MAX_POOLS * CELLS * 8  # bytes
 

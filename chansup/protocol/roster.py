@@ -39,6 +39,7 @@ class Pool(msgspec.Struct, frozen=True):
     handover_rate: float  # WebSockets per second that begin to move, in each interface process
     drain_spread: float  # over which WebSockets are closed where handover is "close"
     stop_timeout: float  # from a worker's SIGTERM to its end
+    sticky: str | None = None  # parameter, cookie or header whose value belongs to one worker
     rules: Rules = Rules()  # which WebSockets may move, and which not
 
 

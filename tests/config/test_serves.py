@@ -37,6 +37,14 @@ OLD = '[workers.old]\nserves = ["http:/old/*"]\nwsgi = "old.wsgi:application"\n'
          "workers.web.serves[0].handover", "remove it from an http route"),
         (SITE + '[workers.web]\nserves=[{route="websocket",handover="closed"}]',
          "workers.web.serves[0].handover", 'did you mean "close"?'),
+        # Sticky dispatch
+        (SITE + WEB + 'sticky = "sid=1"', "workers.web.sticky", 'invalid name "sid=1"'),
+        (SITE + WEB + 'sticky = "?sid="', "workers.web.sticky", 'as in "sid"'),
+        (SITE + WEB + 'sticky = ""', "workers.web.sticky", "one query parameter"),
+        (SITE + WEB + "sticky = true", "workers.web.sticky", "string"),
+        (SITE + WEB + 'stiky = "sid"', "workers.web.stiky", 'did you mean "sticky"?'),
+        (APP + '[interface]\n[workers.x]\nchannels=["x"]\nsticky="sid"', "workers.x.sticky",
+         "is for app workers"),
         # One kind of worker
         (SITE + "[workers.x]\nprocesses=2", "workers.x", "found none of them"),
         (SITE + WEB + "command='x'", "workers.web.serves", "beside a command"),
@@ -165,7 +173,7 @@ def test_every_key_of_app_workers_needs_serves(problems):
     others |= {*channels.KEYS, "max_deliveries", "dead_letters", "layer"}
     keys = set(structure.fields(schema.Workers)) - others
     values = {"asgi": '"a:b"', "wsgi": '"a:b"', "python": '"/bin/sh"', "redeliver": "true"}
-    values["handover"] = '"close"'
+    values |= {"handover": '"close"', "sticky": '"sid"'}
     lines = "".join(f"{key} = {values.get(key, 1)}\n" for key in keys)
     found = problems(f"[workers.x]\ncommand = 'x'\n{lines}")
     assert {problem.key for problem in found} == {f"workers.x.{key}" for key in keys}

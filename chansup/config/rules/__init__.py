@@ -33,6 +33,7 @@ _ERRORS: tuple[Rule, ...] = (
     names.no_circle,
     workers.rule,
     workers.keys_of_the_kind,
+    workers.sticky,
     channels.rule,
     serving.pools,
     serving.entries,

@@ -1,12 +1,15 @@
 """Rules of ``[workers.NAME]``: which of the three kinds a table describes, and with what."""
 
+import re
 from collections.abc import Iterator
 
 from chansup.config import channels
-from chansup.config.keys import Finding
+from chansup.config.keys import Finding, quoted
 from chansup.config.rules.context import Context
 from chansup.config.schema import Workers
 
+_TOKEN = re.compile(r"[A-Za-z0-9_.$*+^|~!#%-]{1,128}\Z")  # RFC 9110, section 5.6.2
+_TOKEN_WITHIN = re.compile(r"(?<![\w:])[A-Za-z][\w-]*(?=\s*(?:=|$))")
 _KINDS = ("command", "serves", *channels.KEYS)
 _NAMES = {"command": "a command", "serves": "serves"}
 _OF_APP_WORKERS = (
@@ -19,6 +22,7 @@ _OF_APP_WORKERS = (
     "disconnect_timeout",
     "handover",
     "handover_rate",
+    "sticky",
 )
 _OF_CHANNEL_WORKERS = ("max_deliveries", "dead_letters", "layer")
 _OF_BOTH = ("asgi", "python", "concurrency", "redeliver")
@@ -78,6 +82,20 @@ def keys_of_the_kind(context: Context) -> Iterator[Finding]:
             whose = "is for app workers and channel workers"
             add = 'add serves = ["http", "websocket"] or channels = ["thumbnails"]'
             yield from _misplaced(context, name, _OF_BOTH, whose, f"{add}, or ", table)
+
+
+def sticky(context: Context) -> Iterator[Finding]:
+    """What is sticky has one name, as a parameter, a cookie or a header may have."""
+    for name, table in context.config.workers.items():
+        said = table.sticky
+        if said is None or _TOKEN.match(said):
+            continue
+        inner = next(iter(_TOKEN_WITHIN.findall(said)), "sid")
+        message = (
+            f"invalid name {quoted(said)}: write that of one query parameter, cookie or header, "
+            f"as in {quoted(inner)}"
+        )
+        yield ("workers", name, "sticky"), message
 
 
 def _or_add(first: str, add: str) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from chansup.config import routes
-from chansup.protocol import roster
+from chansup.protocol import launch, roster
 from chansup.protocol.relay_board import RelayBoard
+from chansup.protocol.session_table import SessionTable
 from chansup.relay.greeting import hello
 from chansup.relay.interface import error_pages
 from chansup.relay.interface.answers import answer
@@ -47,7 +48,12 @@ class Relay:
     """One interface process: its pools, and the routes to them. An ASGI app."""
 
     def __init__(
-        self, name: str, news: socket.socket, board: RelayBoard, books: Books | None = None
+        self,
+        name: str,
+        news: socket.socket,
+        board: RelayBoard,
+        books: Books | None = None,
+        table: SessionTable | None = None,
     ) -> None:
         """Take the name of the slot, the socket on which the roster is told, and the board."""
         self._books = books or Books()
@@ -57,6 +63,7 @@ class Relay:
         self._reports = Reports(news)
         self._orders = Orders(self._reports)
         self._board = board
+        self._table = table or SessionTable()
         self._nowhere = Counts(board.row(0))
         self._routes: routes.Table[Place] = routes.Table(())
         self._needs_host = False
@@ -192,7 +199,7 @@ class Relay:
             pool = self.pools.get(settings.name)
             if pool is None:
                 counts = Counts(self._board.row(settings.row))
-                pool = Pool(settings, counts, self._loop, self)
+                pool = Pool(settings, counts, self._loop, self, self._table)
                 self.pools[settings.name] = pool
             pool.change(settings)
             places.extend((routes.parse(one.route), (pool, one)) for one in settings.routes)
@@ -278,8 +285,10 @@ class _Quiet(logging.Filter):
         return record.msg != _DENIED
 
 
-def create(name: str, roster_fd: int, board_fd: int | None, books: Books) -> Relay:
+def create(name: str, inherited: launch.Relay, books: Books) -> Relay:
     """Return the relay of an interface process, from what it has inherited."""
     for logger in _LOGGERS:
         logging.getLogger(logger).addFilter(_Quiet())
-    return Relay(name, socket.socket(fileno=roster_fd), RelayBoard(board_fd), books)
+    news = socket.socket(fileno=inherited.roster_fd)
+    table = SessionTable(inherited.sessions_fd)
+    return Relay(name, news, RelayBoard(inherited.board_fd), books, table)

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from chansup.errors import ChansupError
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
+from chansup.protocol.session_table import SessionTable
+from chansup.relay.interface.affinity import Affinity, Session
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.handovers import Handovers
 from chansup.relay.interface.quarantine import Quarantine
@@ -55,11 +57,18 @@ class Stay(Enum):
 
 
 class _Waiter:
-    __slots__ = ("arrived", "stay", "worker")
+    __slots__ = ("arrived", "session", "stay", "worker")
 
-    def __init__(self, arrived: float, worker: "asyncio.Future[Worker]", stay: Stay) -> None:
+    def __init__(
+        self,
+        arrived: float,
+        worker: "asyncio.Future[Worker]",
+        stay: Stay,
+        session: Session | None,
+    ) -> None:
         self.arrived = arrived
         self.stay = stay
+        self.session = session
         self.worker = worker
 
 
@@ -72,6 +81,7 @@ class Pool:
         counts: Counts,
         loop: asyncio.AbstractEventLoop,
         directory: Directory,
+        table: SessionTable | None = None,
     ) -> None:
         self._directory = directory
         self.settings = settings
@@ -86,22 +96,32 @@ class Pool:
         self.strangers: set[str] = set()  # addresses of workers that speak another protocol
         self.failures: dict[str, int] = {}  # attempts in a row to work with one, by address
         self.quarantine = Quarantine(loop)
+        self.affinity = Affinity(self, table)
+        self.affinity.use(settings.sticky)
+        self._change = 0  # of the workers that may get something
         self.handovers = Handovers(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Requests
 
-    def worker_at_once(self, stay: Stay = Stay.PASSING) -> Worker | None:
+    def worker_at_once(
+        self, stay: Stay = Stay.PASSING, session: Session | None = None
+    ) -> Worker | None:
         """Return a worker with a permit taken, if nobody has to wait for one."""
-        if self._queue:
-            return None
-        worker = self._free_one(stay)
+        if self._queue and session is None:
+            return None  # with a session, who waits has nothing to do with other workers' permits
+        worker = self._free_one(stay, session)
         if worker is not None:
             self.counts.cells[board.WAITS] += 1
         return worker
 
     async def worker(
-        self, arrived: float, waiting: Waiting, again: bool = False, stay: Stay = Stay.PASSING
+        self,
+        arrived: float,
+        waiting: Waiting,
+        again: bool = False,
+        stay: Stay = Stay.PASSING,
+        session: Session | None = None,
     ) -> Worker:
         """Wait for a worker for one request, with a permit taken. Raises Rejected.
 
@@ -113,7 +133,7 @@ class Pool:
         self.counts.add(board.WAITING)
         try:
             while True:
-                worker = await self._turn(arrived, waiting, again, stay)
+                worker = await self._turn(waiting, again, arrived, stay, session)
                 if not worker.is_closed:
                     break
                 again = True  # it went away before its turn was taken
@@ -123,8 +143,15 @@ class Pool:
         self.counts.waited(time.monotonic() - arrived)
         return worker
 
-    async def _turn(self, arrived: float, waiting: Waiting, first: bool, stay: Stay) -> Worker:
-        waiter = _Waiter(arrived, self.loop.create_future(), stay)
+    async def _turn(
+        self,
+        waiting: Waiting,
+        first: bool,
+        arrived: float,
+        stay: Stay,
+        session: Session | None,
+    ) -> Worker:
+        waiter = _Waiter(arrived, self.loop.create_future(), stay, session)
         waiting.turn = waiter.worker
         (self._queue.appendleft if first else self._queue.append)(waiter)
         self._tell_need()
@@ -144,8 +171,14 @@ class Pool:
         self.counts.rejected(reason)
         return Rejected(reason)
 
-    def _free_one(self, stay: Stay) -> Worker | None:
+    def _free_one(self, stay: Stay, session: Session | None) -> Worker | None:
         """Take a permit of the worker that fits best."""
+        known = session.worker(self._change) if session is not None else None
+        if known is not None:
+            if not known.has_permit:
+                return None
+            known.used += 1
+            return known
         if stay is Stay.PASSING:
             return self._least_busy()
         worker = self._emptiest()
@@ -189,18 +222,31 @@ class Pool:
             if self._queue[0].worker.done():
                 self._queue.popleft()  # it went away
                 continue
-            waiter = self._queue[0]
-            worker = self._free_one(waiter.stay)
-            if worker is None and waiter.stay is Stay.FIXED:  # others have more to choose from
-                others = (one for one in self._queue if one.stay is not Stay.FIXED)
-                waiter = next((one for one in others if not one.worker.done()), waiter)
-                worker = self._free_one(waiter.stay)
-            if worker is None:
+            served = self._first_served()
+            if served is None:
                 return
+            waiter, worker = served
             self._queue.remove(waiter)
             waiter.worker.set_result(worker)
         for worker in self.choices:
             worker.content()
+
+    def _first_served(self) -> tuple[_Waiter, Worker] | None:
+        """Return the first who can be served, with a permit taken. Not all may go everywhere."""
+        tried = set()
+        for waiter in self._queue:
+            if waiter.worker.done():
+                continue
+            kind = waiter.stay, waiter.session and waiter.session.worker(self._change)
+            if kind in tried:
+                continue
+            tried.add(kind)
+            worker = self._free_one(waiter.stay, waiter.session)
+            if worker is not None:
+                return waiter, worker
+            if waiter.stay is not Stay.FIXED and self.affinity.name is None:
+                return None  # nobody else has more to choose from
+        return None
 
     def released(self, worker: Worker) -> None:
         """Take notice that a worker has done with a request."""
@@ -241,6 +287,7 @@ class Pool:
         """Take over what the roster says of the pool."""
         if settings != self.settings:
             self.settings = settings
+            self.affinity.use(settings.sticky)
             if not settings.routes:
                 self.close_down()
             self._choose()
@@ -290,6 +337,7 @@ class Pool:
         usable = [worker for worker in greeted if not worker.joining]
         ready = [worker for worker in usable if not worker.draining]
         self.choices = ready or usable
+        self._change += 1
         self.homes = [one for one in self.choices if not one.leaves_soon] or list(self.choices)
         if self._timer is not None:
             self._timer.cancel()
@@ -297,6 +345,7 @@ class Pool:
         for worker in usable:
             if worker.draining and self.may_leave(worker):
                 self.handovers.empty(worker)
+                self.affinity.part(worker)
         if self.choices or not self.settings.routes:
             self.handovers.house()
         if self._queue:

@@ -22,7 +22,9 @@ from chansup.relay.frames import (
     pack,
     split,
 )
+from chansup.relay.interface.affinity import Session
 from chansup.relay.interface.answers import EXPLANATIONS, answer
+from chansup.relay.interface.left_behind import LeftBehind
 from chansup.relay.interface.pool import Pool, Rejected
 from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
 from chansup.relay.interface.upload import Upload
@@ -70,8 +72,11 @@ class Request:
     _deaths = 0  # of workers that had it in hand
     _attempts = 0
     _told = False  # the worker knows that the client is gone
+    _is_leaving = False  # it goes to another worker, though its own is there
     _trailers_follow = False
     _gathered: list[tuple[int, bytes]] | None = None
+    _session: Session | None = None  # where requests of a session go to one worker
+    _first: scopes.Head | None = None  # of a response whose body may tell a session
     turn: asyncio.Future[Worker] | None = None
     client_gone = False
     websocket: None = None
@@ -88,6 +93,8 @@ class Request:
         if has_body(scope):
             expects = expects_continue(scope)
             self._upload = Upload(receive, pool.counts, pool.loop, expects)
+        if pool.affinity.name is not None:
+            self._session = pool.affinity.session(scope)
         self.arrived = monotonic()
 
     # Its course
@@ -104,13 +111,16 @@ class Request:
             return
         try:
             while True:
-                worker = self._pool.worker_at_once() or await self._awaited_worker()
+                worker = self._pool.worker_at_once(session=self._session)
+                worker = worker or await self._awaited_worker()
                 if worker is None:
                     return
                 self._begin(worker, head)
                 if await self._respond():
                     return
-                if not await self._may_try_again():
+                if self._is_leaving and not self._lost:
+                    self._leave_behind()
+                elif not await self._may_try_again():
                     return
                 if self._deaths >= SUSPICIOUS and not await self._turn_of_suspect():
                     return
@@ -134,7 +144,8 @@ class Request:
         while True:
             pool = self._pool
             try:
-                return await pool.worker(self.arrived, self, again=self._attempts > 0)
+                again = self._attempts > 0
+                return await pool.worker(self.arrived, self, again, session=self._session)
             except Rejected as rejected:
                 host = host_of(self._scope["headers"])
                 place = pool.place_of("http", host, self._scope["path"])
@@ -142,6 +153,7 @@ class Request:
                     raise
                 self._pool, route = place
                 self._redeliver = route.redeliver
+                self._session = self._pool.affinity.session(self._scope)
 
     def _begin(self, worker: Worker, head: bytes) -> None:
         """Send the request to a worker, with what came of its body so far."""
@@ -150,9 +162,11 @@ class Request:
         link = self._link = worker.link
         stream = self._stream = worker.begin(self)
         self._pool.counts.cells[board.IN_FLIGHT] += 1
+        if self._session is not None:
+            self._session.begun(self._pool.counts)
         if self._attempts:
             self._state = State.WAITING
-            self._lost = self._delivered = self._told = False
+            self._lost = self._delivered = self._told = self._is_leaving = False
             self._gathered = None
             self._parts_in = self._unreported = 0
         self._attempts += 1
@@ -177,13 +191,15 @@ class Request:
             while not events:
                 if self.client_gone:
                     return True
-                if self._lost:
+                if self._lost or self._is_leaving:
                     return False
                 self._waiter = self._pool.loop.create_future()
                 await self._waiter
             kind, flags, number, payload = events.pop(0)
             if kind == Kind.RESPONSE:
                 head = self._head(payload[:number])
+                if self._session is not None:
+                    self._learn(head, payload[number:])
                 self._started = True
                 await send(
                     {"type": "http.response.start", "status": head.status, "headers": head.headers}
@@ -203,6 +219,9 @@ class Request:
         """Pass an event of the app to the server. Say whether it was the last one."""
         if kind == Kind.START:
             head = self._head(payload)
+            if self._session is not None:
+                self._learn(head, b"")
+                self._first = head
             self._started = True
             self._trailers_follow = head.trailers
             start: Message = {
@@ -229,11 +248,19 @@ class Request:
                 parts.append(payload)
             body = b"".join(parts)
             del parts, payload  # a slow client keeps one copy in memory, not two
+        if self._first is not None:
+            self._learn(self._first, body)
+            self._first = None
         is_last = bool(flags & END)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
         if not is_last or self._trailers_follow:
             self._report(len(body))
         return is_last and not self._trailers_follow
+
+    def _learn(self, head: scopes.Head, body: bytes) -> None:
+        """Take down which session the response tells of, before the client knows it."""
+        if self._session is not None and self._worker is not None:
+            self._session.learn_from(self._worker, head.status, head.headers, body)
 
     def _report(self, size: int) -> None:
         """Give the worker credit for what the client had."""
@@ -388,6 +415,31 @@ class Request:
         if self._upload is not None:
             self._upload.end()
         self._worker.release()
+
+    # Another worker
+
+    def knows_worker(self, worker: Worker) -> bool:
+        """Whether it is at `worker` since that one knows its session, and could be elsewhere."""
+        return (
+            self._session is not None
+            and self._session.value is not None
+            and self._worker is worker
+            and self._upload is None
+            and self._scope["method"] in scopes.SAFE_METHODS
+        )
+
+    def leave(self, worker: Worker) -> None:
+        """Ask another worker, if `worker` has not begun to answer: it ends, and the session too."""
+        is_idle = self._state == State.WAITING and not self._events and not self._started
+        if is_idle and self._worker is worker and not self._lost and not self.client_gone:
+            self._is_leaving = True
+            wake(self._waiter)
+
+    def _leave_behind(self) -> None:
+        assert self._worker is not None
+        self._worker.streams[self._stream] = LeftBehind(self._worker, self._pool.counts)
+        self._tell_worker_that_client_left()
+        self.arrived = monotonic()
 
     # The client
 

@@ -157,8 +157,13 @@ class WebSocket:
             pool = self._pool
             try:
                 stay = Stay.FIXED if self._route_handover == "close" else Stay.MOVABLE
-                worker = pool.worker_at_once(stay)
-                return worker or await pool.worker(arrived, self, stay=stay)
+                assert self._scope is not None
+                session = pool.affinity.session(self._scope)
+                worker = pool.worker_at_once(stay, session)
+                worker = worker or await pool.worker(arrived, self, stay=stay, session=session)
+                if session is not None:
+                    session.begun(pool.counts)
+                return worker
             except Rejected as rejected:
                 place = pool.place_of("websocket", *self.host_and_path())
                 if rejected.reason != "no_route" or place is None or place[0] is pool:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
@@ -37,6 +37,17 @@ class Stream(Protocol):
         """Take notice that the worker is gone."""
 
 
+@runtime_checkable
+class Sticky(Protocol):
+    """A stream that may be at a worker because that one knows its session."""
+
+    def knows_worker(self, worker: "Worker") -> bool:
+        """Whether it is, and could be elsewhere."""
+
+    def leave(self, worker: "Worker") -> None:
+        """Ask another worker, if this one has not begun to answer."""
+
+
 class Worker:
     """A process that runs the app. `usable`: it was greeted, and its connection stands."""
 
@@ -49,6 +60,7 @@ class Worker:
     ) -> None:
         self.pool = pool
         self.name = listed.name
+        self.pid = listed.pid
         self.address = listed.address
         self.generation = listed.generation
         self.loop = loop

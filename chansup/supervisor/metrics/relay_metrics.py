@@ -32,6 +32,12 @@ _COUNTERS = (
         "Messages given to another worker after theirs died.",
     ),
     ("poison", board.POISON, "What was given up after three workers had died of it."),
+    ("sessions_learned", board.SESSIONS_LEARNED, "Sessions that responses told of, with `sticky`."),
+    (
+        "sessions_displaced",
+        board.SESSIONS_DISPLACED,
+        "Sessions that were forgotten within a minute of their use, for want of room.",
+    ),
 )
 _BY_DIRECTION = (
     ("credits_exhausted", board.EXHAUSTED, "Times that a sender had to wait for credit."),
@@ -47,6 +53,7 @@ def relay_families(rows: Mapping[str, Sequence[float]]) -> Iterator["Metric"]:
     yield from _histograms(pools)
     yield from _gauges(pools)
     yield from _counters(pools)
+    yield _sticky(pools)
     yield _rejected(rows)
     yield _handovers(pools)
 
@@ -109,6 +116,20 @@ def _counters(pools: Sequence[tuple[str, Sequence[float]]]) -> Iterator["Metric"
             for place, direction in enumerate(board.DIRECTIONS):
                 counter.add_metric([pool, direction], cells[cell + place])
         yield counter
+
+
+def _sticky(pools: Iterable[tuple[str, Sequence[float]]]) -> "Metric":
+    from prometheus_client.core import CounterMetricFamily
+
+    sticky = CounterMetricFamily(
+        "chansup_relay_sticky_requests",
+        "Requests with a session, by whether they went to the worker that knows it.",
+        labels=["pool", "result"],
+    )
+    for pool, cells in pools:
+        for place, result in enumerate(board.STICKY):
+            sticky.add_metric([pool, result], cells[board.STICKY_REQUESTS + place])
+    return sticky
 
 
 def _rejected(rows: Mapping[str, Sequence[float]]) -> "Metric":

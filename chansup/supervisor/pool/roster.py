@@ -136,6 +136,7 @@ class RosterKeeper:
             handover_rate=settings.handover_rate,
             drain_spread=self._in_force.config.rollout.drain_spread,
             stop_timeout=specification.stop_timeout,
+            sticky=settings.sticky,
             rules=relay.handover_rules(self._in_force.config),
         )
 

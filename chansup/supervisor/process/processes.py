@@ -12,7 +12,7 @@ from itertools import count
 import msgspec
 
 from chansup.config import channels, readiness, relay, schema
-from chansup.protocol import channel_layer, launch, run_mark
+from chansup.protocol import channel_layer, launch, run_mark, session_table
 from chansup.protocol.notify import LOST, SOCKET_VARIABLE
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.logs.logs import LineReader, LogWriter, RecentLines
@@ -54,6 +54,7 @@ class Processes:
         self._notify = notify
         self._sockets = sockets
         self._hub = hub
+        self._sessions: int | None = None  # which app worker knows which session
         self._hub_ledger: int | None = None  # what a hub that is killed leaves to the next one
         self._by_pid: dict[int, Process] = {}
         self._orphans = Orphans(run, lambda pid: self.knows(pid) or pid == guard.pid)
@@ -205,6 +206,12 @@ class Processes:
         }
         if specification.launcher:
             document = _launch(number, specification, generation, equipment, users)
+            if document.relay is not None:
+                if self._sessions is None:
+                    self._sessions = session_table.create()
+                lent = equipment.lend(self._sessions)
+                inherited = msgspec.structs.replace(document.relay, sessions_fd=lent)
+                document = msgspec.structs.replace(document, relay=inherited)
             environment[launch.VARIABLE] = launch.encode(document)
         return _for_slot(specification.command, environment, slot, specification.launcher)
 
