@@ -11,6 +11,7 @@ from chansup.supervisor.api.admin import Admin
 from chansup.supervisor.api.control import Control
 from chansup.supervisor.api.endpoint import Endpoint
 from chansup.supervisor.api.http import Server, control_server
+from chansup.supervisor.api.malformed import MalformedRequests
 from chansup.supervisor.api.operations import Operations
 from chansup.supervisor.api.shutdown import Shutdown
 from chansup.supervisor.logs.logs import LogWriter
@@ -59,7 +60,9 @@ class Supervisor:
         self._acceptance = Acceptance(site)
         self._shutdown = Shutdown()
         self.operations = Operations(site, log, service, self._shutdown, self._admin_address)
-        self._endpoint = Endpoint(Admin(self.operations), site.generation.loaded.path.parent)
+        malformed = MalformedRequests(lambda text: site.say(text, "warning"))
+        admin = Admin(self.operations, malformed)
+        self._endpoint = Endpoint(admin, site.generation.loaded.path.parent)
         self._control: Server | None = None
         self._upkeep = Upkeep(site, runtime, self._endpoint, self._serve_control_again)
         site.apply = self._apply

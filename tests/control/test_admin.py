@@ -8,11 +8,13 @@ import socket
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from chansup.supervisor.api.admin import Admin, is_host_trusted
 from chansup.supervisor.api.endpoint import Endpoint
 from chansup.supervisor.api.http import admin_server
+from chansup.supervisor.api.paths import without_folders
 from chansup.supervisor.errors import AddressError
 from tests import fetch
 
@@ -227,3 +229,28 @@ def test_it_listens_on_several_sockets(fake):
     port = second.getsockname()[1]
     with serving(lambda one: admin_server(Admin(fake), [one, second]), tcp_listener()):
         assert json.loads(fetch.get(f"http://127.0.0.1:{port}/healthz").text)["generation"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("unix:/srv/my site/run/web.sock", "unix:…/web.sock"),
+        ("unix:/srv/run/web.sock: its socket file is gone", "unix:…/web.sock: its socket file is gone"),
+        ("cannot open /etc/ssl/private/key.pem, or '/var/a/b'", "cannot open …/key.pem, or '…/b'"),
+        ("127.0.0.1:8000: 1/2 ready, http://127.0.0.1/a/b", "127.0.0.1:8000: 1/2 ready, http://127.0.0.1/a/b"),
+    ],
+)  # fmt: skip
+def test_folders_are_told_to_nobody(text: str, told: str) -> None:
+    assert without_folders(text) == told
+
+
+def test_no_page_tells_where_a_socket_lies(server, client, fake):
+    place = "unix:/srv/secret place/web.sock"
+    known = fake.status()
+    fake.status = lambda: msgspec.structs.replace(
+        known, addresses=[place], ready=False, reasons=[f"{place}: its socket file is gone"]
+    )
+    for path in ("/", "/healthz", "/readyz", "/metrics"):
+        text = client.get(path).text
+        assert "secret" not in text
+    assert "web.sock: its socket file is gone" in client.get("/readyz").text

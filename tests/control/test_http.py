@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from chansup.supervisor.api import http
 from chansup.supervisor.api.http import Server
+from chansup.supervisor.api.malformed import MalformedRequests
 
 from .serving import Serving, answering, received, serving, tcp_listener, unix_listener
 
@@ -236,3 +237,79 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def raw(server: Serving, *parts: bytes) -> bytes:
+    """Send `parts`, and return all that comes back until the server ends the connection."""
+    with server.connect() as connection:
+        for part in parts:
+            connection.sendall(part)
+        return received(connection)
+
+
+CHUNKED = b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+CLOSING = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+UPGRADE = REQUEST[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+OLD = b"GET / HTTP/1.0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses", "malformed"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", [400], 1),  # TLS
+        (b"GET / HTTP/1.1\r\n\r\n", [400], 1),  # no host
+        (CHUNKED + b"ZZ\r\n", [413], 1),
+        (CHUNKED + b"5\r\nabcdefgh\r\n", [413], 1),
+        (REQUEST + b"\x00\x01garbage\r\n\r\n", [200, 400], 1),
+        (REQUEST[:-2] + b"Content-Length: 2\r\n\r\nab\x00cd\r\n\r\n", [413], 0),
+        (CLOSING * 3, [200], 0),
+        (CLOSING + b"\x00\x00\r\n\r\n", [200], 0),
+        (OLD * 3, [200], 0),
+        (OLD + b"\x00\r\n\r\n", [200], 0),
+        (REQUEST + CLOSING + REQUEST, [200, 200], 0),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", [405], 0),
+        (UPGRADE + CLOSING, [200, 200], 0),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde", [413], 0),
+    ],
+)
+@pytest.mark.parametrize("in_one", [True, False])
+def test_malformed_requests_are_answered_and_counted_without_a_traceback(
+    server: Serving, caplog: Any, sent: bytes, statuses: list[int], malformed: int, in_one: bool
+) -> None:
+    before = server.server.malformed.count
+    halves = (sent,) if in_one else (sent[: len(sent) // 2], sent[len(sent) // 2 :])
+    found = raw(server, *halves).split(b"HTTP/1.1 ")[1:]
+    assert [int(one[:3]) for one in found] == statuses
+    assert server.server.malformed.count - before == malformed
+    assert not caplog.records
+    assert still_answers(server)
+
+
+def test_malformed_requests_are_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    said: list[str] = []
+    malformed = MalformedRequests(said.append)
+    for _ in range(1000):
+        malformed.take("192.0.2.7")
+    now += 61
+    malformed.take("192.0.2.8")
+    assert malformed.count == 1001
+    assert ["1 malformed request, the last from 192.0.2.7" in said[0]] == [True]
+    assert ["1000 malformed requests, the last from 192.0.2.8" in said[1]] == [True]
+    assert len(said) == 2
+
+
+def test_connections_without_a_request_keep_nobody_else_out(server: Serving) -> None:
+    halves = []
+    for _ in range(3 * http.MAX_CONNECTIONS):
+        connection = server.connect()
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        halves.append(connection)
+    started = time.monotonic()
+    for _ in range(10):
+        assert still_answers(server)
+    assert time.monotonic() - started < http.REQUEST_TIMEOUT / 2
+    assert server.call(lambda: server.server.connections) <= http.MAX_CONNECTIONS
+    for connection in halves:
+        connection.close()

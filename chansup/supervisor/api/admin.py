@@ -23,6 +23,8 @@ import msgspec
 from chansup.protocol.status import PoolStatus, RolloutStatus, SlotStatus, TaskStatus
 from chansup.supervisor.api.commands import Commands
 from chansup.supervisor.api.http import Receive, Scope, Send, respond
+from chansup.supervisor.api.malformed import MalformedRequests
+from chansup.supervisor.api.paths import without_folders
 from chansup.supervisor.metrics.metrics import Metrics
 
 TEXT = b"text/plain; charset=utf-8"
@@ -42,9 +44,10 @@ Endpoint = Callable[[Scope], Awaitable[tuple[int, bytes, bytes]]]  # status, bod
 class Admin:
     """The ASGI application of `[admin] bind`."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, malformed: MalformedRequests | None = None) -> None:
+        self.malformed = malformed or MalformedRequests()
         self._commands = commands
-        self._metrics = Metrics(commands)
+        self._metrics = Metrics(commands, self.malformed)
         self._endpoints: dict[str, Endpoint] = {
             "/": self._page,
             "/livez": self._livez,
@@ -80,14 +83,15 @@ class Admin:
 
     async def _readyz(self, scope: Scope) -> tuple[int, bytes, bytes]:
         status = self._commands.status()
-        document = {"ready": status.ready, "state": status.state, "reasons": status.reasons}
+        reasons = list(map(without_folders, status.reasons))
+        document = {"ready": status.ready, "state": status.state, "reasons": reasons}
         return 200 if status.ready else 503, msgspec.json.encode(document), b"application/json"
 
     async def _healthz(self, scope: Scope) -> tuple[int, bytes, bytes]:
         status = self._commands.status()
         document = {
             "ready": status.ready,
-            "reasons": status.reasons,
+            "reasons": list(map(without_folders, status.reasons)),
             "state": status.state,
             "version": status.version,
             "generation": status.generation,

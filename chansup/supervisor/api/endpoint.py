@@ -28,7 +28,7 @@ class Endpoint:
         server, listeners = None, []
         if bind:
             listeners = await self._listen(address.parse(bind))
-            server = admin_server(self._admin, [one.socket_of(0) for one in listeners])
+            server = self._server_on(listeners)
             await server.start()
         former, self._server = self._server, server
         present, self._listeners = self._listeners, listeners
@@ -38,6 +38,10 @@ class Endpoint:
             await former.stop()
         for one in present:
             one.close()
+
+    def _server_on(self, listeners: list[sockets.Listeners]) -> Server:
+        on = [one.socket_of(0) for one in listeners]
+        return admin_server(self._admin, on, self._admin.malformed)
 
     def presence(self) -> Presence:
         """Return what stands where clients look for it."""
@@ -49,7 +53,7 @@ class Endpoint:
         renewed = [one.restore(close_former=False) for one in self._listeners]
         if any(renewed):
             former = self._server
-            self._server = admin_server(self._admin, [one.socket_of(0) for one in self._listeners])
+            self._server = self._server_on(self._listeners)
             await self._server.start()
             if former is not None:
                 await former.stop()  # which closes the former sockets

@@ -13,18 +13,20 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from chansup.protocol.peer import credentials
+from chansup.supervisor.api.malformed import MalformedRequests
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_CONNECTIONS = 64  # open at a time; more are closed at once
+MAX_CONNECTIONS = 64  # open at a time; then the one that has waited longest makes room
 REQUEST_TIMEOUT = 10.0  # seconds in which a connection must have sent a request
 KEEP_ALIVE_TIMEOUT = 5  # seconds that an idle connection stays open
 MAX_HEAD = 16 * 1024  # bytes of request line and headers
@@ -52,9 +54,14 @@ class _State(ServerState):
     """What the connections of one server share."""
 
     def __init__(
-        self, peers: frozenset[int] | None, stall_timeout: float | None, max_connections: int
+        self,
+        peers: frozenset[int] | None,
+        stall_timeout: float | None,
+        max_connections: int,
+        malformed: MalformedRequests,
     ) -> None:
         super().__init__()
+        self.malformed = malformed
         self.peers = peers
         self.stall_timeout = stall_timeout
         self.max_connections = max_connections
@@ -64,14 +71,27 @@ class _State(ServerState):
 
     def admits(self, transport: asyncio.BaseTransport) -> bool:
         """Say whether a new connection may stay."""
-        if len(self.connections) >= self.max_connections:
-            return False
-        if self.peers is None:
-            return True
         try:
-            return credentials(transport.get_extra_info("socket")).uid in self.peers
+            known = (
+                self.peers is None
+                or credentials(transport.get_extra_info("socket")).uid in self.peers
+            )
         except OSError:
             return False
+        return known and (len(self.connections) < self.max_connections or self._makes_room())
+
+    def _makes_room(self) -> bool:
+        """Close the connection that has waited longest for a whole request, if one waits.
+
+        A probe sends its request at once, so it is never the one while others keep theirs open.
+        """
+        waiting = [one for one in self.connections if isinstance(one, _Connection) and one.waits]
+        if not waiting:
+            return False
+        longest = min(waiting, key=lambda one: one.waits_since)
+        self.connections.discard(longest)
+        longest.transport.abort()
+        return True
 
     def refresh_date(self) -> None:
         """Keep the Date header right without a timer."""
@@ -88,7 +108,9 @@ class _Connection(H11Protocol):
 
     def __init__(self, config: uvicorn.Config, state: _State, shared: dict[str, Any]) -> None:
         super().__init__(config, state, shared)
+        self.waits_since = self.loop.time()
         self._refused = False
+        self._deaf = False  # what comes after this is ignored, and the connection ends
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -108,8 +130,13 @@ class _Connection(H11Protocol):
         if not self.connections:
             self.server_state.empty.set()
 
+    @property
+    def waits(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._deaf:
             return
         self.server_state.refresh_date()
         super().data_received(data)
@@ -121,12 +148,26 @@ class _Connection(H11Protocol):
             self._abort_after(None)
 
     def on_response_complete(self) -> None:
+        self.waits_since = self.loop.time()
         super().on_response_complete()
         self._limit_stall()
 
     def send_400_response(self, msg: str) -> None:
-        super().send_400_response(msg)
-        self._limit_stall()
+        """Refuse what is not HTTP; a response under way ends first, and the connection with it.
+
+        What follows a request that asked for the end is ignored (RFC 9112, section 9.6).
+        """
+        self._deaf = True
+        cycle = self.cycle if not self.waits else None
+        if cycle is None or cycle.more_body or not _asks_for_end(self.scope):
+            self.server_state.malformed.take(self.client[0] if self.client else "")
+        if cycle is not None:
+            cycle.keep_alive = False
+        elif self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+            self._limit_stall()
+        else:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -149,10 +190,21 @@ class _Connection(H11Protocol):
             self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
 
+def _asks_for_end(scope: Any) -> bool:
+    """Whether the connection ends with a request."""
+    said = [value.lower() for name, value in scope["headers"] if name == b"connection"]
+    tokens = {token.strip() for value in said for token in value.split(b",")}
+    return b"close" in tokens or (scope["http_version"] == "1.0" and b"keep-alive" not in tokens)
+
+
 def _guarded(app: Application, stopping: asyncio.Event) -> Application:
     """Return `app` behind a check that the request has no body: no endpoint takes one."""
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "CONNECT":  # 2xx would make a tunnel of it: RFC 9110, section 9.3.6
+            body = b'{"error":"This is no proxy."}'
+            await respond(send, 405, body, headers=[(b"connection", b"close"), (b"allow", b"GET")])
+            return
         for name, value in scope["headers"]:
             if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
                 body = b'{"error":"This endpoint takes no request body."}'
@@ -183,12 +235,14 @@ class Server:
         peers: Iterable[int] | None = None,
         stall_timeout: float | None = 10.0,
         max_connections: int = MAX_CONNECTIONS,
+        malformed: MalformedRequests | None = None,
     ) -> None:
         self._listeners = list(listeners)
         self._servers: list[asyncio.Server] = []
         self._stopping = asyncio.Event()
         allowed = None if peers is None else frozenset(peers)
-        self._state = _State(allowed, stall_timeout, max_connections)
+        counted = malformed or MalformedRequests()
+        self._state = _State(allowed, stall_timeout, max_connections, counted)
         self._config = uvicorn.Config(
             _guarded(app, self._stopping),
             http=_Connection,
@@ -251,6 +305,11 @@ class Server:
         return True
 
     @property
+    def malformed(self) -> MalformedRequests:
+        """What came that is not HTTP."""
+        return self._state.malformed
+
+    @property
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._state.connections)
@@ -276,6 +335,10 @@ def control_server(app: Application, listener: socket.socket) -> Server:
     return Server(app, [listener], peers={os.geteuid(), 0}, stall_timeout=None)
 
 
-def admin_server(app: Application, listeners: Sequence[socket.socket]) -> Server:
+def admin_server(
+    app: Application,
+    listeners: Sequence[socket.socket],
+    malformed: MalformedRequests | None = None,
+) -> Server:
     """Return the server of `[admin] bind`: for whoever can reach it, and so with every limit."""
-    return Server(app, listeners)
+    return Server(app, listeners, malformed=malformed)

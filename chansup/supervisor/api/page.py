@@ -24,6 +24,7 @@ from chansup.protocol.status import (
     busiest,
     time_in_words,
 )
+from chansup.supervisor.api.paths import without_folders
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 REFRESH = 5  # seconds between two loads of the page
@@ -113,14 +114,14 @@ def _content(status: Status, state: str, now: float, refresh: bool) -> list[str]
 
 
 def _header(status: Status, state: str) -> str:
-    where = escape(", ".join(status.addresses))
+    where = escape(", ".join(map(without_folders, status.addresses)))
     return f'<header><h1>chansup</h1>{_badge(state)}<span class="where">{where}</span></header>'
 
 
 def _reasons(status: Status) -> list[str]:
     if not status.reasons:
         return []
-    items = "".join(f"<li>{escape(reason)}</li>" for reason in status.reasons)
+    items = "".join(f"<li>{escape(without_folders(reason))}</li>" for reason in status.reasons)
     return [f'<ul class="reasons">{items}</ul>']
 
 

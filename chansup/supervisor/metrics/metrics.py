@@ -21,6 +21,7 @@ from chansup.protocol.reasons import RESTART_REASONS
 from chansup.protocol.states import State
 from chansup.protocol.status import Consumption, Measurement, Status
 from chansup.supervisor.api.commands import Commands
+from chansup.supervisor.api.malformed import MalformedRequests
 from chansup.supervisor.metrics.channel_metrics import channel_families
 from chansup.supervisor.metrics.layer_metrics import layer_families
 from chansup.supervisor.metrics.relay_metrics import relay_families
@@ -55,6 +56,7 @@ class Snapshot(NamedTuple):
     relayed: dict[str, list[float]]
     consumption: Consumption
     loop_lag: float
+    malformed: int  # requests to the admin address
 
 
 class LoopLag:
@@ -111,8 +113,9 @@ class CpuClock:
 class Metrics:
     """Makes the page. One scrape runs at a time; who asks meanwhile gets the same page."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, malformed: MalformedRequests | None = None) -> None:
         self._commands = commands
+        self._malformed = malformed or MalformedRequests()
         self._lag = LoopLag()
         self._cpu = CpuClock()
         self._thread = ThreadPoolExecutor(1, "metrics")
@@ -134,6 +137,7 @@ class Metrics:
                 commands.relayed(),
                 commands.consumption(),
                 self._lag.take(),
+                self._malformed.count,
             )
             page = loop.run_in_executor(self._thread, self._render, snapshot, openmetrics)
             self._pages[openmetrics] = loop.time(), page
@@ -220,6 +224,11 @@ def site_families(snapshot: Snapshot) -> Iterator["Metric"]:
         "chansup_files_restored",
         "Files and directories of chansup that vanished and were made again.",
         value=status.files_restored,
+    )
+    yield CounterMetricFamily(
+        "chansup_admin_malformed_requests",
+        "Requests to the admin address that are not HTTP.",
+        value=snapshot.malformed,
     )
     running = status.rollout is not None and status.rollout.outcome == "running"
     yield GaugeMetricFamily(
