@@ -6,9 +6,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]
-)
+OF_THE_ROOT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+PAGES = sorted([*(ROOT / page for page in OF_THE_ROOT), *ROOT.glob("docs/*.md")])
 
 _FENCE = re.compile(r"(?P<indent> *)```(?P<language>\w*)$")
 _NOTE = re.compile(r" *<!-- (?P<note>.+) -->$")

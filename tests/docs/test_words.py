@@ -274,6 +274,20 @@ def _agree(said: dict[str, str], others: set[str]) -> None:
             assert said[key].strip('"') == field.default, key
 
 
+def test_the_map_for_contributors_has_every_room() -> None:
+    (shown,) = (block for block in blocks(ROOT / "CONTRIBUTING.md") if block.language == "text")
+    said, above = set(), ""
+    for indent, room in re.findall(r"^( {2}| {4})(\w+)/ ", shown.text, re.MULTILINE):
+        above = room if len(indent) == 2 else above
+        said.add(room if len(indent) == 2 else f"{above}/{room}")
+    package = ROOT / "chansup"
+    has = {str(door.parent.relative_to(package)) for door in package.glob("*/__init__.py")}
+    has |= {
+        str(door.parent.relative_to(package)) for door in package.glob("supervisor/*/__init__.py")
+    }
+    assert said == has
+
+
 @cache
 def strings() -> str:
     """Return every string of chansup's sources, and every constant part of an f-string."""
