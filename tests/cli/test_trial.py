@@ -1,9 +1,14 @@
 """`chansup check --handover`: what is compared, what it means, and what cannot be asked."""
 
-import pytest
+import asyncio
 
-from chansup.errors import ExitCode
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from chansup.errors import ChansupError, ExitCode
 from chansup.trial.comparison import Answer, compare
+from chansup.trial.conversation import Options, dial
 from chansup.trial.verdict import Trial, judge
 from tests.running import command
 
@@ -103,3 +108,22 @@ def test_what_makes_no_sense(arguments: list[str], message: str) -> None:
 def test_no_supervisor() -> None:
     done = command("-c", "/nonexistent/chansup.toml", "check", "--handover", "ws://127.0.0.1:1/")
     assert done.returncode == ExitCode.NOT_RUNNING
+
+
+def test_an_app_that_wants_the_origin() -> None:
+    def only_of_browsers(connection: ServerConnection, request: Request) -> Response | None:
+        return None if "Origin" in request.headers else connection.respond(403, "no origin")
+
+    async def listen(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async def try_it() -> None:
+        async with serve(listen, "127.0.0.1", 0, process_request=only_of_browsers) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            url = f"ws://127.0.0.1:{port}/"
+            with pytest.raises(ChansupError, match=r"answered 403.* -H 'Origin: https://HOST'"):
+                await dial(Options(url))
+            conversation = await dial(Options(url, headers=[("Origin", "https://localhost")]))
+            await conversation.close()
+
+    asyncio.run(try_it())
