@@ -129,7 +129,7 @@ class Site:
         permits = self.app.permits
         held = sum(map(permits.held, self.app._interfaces))
         orphans = [*self.app.orphans._with_permit]
-        return permits.free + held + sum(one._interface._is_gone for one in orphans)  # type: ignore[attr-defined]
+        return permits.free + held + sum(one._context._is_gone for one in orphans)  # type: ignore[attr-defined]
 
     async def settle(self) -> None:
         """Wait until nothing is under way."""

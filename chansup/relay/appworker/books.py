@@ -1,7 +1,7 @@
 """What a worker has in hand and has done, in the cells of its scoreboard."""
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from chansup.protocol.scoreboard import (
     DURATION_BOUNDS,
@@ -14,15 +14,31 @@ from chansup.protocol.scoreboard import (
     request_cell,
 )
 
-if TYPE_CHECKING:
-    from chansup.relay.appworker.exchange import Exchange
-    from chansup.relay.appworker.websocket import WebSocket
-
 
 class InHand(Protocol):
     """Who wants to know how many requests the app works on now."""
 
     requests: int
+
+
+class CountedRequest(Protocol):
+    """A request that ended."""
+
+    method: str
+    status: int
+
+    def duration(self) -> float:
+        """Return the seconds from the arrival to the end of the response."""
+
+
+class CountedWebSocket(Protocol):
+    """A WebSocket that ended."""
+
+    code: int
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the app had accepted it."""
 
 
 class Books:
@@ -38,7 +54,7 @@ class Books:
         """Count a request that the app begins to work on."""
         self._in_hand.requests += 1
 
-    def count_request(self, exchange: "Exchange") -> None:
+    def count_request(self, exchange: CountedRequest) -> None:
         """Count a request that ended."""
         self._in_hand.requests -= 1
         cells = self._cells
@@ -52,7 +68,7 @@ class Books:
         self._cells[WEBSOCKETS_OPENED] += 1
         self._cells[WEBSOCKETS_OPEN] += 1
 
-    def count_websocket(self, websocket: "WebSocket") -> None:
+    def count_websocket(self, websocket: CountedWebSocket) -> None:
         """Count how a WebSocket ended."""
         if websocket.accepted:
             self._cells[WEBSOCKETS_OPEN] -= 1

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import MutableMapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chansup.relay import scopes
 from chansup.relay.appworker import events
+from chansup.relay.appworker.context import StreamContext
 from chansup.relay.appworker.errors import (
     ClientDisconnected,
     UnexpectedEvent,
@@ -27,9 +28,6 @@ from chansup.relay.frames import (
 )
 from chansup.relay.streams import TO_WORKER, State, advance
 from chansup.relay.waiters import Waiters
-
-if TYPE_CHECKING:
-    from chansup.relay.appworker.interface import Interface
 
 Message = MutableMapping[str, Any]
 
@@ -70,13 +68,13 @@ class Exchange:
 
     def __init__(
         self,
-        interface: "Interface",
+        context: StreamContext,
         stream: int,
         flags: int,
         fields: scopes.HttpScope,
         state: dict[str, Any] | None,
     ) -> None:
-        self._interface = interface
+        self._context = context
         self._stream = stream
         self.method = fields.method
         self.scope = scopes.http_scope(fields, state)
@@ -120,7 +118,7 @@ class Exchange:
         if self._sender is not None:
             self._sender.wake()
         if not self._complete and not self._finished:
-            self._interface.worker.orphans.adopt(self, holds_permit=True)
+            self._context.worker.orphans.adopt(self, holds_permit=True)
 
     def let_go(self) -> None:
         """Give back what it holds for a client that is gone; the app may go on for a while."""
@@ -128,7 +126,7 @@ class Exchange:
             self.is_let_go = True
             if self._sender is not None:
                 self._sender.end()
-            self._interface.let_go(self._stream)
+            self._context.let_go(self._stream)
 
     @property
     def is_finishing(self) -> bool:
@@ -157,7 +155,7 @@ class Exchange:
         except BaseException as error:  # sys.exit() in a view ends the view, not the worker
             self._failed = True
             if not self._gone or not says_that_client_left(error):
-                self._interface.report(self.scope, error)
+                self._context.report(self.scope, error)
         finally:
             self._end()
 
@@ -181,16 +179,16 @@ class Exchange:
                     return {"type": "http.request", "body": body, "more_body": not complete}
                 if self._expects:
                     self._expects = 0
-                    self._interface.link.send_control(pack(Kind.CREDIT, 0, self._stream, 0))
+                    self._context.link.send_control(pack(Kind.CREDIT, 0, self._stream, 0))
             if self._receivers is None:
                 self._receivers = Waiters()
-            await self._receivers.wait(self._interface.loop)
+            await self._receivers.wait(self._context.loop)
 
     def _report(self, size: int) -> None:
         self._unreported += size
         if self._unreported >= REPORTED:
             credit = pack(Kind.CREDIT, 0, self._stream, self._unreported)
-            self._interface.link.send_control(credit)
+            self._context.link.send_control(credit)
             self._unreported = 0
 
     async def send(self, message: Message) -> None:
@@ -258,7 +256,7 @@ class Exchange:
             trailers = bool(message.get("trailers", False))
             self.status, self._head = events.head(message, trailers)
             self._trailers = trailers
-            self._interface.link.send_late(self)
+            self._context.link.send_late(self)
         elif kind == _TRAILERS:
             if self._complete or not self._trailers or not self._has_body:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
@@ -295,7 +293,7 @@ class Exchange:
             flags = END
             if self._finished:
                 flags |= FINISHED | (FAILED if self._failed else 0)
-            self._interface.link.send(
+            self._context.link.send(
                 pack(Kind.RESPONSE, flags, self._stream, len(head), head + body)
             )
         else:
@@ -316,7 +314,7 @@ class Exchange:
         if self._head is not None:
             self.emit()
         if self._sender is None:
-            self._sender = Sender(self._interface, self._stream)
+            self._sender = Sender(self._context, self._stream)
         return self._sender
 
     def _completed(self) -> None:
@@ -326,13 +324,13 @@ class Exchange:
 
     def _send_all(self, frames: Any) -> None:
         for frame in frames:
-            self._interface.link.send(frame)
+            self._context.link.send(frame)
 
     def _end(self) -> None:
         """Tell the interface that the app has returned."""
         self._finished = True  # what tasks that the app left behind still do goes nowhere
         if self._gone:
-            self._interface.worker.orphans.ended(self)
+            self._context.worker.orphans.ended(self)
         if self._head is None or self._body is None:  # else it is told with the response
             if self._head is not None:
                 self.emit()
@@ -340,14 +338,14 @@ class Exchange:
         self._wake_receivers()
         if self._sender is not None:
             self._sender.end()
-        self._interface.ended(self._stream)
-        self._interface.books.count_request(self)
-        self._interface.link.hurry()
+        self._context.ended(self._stream)
+        self._context.books.count_request(self)
+        self._context.link.hurry()
 
     def _tell_end(self) -> None:
         if self.is_let_go:
             return
-        if self._interface.worker.cutting:
+        if self._context.worker.cutting:
             return  # the end of the connection tells it: another worker may do it again
         failed = FAILED if self._failed else 0
-        self._interface.link.send(pack(Kind.DONE, failed, self._stream, 0))
+        self._context.link.send(pack(Kind.DONE, failed, self._stream, 0))

@@ -5,27 +5,48 @@ import logging
 import socket
 import traceback
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from chansup.relay import greeting, scopes
+from chansup.relay.appworker.books import Books
+from chansup.relay.appworker.context import WorkerContext
 from chansup.relay.appworker.exchange import Exchange
+from chansup.relay.appworker.permits import Order, Permits
 from chansup.relay.appworker.websocket import WebSocket
 from chansup.relay.credits import Budget
 from chansup.relay.frames import FAILED, MORE, PROTOCOL, Frame, FrameError, Kind, pack
+from chansup.relay.greeting import Hello
 from chansup.relay.link import Link
 
-if TYPE_CHECKING:
-    from chansup.relay.appworker.server import AppWorker
-
 _log = logging.getLogger("chansup.relay")
+
+
+class InterfaceContext(WorkerContext, Protocol):
+    """The worker, as it is seen by what it has of an interface process."""
+
+    application: Any
+    books: Books
+    hello: Hello
+    loop: asyncio.AbstractEventLoop
+    permits: Permits
+    state: dict[str, Any] | None
+
+    def give(self, orders: list[Order]) -> None:
+        """Tell interfaces of permits."""
+
+    def joined(self, interface: "Interface") -> None:
+        """Take notice that an interface has said who it is."""
+
+    def left(self, interface: "Interface", still_used: int) -> None:
+        """Take notice that an interface is gone."""
 
 
 class Interface:
     """What one interface process has in this worker."""
 
-    def __init__(self, worker: "AppWorker", sock: socket.socket) -> None:
+    def __init__(self, worker: InterfaceContext, sock: socket.socket) -> None:
         self.worker = worker
         self.loop = worker.loop
         self.books = worker.books

@@ -1,15 +1,12 @@
 """Sends what counts on one stream: one task after the other, as far as the client keeps up."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from chansup.relay.appworker.context import StreamContext
 from chansup.relay.appworker.errors import UnexpectedEvent
 from chansup.relay.credits import Window
 from chansup.relay.frames import END, FrameError, Kind, pack, pieces, split
 from chansup.relay.waiters import Turns, Waiter, wake
-
-if TYPE_CHECKING:
-    from chansup.relay.appworker.interface import Interface
 
 Check = Callable[[], None]  # raises if nothing may be sent any more
 
@@ -19,15 +16,15 @@ class Sender:
 
     __slots__ = ("_credited", "_link", "_loop", "_parts", "_stream", "_torn", "turns", "window")
 
-    def __init__(self, interface: "Interface", stream: int) -> None:
-        self._link = interface.link
-        self._loop = interface.loop
+    def __init__(self, context: StreamContext, stream: int) -> None:
+        self._link = context.link
+        self._loop = context.loop
         self._stream = stream
         self._parts = 0  # of a body
         self._torn = False  # a body of which something is missing
         self._credited: Waiter = None  # who has the turn
         self.turns = Turns()
-        self.window = Window(interface.budget)
+        self.window = Window(context.budget)
 
     def credit(self, size: int) -> None:
         """Take notice that the client had `size` bytes. Raises FrameError."""

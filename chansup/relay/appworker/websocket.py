@@ -7,12 +7,13 @@ message was in its hands.
 
 import asyncio
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chansup.protocol.connection import Connection
 from chansup.protocol.connection import connection as current_connection
 from chansup.relay import scopes
 from chansup.relay.appworker import events
+from chansup.relay.appworker.context import StreamContext
 from chansup.relay.appworker.errors import (
     ClientDisconnected,
     UnexpectedEvent,
@@ -39,9 +40,6 @@ from chansup.relay.frames import (
 from chansup.relay.streams import TO_WORKER, State, advance
 from chansup.relay.waiters import Waiters
 
-if TYPE_CHECKING:
-    from chansup.relay.appworker.interface import Interface
-
 Message = MutableMapping[str, Any]
 
 ABNORMAL, SERVICE_RESTART = 1006, 1012  # RFC 6455, section 7.4, as registered with IANA
@@ -56,22 +54,22 @@ class WebSocket:
 
     __slots__ = (
         "_accepted", "_checkpoint", "_chunks", "_close_reason", "_closed", "_code", "_connected",
-        "_connection", "_deaf", "_denying", "_for_good", "_given", "_goodbye", "_in_hand",
-        "_in_parts", "_interface", "_leaving", "_let_go", "_message", "_messages_out", "_number",
+        "_connection", "_context", "_deaf", "_denying", "_for_good", "_given", "_goodbye",
+        "_in_hand", "_in_parts", "_leaving", "_let_go", "_message", "_messages_out", "_number",
         "_reason", "_receivers", "_returned", "_sender", "_state", "_stream", "_unsent", "code",
         "denied", "scope", "task",
     )  # fmt: skip
 
     def __init__(
         self,
-        interface: "Interface",
+        context: StreamContext,
         stream: int,
         number: int,
         resumption: scopes.Resumption,
         fields: scopes.WebSocketScope,
         state: dict[str, Any] | None,
     ) -> None:
-        self._interface = interface
+        self._context = context
         self._stream = stream
         self._connection = Connection(resumption.id)
         self._connection.on_ask = self._layer_is_asked
@@ -154,7 +152,7 @@ class WebSocket:
             # Perhaps it never receives, or was just cancelled: then its next send tells it.
             is_connecting = self._connection.is_answering
             patience = _SLOW_CONNECT if is_connecting else _DEAF_AFTER
-            self._interface.loop.call_later(patience, self._refuse)
+            self._context.loop.call_later(patience, self._refuse)
 
     def _refuse(self) -> None:
         if not self._in_hand and not self._receivers and not self._returned:
@@ -164,10 +162,10 @@ class WebSocket:
     def _layer_is_asked(self) -> None:
         """Take notice that the app asks the channel layer for more."""
         if self._leaving and not self._goodbye:
-            if asyncio.get_running_loop() is self._interface.loop:
+            if asyncio.get_running_loop() is self._context.loop:
                 self._try_to_part()
             else:
-                self._interface.loop.call_soon_threadsafe(self._try_to_part)
+                self._context.loop.call_soon_threadsafe(self._try_to_part)
 
     def hurry(self) -> None:
         """Take notice that time is nearly up: it leaves, whatever its app is busy with."""
@@ -189,7 +187,7 @@ class WebSocket:
         """Whether the app may finish what it has in hand of the channel layer before it leaves."""
         if not self._connection.is_busy:
             return False
-        if not self._interface.worker.hurries:
+        if not self._context.worker.hurries:
             return True
         self._connection.unfinished = True
         return False
@@ -206,7 +204,7 @@ class WebSocket:
         if not self._goodbye:
             self._goodbye = True
             self.code = self.code or SERVICE_RESTART
-            self._interface.loop.call_later(_PATIENCE, self._cut)
+            self._context.loop.call_later(_PATIENCE, self._cut)
 
     def _cut(self) -> None:
         if self.task is not None and not self._returned:
@@ -240,7 +238,7 @@ class WebSocket:
         self._receivers.wake_all()
         self._wake_sender()
         if is_first and not (self._returned or self._leaving or self._closed):
-            self._interface.worker.orphans.adopt(self, holds_permit=False)
+            self._context.worker.orphans.adopt(self, holds_permit=False)
 
     def let_go(self) -> None:
         """Have the interface forget it, as its client is gone; the app may go on for a while."""
@@ -250,7 +248,7 @@ class WebSocket:
             self._let_go = True
             if self._sender is not None:
                 self._sender.end()
-            self._interface.let_go(self._stream)
+            self._context.let_go(self._stream)
 
     @property
     def is_finishing(self) -> bool:
@@ -292,7 +290,7 @@ class WebSocket:
             failed = FAILED
             self.code = self.code or 1011
             if not self.gone or not says_that_client_left(error):
-                self._interface.report(self.scope, error)
+                self._context.report(self.scope, error)
         finally:
             self._end(failed)
 
@@ -300,22 +298,22 @@ class WebSocket:
         """Tell the interface that the app has returned. Nothing is sent after that."""
         self.emit()
         self._break_off()
-        self._interface.worker.orphans.ended(self)
+        self._context.worker.orphans.ended(self)
         if self._goodbye or failed & FINISHED:
             self._depart()
         self._tell_channel_layer(self._connection.farewells)
         self._connection.on_ask = None
         self._returned = True  # what tasks that the app left behind still do goes nowhere
-        if not self._let_go and (self._leaving or not self._interface.worker.cutting):
+        if not self._let_go and (self._leaving or not self._context.worker.cutting):
             left = FINISHED if self._goodbye else failed
-            self._interface.link.send(pack(Kind.DONE, left, self._stream, self._given))
+            self._context.link.send(pack(Kind.DONE, left, self._stream, self._given))
         self._in_hand = 0
         self._code = ABNORMAL if self._code is None else self._code
         self._receivers.wake_all()
         if self._sender is not None:
             self._sender.end()
-        self._interface.ended(self._stream)
-        self._interface.books.count_websocket(self)
+        self._context.ended(self._stream)
+        self._context.books.count_websocket(self)
 
     def _tell_channel_layer(self, told: list[Callable[[], None]]) -> None:
         """Call what the channel layer wants to have called at a moment, once."""
@@ -326,7 +324,7 @@ class WebSocket:
                 call()
             except Exception as error:  # a defect there must not keep the WebSocket here
                 context = {"message": "the channel layer of a WebSocket", "exception": error}
-                self._interface.loop.call_exception_handler(context)
+                self._context.loop.call_exception_handler(context)
 
     async def receive(self) -> Message:
         """Return the next event for the app."""
@@ -360,7 +358,7 @@ class WebSocket:
                 else:
                     self._code, self._reason = self.code or 1000, self._close_reason
                 continue
-            await self._receivers.wait(self._interface.loop)
+            await self._receivers.wait(self._context.loop)
 
     def _ask_for_more(self) -> None:
         if self._checkpoint is not None:
@@ -369,9 +367,9 @@ class WebSocket:
             self._unsent[0] |= ASKS  # with the message that was sent just now
         elif not self._returned and not self._let_go:
             consumed = pack(Kind.CONSUMED, 0, self._stream, self._in_hand)
-            self._interface.link.send(consumed)
+            self._context.link.send(consumed)
         self._in_hand = 0
-        self._interface.link.hurry()
+        self._context.link.hurry()
 
     async def send(self, message: Message) -> None:
         """Take an event from the app."""
@@ -427,7 +425,7 @@ class WebSocket:
             raise UnexpectedEvent('"websocket.accept" may not come now')
         payload = events.accept(message)
         self._accepted = True
-        self._interface.books.count_accept()
+        self._context.books.count_accept()
         if self._let_go:
             return
         self._send_all(split(Kind.ACCEPT, 0, self._stream, 0, payload))
@@ -439,7 +437,7 @@ class WebSocket:
         if sender is None or not sender.turns.is_taken:
             self._close_now(code, reason)
             return
-        await sender.turns.take(self._interface.loop)
+        await sender.turns.take(self._context.loop)
         try:
             self._check()
             self._close_now(code, reason)
@@ -453,7 +451,7 @@ class WebSocket:
         self.denied = not self._accepted
         self.code = self.code or code
         self._close_reason = reason
-        self._interface.link.send(pack(Kind.CLOSE, 0, self._stream, code, reason.encode()))
+        self._context.link.send(pack(Kind.CLOSE, 0, self._stream, code, reason.encode()))
         self._receivers.wake_all()
 
     def _begin_to_deny(self, message: Message) -> None:
@@ -475,7 +473,7 @@ class WebSocket:
 
     async def _send_message(self, payload: bytes, flags: int) -> None:
         sender = self._sender
-        link = self._interface.link
+        link = self._context.link
         if (
             len(payload) <= MAX_PAYLOAD
             and sender is not None
@@ -489,7 +487,7 @@ class WebSocket:
             link.send_late(self)
             return
         sender = self._counting_sender()
-        await sender.turns.take(self._interface.loop)
+        await sender.turns.take(self._context.loop)
         try:
             for piece, is_last in pieces(payload):
                 await sender.ready(self._check)
@@ -505,7 +503,7 @@ class WebSocket:
 
     def _counting_sender(self) -> Sender:
         if self._sender is None:
-            self._sender = Sender(self._interface, self._stream)
+            self._sender = Sender(self._context, self._stream)
         return self._sender
 
     def _break_off(self) -> None:
@@ -513,13 +511,13 @@ class WebSocket:
         if self._in_parts:
             self._in_parts = False
             broken_off = pack(Kind.MESSAGE, FAILED, self._stream, self._messages_out)
-            self._interface.link.send(broken_off)
+            self._context.link.send(broken_off)
 
     def emit(self) -> None:
         """Send what waits for the end of this turn: a message, and a checkpoint after it."""
         if self._unsent is not None:
             (flags, number, payload), self._unsent = self._unsent, None
-            self._interface.link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
+            self._context.link.send(pack(Kind.MESSAGE, flags, self._stream, number, payload))
         if self._checkpoint is not None:
             checkpoint, self._checkpoint = self._checkpoint, None
             self._send_all(split(Kind.CHECKPOINT, 0, self._stream, 0, checkpoint))
@@ -527,7 +525,7 @@ class WebSocket:
     async def _store(self, checkpoint: bytes | str) -> None:
         """Keep a checkpoint until the end of this turn: the newest one counts."""
         payload = events.checkpoint(checkpoint)
-        link = self._interface.link
+        link = self._context.link
         while link.crowded:
             await link.room()
         if self._code is not None or self._returned:
@@ -545,11 +543,11 @@ class WebSocket:
             raise ClientDisconnected
         if self._denying:
             raise UnexpectedEvent(f'"{POLICY}" may not come now')
-        if self._interface.protocol < WORDS_SINCE:
+        if self._context.protocol < WORDS_SINCE:
             return  # it would take this for a checkpoint
         nothing = scopes.encode(None)
-        self._interface.link.send(pack(Kind.CHECKPOINT, 0, self._stream, word, nothing))
+        self._context.link.send(pack(Kind.CHECKPOINT, 0, self._stream, word, nothing))
 
     def _send_all(self, frames: Iterator[bytes]) -> None:
         for frame in frames:
-            self._interface.link.send(frame)
+            self._context.link.send(frame)
