@@ -309,7 +309,11 @@ def _await_exit(process: int | None) -> bool:
 def _remedy(config: Path) -> str:
     from chansup.supervisor.runtime.whereabouts import others_of_this_user
 
-    others = sorted({post.config for post in others_of_this_user(os.environ)})
+    # Those that lie nearest first: a site of another release of this one, say.
+    others = sorted(
+        {post.config for post in others_of_this_user(os.environ)},
+        key=lambda one: (-len(os.path.commonpath([one, config])), one),
+    )
     named = ", ".join(others[:_OTHERS]) + (", …" if len(others) > _OTHERS else "")
     yours = f"Yours run for {named}: name one of these files with -c" if others else ""
     if not config.exists():

@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # Where each case starts processes of its own. The conformance tests share what they start.
 COSTLY = {"launch", "relay", "system", "worker"}
 SERVERS = ("granian", "hypercorn", "daphne", "gunicorn")  # beside uvicorn
-LAYERS = ("redis",)  # beside the hub
+LAYERS = ("redis", "rabbitmq")  # beside the hub
 
 
 def _is_tried_by_make_test(item: pytest.Item) -> bool:

@@ -335,6 +335,7 @@ def test_a_supervisor_that_is_frozen_is_not_waited_for_for_ever(site: Site):
             supervisor.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.thorough
 def test_something_else_behind_the_socket(site: Site):
     def answer_with(listener: socket.socket, data: bytes) -> None:
         connection, _ = listener.accept()

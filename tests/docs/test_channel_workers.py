@@ -26,6 +26,7 @@ runtime_directory = "run"
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_dead_letters_are_sent_again(scene: Scene) -> None:
     (resend,) = (block for block in blocks(PAGE) if "file: resend.py" in block.notes)
     scene.give("a Django project with Channels")

@@ -214,6 +214,7 @@ def test_each_message_of_an_ordinary_channel_has_one_reader(shared_hub: Hub) -> 
     run(tried())
 
 
+@pytest.mark.thorough
 def test_memory_is_bounded() -> None:
     async def tried(path: str) -> None:
         layer = LocalChannelLayer(path, capacity=10**6)
@@ -337,6 +338,7 @@ def test_members_of_a_process_that_is_gone_go_with_it(shared_hub: Hub) -> None:
     run(tried())
 
 
+@pytest.mark.thorough
 def test_a_large_group_and_many_groups(shared_hub: Hub) -> None:
     async def tried() -> None:
         layer = LocalChannelLayer(shared_hub.path)

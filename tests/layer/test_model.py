@@ -292,6 +292,7 @@ def check(make: Any, examples: int, specification: type[Specification] = Specifi
 
 @pytest.mark.slow
 @pytest.mark.timeout(100)
+@pytest.mark.thorough
 def test_the_hub_is_as_the_model(shared_hub: Hub) -> None:
     def make() -> Layers:
         return Layers(

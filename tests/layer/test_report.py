@@ -127,6 +127,7 @@ def test_depth_and_age_of_what_waits(hub: Hub) -> None:
     run(tried())
 
 
+@pytest.mark.thorough
 def test_the_bulletin_and_what_goes_on_over_replacements(supervised: Supervised) -> None:
     async def tried() -> None:
         old = supervised.start()

@@ -76,6 +76,7 @@ def test_they_are_even_again_after_a_crash_and_after_a_change_of_size(
         asyncio.run(scenario())
 
 
+@pytest.mark.thorough
 def test_what_cannot_move_does_not_go_where_it_would_be_closed_again(tmp_path: Path) -> None:
     """As soon as a new worker is there, handshakes go to new ones alone."""
     with stage(tmp_path, workers=3, web=CLOSES) as site:
@@ -122,6 +123,7 @@ def test_a_crash_closes_at_once_what_cannot_move(tmp_path: Path) -> None:
         asyncio.run(scenario())
 
 
+@pytest.mark.thorough
 def test_whoever_speaks_before_it_is_closed_after_a_crash_is_closed_then(tmp_path: Path) -> None:
     web = CLOSES + "\nhandover_rate = 0.2"
     with stage(tmp_path, web=web, drain_spread=60) as site:

@@ -72,6 +72,7 @@ def test_a_request_needs_no_patience_although_the_apps_heed_nobody(site: Running
     assert "disconnect_timeout" in site.output()
 
 
+@pytest.mark.thorough
 def test_half_closed_clients(site: Running) -> None:
     """What a server takes for the end of its client is one for the app."""
     clients = [call(site, "/starlette/events") for _ in range(CONCURRENCY)]
@@ -179,6 +180,7 @@ def test_neither_a_reload_nor_the_end_waits_for_apps_whose_clients_left(tmp_path
 
 
 @pytest.mark.parametrize("timeout", [60, 0.5], ids=["cut at the end", "cut before"])
+@pytest.mark.thorough
 def test_threads_that_block_for_clients_that_left_hold_up_no_end(
     tmp_path: Path, timeout: float
 ) -> None:

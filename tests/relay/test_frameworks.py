@@ -124,6 +124,7 @@ def test_an_app_without_a_session_survives(site: Stage) -> None:
     assert site.metric("handovers_total", cause="deploy", result="moved") >= 1
 
 
+@pytest.mark.thorough
 def test_a_whole_pool_may_be_replaced_instead(site: Stage) -> None:
     before = site.pids()
     code, said = tried(site, "/echo", "--restart", "web")
@@ -131,6 +132,7 @@ def test_a_whole_pool_may_be_replaced_instead(site: Stage) -> None:
     assert not set(before) & set(site.pids())
 
 
+@pytest.mark.thorough
 def test_an_app_that_greets_again_is_told_so(site: Stage) -> None:
     code, said = tried(site, "/greets")
     assert code == 0, said
@@ -163,6 +165,7 @@ def test_protocols_that_are_known_are_closed(site: Stage) -> None:
     assert code == 6, said
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_told_is_no_verdict(site: Stage) -> None:
     code, said = tried(site, "/silent")
     assert code == 1 and "unknown: the app answers nothing" in said
@@ -176,6 +179,7 @@ def test_a_program_gets_json(site: Stage) -> None:
     assert json.loads(done.stdout)["finding"] == "survives"
 
 
+@pytest.mark.thorough
 def test_another_site_s_socket_is_not_found(site: Stage, tmp_path: Path) -> None:
     async def serve(body: Callable[[str], Awaitable[None]]) -> None:
         from websockets.asyncio.server import serve as listen

@@ -181,7 +181,12 @@ async def statistics(hub: Hub) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    ("server", "synchronous"), [("uvicorn", False), ("uvicorn", True), ("hypercorn", False)]
+    ("server", "synchronous"),
+    [
+        ("uvicorn", False),
+        pytest.param("uvicorn", True, marks=pytest.mark.thorough),
+        pytest.param("hypercorn", False, marks=pytest.mark.thorough),
+    ],
 )
 def test_no_message_is_missed_or_doubled_by_deploys(
     tmp_path: Path, server: str, synchronous: bool

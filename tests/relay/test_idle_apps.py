@@ -114,6 +114,7 @@ def test_each_message_comes_once_and_whole_and_each_app_hears_the_goodbye(tmp_pa
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.thorough
 def test_a_handler_that_never_ends_is_waited_for_within_the_stop_timeout(tmp_path: Path) -> None:
     with site_with_hub(tmp_path, workers=1, stop_timeout=4) as (site, hub):
 

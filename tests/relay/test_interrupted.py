@@ -40,6 +40,7 @@ def results(site: Stage) -> dict[str, float]:
     return {name: count for name, count in counts.items() if count}
 
 
+@pytest.mark.thorough
 def test_what_the_new_worker_does_to_it(tmp_path: Path) -> None:
     """Denied in all the ways there are: the client is told, and nothing else is harmed."""
     ends: dict[str, tuple[str, int]] = {
@@ -130,6 +131,7 @@ def test_the_client_vanishes_while_the_old_app_says_goodbye(tmp_path: Path) -> N
         assert len(site.lines("a.scopes")) == 1
 
 
+@pytest.mark.thorough
 def test_the_app_closes_or_raises_instead_of_leaving(tmp_path: Path) -> None:
     """It is busy with a message when it is asked to leave, and ends because of this message."""
     with stage(tmp_path) as site:
@@ -150,6 +152,7 @@ def test_the_app_closes_or_raises_instead_of_leaving(tmp_path: Path) -> None:
         assert len(site.lines("closing.scopes")) == len(site.lines("raising.scopes")) == 1
 
 
+@pytest.mark.thorough
 def test_an_app_that_does_not_leave_is_left_behind(tmp_path: Path) -> None:
     """The time for the goodbye is bounded: the client goes on at the new worker."""
     with stage(tmp_path, stop_timeout=4) as site:
@@ -164,6 +167,7 @@ def test_an_app_that_does_not_leave_is_left_behind(tmp_path: Path) -> None:
         assert results(site) == {"moved": 1}
 
 
+@pytest.mark.thorough
 def test_a_second_deploy_comes_during_the_pause(tmp_path: Path) -> None:
     with stage(tmp_path, stop_timeout=6) as site:
 
@@ -241,6 +245,7 @@ def test_routes_with_a_handover_of_their_own(tmp_path: Path) -> None:
         assert results(site) == {"moved": 1, "closed": 10}
 
 
+@pytest.mark.thorough
 def test_closing_is_spread(tmp_path: Path) -> None:
     """1012 for all of them at once would bring all of them back at once."""
     with stage(tmp_path, web='handover = "close"', drain_spread=1.5) as site:

@@ -44,6 +44,7 @@ async def timed(work: "asyncio.Future[httpx.Response]") -> tuple[httpx.Response,
     return await work, time.monotonic() - began
 
 
+@pytest.mark.thorough
 def test_the_queue_is_bounded_in_length_and_time(tmp_path: Path) -> None:
     with stage(tmp_path, web=QUEUE) as site:
 
@@ -90,6 +91,7 @@ def test_the_queue_is_bounded_in_length_and_time(tmp_path: Path) -> None:
         assert site.sum(found, "queue_wait_seconds_sum") > 0.01
 
 
+@pytest.mark.thorough
 def test_who_waits_and_leaves_makes_room(tmp_path: Path) -> None:
     with stage(tmp_path, web=QUEUE.replace("queue_timeout = 4", "queue_timeout = 60")) as site:
 
@@ -153,6 +155,7 @@ def test_without_any_worker(tmp_path: Path) -> None:
         assert site.sum(found, "websockets_paused") == 0
 
 
+@pytest.mark.thorough
 def test_requests_wait_for_a_worker_that_is_still_to_come(tmp_path: Path) -> None:
     with stage(tmp_path) as site:
 
@@ -233,6 +236,7 @@ def test_permits_of_a_killed_interface_come_back(tmp_path: Path) -> None:
         assert max(int(line.split()[1]) for line in site.lines("most")) <= 3
 
 
+@pytest.mark.thorough
 def test_the_least_busy_worker_is_next(tmp_path: Path) -> None:
     with stage(tmp_path, workers=2) as site:
 

@@ -141,6 +141,7 @@ def outcomes(subject: Subject, mode: str, directory: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("subject", [STARLETTE, UVICORN, CHANNELS], ids=lambda one: one.name)
+@pytest.mark.thorough
 def test_subject(subject: Subject, tmp_path: Path) -> None:
     if subject.name == "uvicorn":
         assert source(subject).name == f"uvicorn-{importlib.metadata.version('uvicorn')}"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import fetch
 from tests.running import command, running, survivors, wait_for
 from tests.system.conftest import DIRECT
@@ -34,6 +36,7 @@ def test_health_and_readiness_turn_red_before_anything_is_refused(site: Path) ->
         assert run.wait() == 0
 
 
+@pytest.mark.thorough
 def test_new_connections_are_refused_while_the_last_requests_finish(site: Path) -> None:
     with running(site, WATCHED) as run:
         run.wait_until_ready()
@@ -57,6 +60,7 @@ def test_new_connections_are_refused_while_the_last_requests_finish(site: Path) 
         assert run.wait() == 0
 
 
+@pytest.mark.thorough
 def test_admin_moves_with_a_reload(site: Path) -> None:
     with running(site, WATCHED) as run:
         run.wait_until_ready()
@@ -73,6 +77,7 @@ def test_admin_moves_with_a_reload(site: Path) -> None:
         assert fetch.get(f"http://127.0.0.1:{port}/livez").status_code == 200
 
 
+@pytest.mark.thorough
 def test_a_socket_of_systemd_is_kept_for_the_next_start(site: Path) -> None:
     """As under a .socket unit: the queue outlives the service, and nobody is refused."""
     (site / "chansup.toml").write_text(

@@ -81,6 +81,7 @@ def test_closed_standard_descriptors_are_not_taken_for_others(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LANG": "xx_XX.latin1"}])
+@pytest.mark.thorough
 def test_any_text_passes_whatever_the_locale(tmp_path: Path, locale: dict[str, str]) -> None:
     without = started_by(
         "kept = {name: os.environ[name] for name in ('CHANSUP_TEST', 'PATH')}\n"
@@ -130,6 +131,7 @@ def test_a_closed_terminal_ends_the_run(tmp_path: Path) -> None:
         assert run.output().count("reloading") == 1
 
 
+@pytest.mark.thorough
 def test_a_run_that_ignored_hangups_outlives_its_terminal(tmp_path: Path) -> None:
     terminal = Terminal()
     as_nohup = f"{terminal.taken}; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
@@ -154,6 +156,7 @@ os.setpgid(0, 0)  # a job in the background
 
 
 @pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.thorough
 def test_a_shell_that_ends_before_its_jobs(
     tmp_path: Path, tells: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -387,6 +387,7 @@ def test_a_frozen_hub_is_replaced(tmp_path: Path) -> None:
         assert taken(run) == [0]
 
 
+@pytest.mark.thorough
 def test_a_frozen_hub_is_restarted_and_what_it_had_is_told_to_be_lost(tmp_path: Path) -> None:
     """At once: neither its stop_timeout nor its liveness_timeout is waited for."""
     config = HUB + (

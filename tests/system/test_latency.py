@@ -141,6 +141,7 @@ def test_what_is_told_is_what_was_done(local: Project) -> None:
         assert site.tells(17, "layer_messages_delivered_total")
 
 
+@pytest.mark.thorough
 def test_nobody_consumes_it(local: Project) -> None:
     with running(local, THUMBNAILS) as site:
         assert site.run.command("scale", "thumbnails=0").returncode == 0

@@ -106,6 +106,7 @@ async def everybody_hears(clients: list[ClientConnection], text: str) -> set[int
 
 
 @pytest.mark.parametrize("kind", ["local", "redis", "pubsub", "rabbitmq"])
+@pytest.mark.thorough
 def test_a_room_over_two_workers_and_a_deploy(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_signal_to_the_group_reaches_each_process_once(place: Path) -> None:
         assert told(place) == ["began", "TERM", "ended"]
 
 
+@pytest.mark.thorough
 def test_what_a_wrapper_told_itself_is_not_told_again_at_once(place: Path) -> None:
     line = f"trap 'kill $!; exit 0' TERM; {PYTHON} worker.py & wait"
     with running(place, shell(line, "stop_timeout = 20")) as run:
@@ -102,6 +103,7 @@ def test_what_a_wrapper_told_itself_is_not_told_again_at_once(place: Path) -> No
         assert told(place) == ["began", "TERM", "ended"]
 
 
+@pytest.mark.thorough
 def test_a_wrapper_that_tells_nobody(place: Path) -> None:
     line = f"trap 'exit 0' TERM; {PYTHON} worker.py & wait"
     with running(place, shell(line, "stop_timeout = 2")) as run:
@@ -119,6 +121,7 @@ def test_what_does_not_end_is_killed_when_time_is_up(place: Path) -> None:
         assert not living(place)
 
 
+@pytest.mark.thorough
 def test_a_pool_has_its_own_time_at_the_stop_of_the_site(place: Path) -> None:
     """However short [rollout] stop_timeout is, and the pools that stop after it have theirs."""
     config = shell(f"{PYTHON} worker.py; true", "stop_timeout = 20")
@@ -137,6 +140,7 @@ def test_a_pool_has_its_own_time_at_the_stop_of_the_site(place: Path) -> None:
         assert "did not end in time" not in run.output()
 
 
+@pytest.mark.thorough
 def test_a_crash_of_the_shell_gives_the_program_its_time_before_the_next_one(place: Path) -> None:
     with running(place, shell(f"{PYTHON} worker.py; true", "stop_timeout = 20")) as run:
         began(run, place)
@@ -174,6 +178,7 @@ def test_three_restarts_leave_nothing(place: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", LEAVES)
+@pytest.mark.thorough
 def test_a_program_in_the_background_does_not_pile_up(place: Path, how: str) -> None:
     (place / "done").touch()
     line = f"rm -f up; {LEAVES[how]} {PYTHON} worker.py & while [ ! -e up ]; do sleep 0.01; done"

@@ -118,6 +118,7 @@ def test_a_failed_reload_does_not_stop_the_first_start(site: Path) -> None:
         run.wait_until_ready()
 
 
+@pytest.mark.thorough
 def test_what_a_reload_does_to_programs(site: Path) -> None:
     (site / "own.sh").write_text("#!/bin/sh\nexec sleep 99\n")
     (site / "own.sh").chmod(0o755)
@@ -162,6 +163,7 @@ def test_programs_stop_last_and_in_reverse_order(site: Path) -> None:
         assert last_of_interface < order[1]
 
 
+@pytest.mark.thorough
 def test_restart_and_scale(site: Path) -> None:
     with running(
         site, DIRECT + '\n[workers.work]\ncommand = "sleep 99"\nready = "after:0s"\n'

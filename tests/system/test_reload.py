@@ -97,6 +97,7 @@ def test_a_config_that_does_not_validate_touches_nothing(site: Path) -> None:
         assert run.pids() == before
 
 
+@pytest.mark.thorough
 def test_slots_go_back_to_the_old_release(tmp_path: Path) -> None:
     release(tmp_path, "1")
     with running(tmp_path, RELEASES) as run:

@@ -158,6 +158,7 @@ def test_without_redeliver_a_killed_process_loses_what_it_had_in_hand(site: Proj
 
 
 @pytest.mark.parametrize("word", ["fail", "die"])
+@pytest.mark.thorough
 def test_poison_is_given_up_after_three_attempts(site: Project, word: str) -> None:
     path = site.directory / "dead.jsonl"
     with site.running(THUMBNAILS + REDELIVER + 'dead_letters = "dead.jsonl"\n') as run:
@@ -197,6 +198,7 @@ def test_the_log_has_what_no_file_takes(site: Project, key: str, words: str) -> 
 # The layer goes away
 
 
+@pytest.mark.thorough
 def test_a_hub_that_is_killed_and_comes_back(site: Project, hub: hubs.Hub) -> None:
     with site.running(BOTH + "concurrency = 2\n") as run:
         site.send("mail", {"number": 1, "wait_for": "go"})

@@ -145,6 +145,7 @@ def test_never_more_at_a_time(site: Project) -> None:
     assert most == 3
 
 
+@pytest.mark.thorough
 def test_a_busy_process_takes_nothing(either: Project) -> None:
     """What it took would wait while the other one is free."""
     with either.running('[workers.x]\nchannels = ["thumbnails", "mail"]\nprocesses = 2\n') as run:
@@ -242,6 +243,7 @@ def report(run: Running, slot: str) -> dict:
     return found
 
 
+@pytest.mark.thorough
 def test_what_is_counted(either: Project) -> None:
     with either.running('[workers.x]\nchannels = ["thumbnails", "mail"]\nconcurrency = 2\n') as run:
         assert set(report(run, "x.0")["channels"]) == {"thumbnails", "mail"}
