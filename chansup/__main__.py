@@ -1,5 +1,5 @@
 """``python -m chansup`` is the ``chansup`` command."""
 
-from chansup.cli import main
+from chansup.entry import main
 
 main()

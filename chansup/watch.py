@@ -77,6 +77,7 @@ def _in_words(paths: Iterable[str]) -> str:
 def _main() -> None:
     supervisor = int(sys.argv[2])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the supervisor reads them, this does not
     if os.getppid() != supervisor:  # it ended in between
         return
     try:

@@ -33,9 +33,9 @@ from chansup.supervisor.supervisor import MORE_DESCRIPTORS, Supervisor
 
 def main(config_path: Path) -> int:
     """Run the site that `config_path` describes until it is stopped. Raises ChansupError."""
-    signals = SignalReader()
     faulthandler.enable()  # systemd's watchdog ends a service by SIGABRT: say where it stood
     faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True)
+    signals = SignalReader()  # lets that one through, if it came meanwhile
     service = ServiceNotifier.receive()
     inherited = InheritedSockets.receive()
     loaded = load.load(config_path, os.environ)

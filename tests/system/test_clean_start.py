@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chansup.entry import command
 from chansup.supervisor.pool.liveness import TICK
 from tests import fetch
 from tests.running import Running, running, wait_for
@@ -51,6 +52,41 @@ def test_signals_without_a_meaning_do_nothing_but_say_so(tmp_path: Path) -> None
         run.send(signal.SIGQUIT)
         assert run.wait() == 0
         assert "SIGQUIT" in run.output() and "stopped" in run.output()
+
+
+def test_signals_that_come_while_it_imports_wait_for_it(tmp_path: Path) -> None:
+    early = (
+        "-c",
+        (
+            "import os, runpy, signal, sys\n"
+            "class Early:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'click':\n"
+            "            os.kill(os.getpid(), signal.SIGUSR1)\n"
+            "sys.meta_path.insert(0, Early())\n"
+            "runpy.run_module('chansup', run_name='__main__', alter_sys=True)\n"
+        ),
+    )
+    with running(tmp_path, SLEEPS, program=early) as run:
+        run.wait_for_output("SIGUSR1: chansup does nothing on this signal")
+        run.wait_until_ready()
+        assert run.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("run", "run"),
+        ("-c run status", "status"),
+        ("--config run status", "status"),
+        ("--config=run logs run", "logs"),
+        ("-crun run --watch", "run"),
+        ("--help", ""),
+        ("exec -- run", "exec"),
+    ],
+)
+def test_only_run_holds_signals_back(arguments: str, expected: str) -> None:
+    assert command(arguments.split()) == expected
 
 
 def test_processes_start_with_default_signals(tmp_path: Path) -> None:
