@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 
 from chansup.config.load import load
-from chansup.project import discover, in_process, notes, render
+from chansup.project import discover, in_process, notes, render, several_processes
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -400,3 +400,44 @@ def test_init_makes_polling_sticky_where_several_processes_are_right(tmp_path: P
     )
     text, _ = written(tmp_path, source)
     assert 'sticky = "sid"' in text and 'processes = "per-core"' in text
+
+
+def warned(directory: Path, config: str) -> list[tuple[str, int | None, str]]:
+    (directory / "chansup.toml").write_text(config)
+    found = several_processes.warnings(directory / "chansup.toml", {})
+    return [(one.key, one.line, one.message) for one in found]
+
+
+WORKERS = '[app]\nasgi="main:app"\n[interface]\n[workers.web]\nserves=["http","websocket"]\n'
+
+
+def test_check_warns_where_several_processes_run_such_an_app(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(dedent(MANAGER))
+    ((key, line, message),) = warned(tmp_path, WORKERS + "processes = 3\n")
+    assert (key, line) == ("workers.web.processes", 6)
+    assert "3 processes" in message and '"active_connections"' in message and "main.py:6" in message
+    assert "processes = 1" in message
+    ((_, _, message),) = warned(tmp_path, WORKERS + 'processes = "4-per-core"\n')
+    assert "processes run the app" in message
+    assert warned(tmp_path, WORKERS) == []
+    assert warned(tmp_path, "no toml") == []
+    ((key, _, _),) = warned(tmp_path, '[app]\nasgi="main:app"\n[interface]\nprocesses = 2\n')
+    assert key == "interface.processes"
+
+
+def test_check_knows_what_polling_needs(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "import socketio\nmanager = socketio.AsyncRedisManager('redis://')\n"
+        "sio = socketio.AsyncServer(client_manager=manager)\napp = socketio.ASGIApp(sio)\n"
+    )
+    ((_, _, message),) = warned(tmp_path, WORKERS + "processes = 3\n")
+    assert 'add sticky = "sid"' in message
+    assert warned(tmp_path, WORKERS + 'processes = 3\nsticky = "sid"\n') == []
+    ((_, _, message),) = warned(tmp_path, '[app]\nasgi="main:app"\n[interface]\nprocesses = 2\n')
+    assert "[workers.NAME]" in message
+
+
+def test_a_dictionary_of_channel_layers_for_production_is_no_alarm(tmp_path: Path) -> None:
+    (tmp_path / "dev.py").write_text("L = 'channels.layers.InMemoryChannelLayer'\n")
+    source = HEAD + "import dev\nL = 'channels_redis.core.RedisChannelLayer'\n"
+    assert found(tmp_path, source).kept == []

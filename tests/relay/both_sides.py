@@ -102,7 +102,8 @@ class Interface:
         name = f"{self._pool.name}.{self._number}"
         self._number += 1
         hello = greeting.hello("interface.0")
-        listed = roster.Worker(name, self.pool.settings.name, 1, 1, address, "ready")
+        pid = self._number  # each has its own
+        listed = roster.Worker(name, self.pool.settings.name, pid, 1, address, "ready")
         worker = Worker(self.pool, listed, hello, asyncio.get_running_loop())
         self.pool.workers[address] = worker
         worker.adopt(sock)
