@@ -21,6 +21,17 @@ MAX_CLASS = 300  # lines
 Levels = tuple[tuple[str, ...], ...]
 
 LEVELS: dict[str, Levels] = {
+    "layer": (
+        ("delivery", "expressions", "frames", "in_hand", "names", "waiters"),
+        ("errors", "memberships", "policies"),
+        ("discovery", "greetings", "outbox", "serializers"),
+        ("attempts", "demands", "farewell", "hub", "inbox", "loop_end", "requests"),
+        ("conversation",),
+        ("link",),
+        ("client",),
+        ("local",),
+        ("choice",),
+    ),
     "layer/hub": (
         ("channel", "ledger", "limits", "listening"),
         ("drops",),

@@ -6,17 +6,17 @@ import functools
 import logging
 import os
 import secrets
-import time
 import weakref
 from collections.abc import Callable, Iterator
 
 import msgspec
 
-from chansup.layer.delivery import Handed
+from chansup.layer.delivery import Handed, Settle
 from chansup.layer.errors import HubLost, HubUnavailable, LayerError
-from chansup.layer.frames import AGE, Kind, pack, string
+from chansup.layer.frames import Kind, pack, string
 from chansup.layer.greetings import Hello, Welcome
 from chansup.layer.link import Link
+from chansup.layer.memberships import Memberships, added, discarded
 from chansup.layer.policies import Policy
 from chansup.layer.requests import Refusal
 from chansup.protocol.connection import connection as current_connection
@@ -26,7 +26,6 @@ logger = logging.getLogger("chansup.layer")
 
 _MAX_CONNECTION = 2**32 - 1
 _MAX_LEFT = 10_000  # channels that this process has left, that are remembered
-_FEW_MEMBERSHIPS = 500  # that there may be before it is worth looking for expired ones
 
 _queues = msgspec.msgpack.Decoder(dict[str, Queue])
 Name = bytes
@@ -50,10 +49,9 @@ class Client:
         self.patience = patience
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
         self._owners: dict[Name, Link] = {}  # of channels that somebody receives from
-        self._memberships: dict[Name, dict[Name, float]] = {}  # groups of channels, and since when
+        self._memberships = Memberships()
         self._bound: dict[Name, bytes] = {}  # channels that were made for a client's connection
         self._left: dict[Name, None] = {}
-        self._prune_at = _FEW_MEMBERSHIPS
         self._epoch = ""
         self._number = 0
         self._connections = 0
@@ -67,7 +65,7 @@ class Client:
             self.address = self._find()
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
-        if link is None or link.closed:
+        if link is None or link.outbox.closed:
             self._forget_closed_loops()
             link = self._links[loop] = Link(self, loop)
         return link
@@ -83,7 +81,7 @@ class Client:
         had_channels = False
         for loop, link in list(self._links.items()):
             if loop.is_closed():
-                had_channels = had_channels or link.has_channels
+                had_channels = had_channels or bool(link.inboxes)
                 link.close()
                 self._links.pop(loop, None)
         if had_channels:
@@ -134,10 +132,7 @@ class Client:
         self._forget_expired()
         for name, key in self._bound.items():
             yield _bind(key, name)
-        now = time.monotonic()
-        for channel, groups in self._memberships.items():
-            for group, began in groups.items():
-                yield _group_add(group, channel, now - began, kind)
+        yield from self._memberships.frames(kind)
         if welcome.awaits:
             yield pack(Kind.REJOINED)
 
@@ -147,9 +142,9 @@ class Client:
         Raises HubUnavailable, HubLost, Refusal.
         """
         link = self.link()
-        if not link.ready:
+        if not link.outbox.ready:
             await link.until_ready(link.loop.time() + self.patience)
-        return await link.request(frame)
+        return await link.conversation.request(frame)
 
     async def flush_all(self) -> None:
         """Let the hub and all its clients forget all messages and groups. Raises HubUnavailable."""
@@ -158,7 +153,7 @@ class Client:
         while True:
             await link.until_ready(deadline)
             try:
-                return await link.flush_all()
+                return await link.conversation.flush_all()
             except HubLost:
                 if link.loop.time() >= deadline:
                     raise
@@ -182,7 +177,7 @@ class Client:
             link.forget_in_child()
         self._links = {}
         self._owners = {}
-        self._memberships = {}
+        self._memberships = Memberships()
         self._bound = {}
         self._left = {}
         self._epoch = ""
@@ -220,15 +215,15 @@ class Client:
     async def receive(self, name: Name) -> bytes:
         """Return the next message of a channel."""
         if b"!" not in name:
-            return (await self.link().receive_any(name)).body
+            return (await self.link().demands.take(name)).body
         if name in self._left:
             await asyncio.get_running_loop().create_future()  # until it is cancelled
-        return await self.link().receive_own(name)
+        return await self.link().inboxes.receive(name)
 
-    async def take(self, name: Name, hold: bool) -> tuple[Link, Handed]:
-        """Return the next message of an ordinary channel, and the link that it came by."""
-        link = self.link()
-        return link, await link.receive_any(name, hold)
+    async def take(self, name: Name, hold: bool) -> tuple[Handed, Settle]:
+        """Return the next message of an ordinary channel, and what says what became of it."""
+        demands = self.link().demands
+        return await demands.take(name, hold), demands.settle
 
     async def observe(self, names: list[Name]) -> dict[str, Queue]:
         """Return what waits in channels. Raises Refusal."""
@@ -246,17 +241,17 @@ class Client:
             owner.close()
             self._links.pop(owner.loop, None)
         elif owner.loop.is_running():
-            owner.loop.call_soon_threadsafe(owner.release, name)
+            owner.loop.call_soon_threadsafe(owner.inboxes.release, name)
         else:
             owner.abandon(name)
 
-    def let_go(self, name: Name, link: Link) -> None:
+    def abandon_channel(self, name: Name, link: Link) -> None:
         """Take notice that nobody receives from a channel any more."""
         if self._owners.get(name) is link:
             del self._owners[name]
         if not self.leave(name):
-            link.unlisten(name)
-            link.flush()
+            link.inboxes.unlisten(name)
+            link.outbox.flush()
             if name not in self._memberships:
                 self._bound.pop(name, None)
 
@@ -266,18 +261,18 @@ class Client:
         """Tell the hub that the app has joined the groups that it joins again after a handover."""
         key = self._bound.get(name)
         if key is not None:
-            self.link().notify(_bind(key, name))
+            self.link().conversation.notify(_bind(key, name))
 
     def _app_returned(self, name: Name) -> None:
         """Let go of a channel that the app has not let go of, if nobody waits for a message."""
         here, owner = self.link(), self._owners.get(name)
-        is_free = owner is None or (owner is here and here.is_idle(name))
+        is_free = owner is None or (owner is here and here.inboxes.is_idle(name))
         if self.leave(name) or not is_free:
             return
-        for group in self._memberships.pop(name, ()):
-            here.notify(_group_discard(group, name))
+        for group in self._memberships.pop(name):
+            here.conversation.notify(discarded(group, name))
         if owner is not None:
-            self.let_go(name, owner)
+            self.abandon_channel(name, owner)
         self._bound.pop(name, None)
 
     def leave(self, name: Name) -> bool:
@@ -291,7 +286,7 @@ class Client:
         if key is None or key.rpartition(b"/")[0] != connection.id.encode():
             return False
         del self._bound[name]
-        self._memberships.pop(name, None)
+        self._memberships.pop(name)
         if len(self._left) >= _MAX_LEFT:
             del self._left[next(iter(self._left))]
         self._left[name] = None
@@ -299,48 +294,36 @@ class Client:
         owner = self._owners.pop(name, None) or here
         in_hand = not connection.unfinished
         if owner is here or owner.closed:
-            here.park(key, name, in_hand)
+            here.inboxes.park(key, name, in_hand)
         elif owner.loop.is_running():
-            owner.loop.call_soon_threadsafe(owner.park, key, name, in_hand)
+            owner.loop.call_soon_threadsafe(owner.inboxes.park, key, name, in_hand)
         else:
             owner.abandon(name)
-            here.park(key, name, in_hand)
+            here.inboxes.park(key, name, in_hand)
         return True
 
     # Groups
 
     async def group_add(self, group: Name, channel: Name) -> None:
         """Add a channel to a group."""
-        await self.request(_group_add(group, channel, 0))
-        self._memberships.setdefault(channel, {})[group] = time.monotonic()
-        if len(self._memberships) >= self._prune_at:
+        await self.request(added(group, channel))
+        self._memberships.add(group, channel)
+        if self._memberships.are_many:
             self._forget_expired()
 
     def _forget_expired(self) -> None:
         """Forget memberships that the hub has forgotten: not every consumer leaves its groups."""
-        ended = time.monotonic() - self._policy.group_expiry
-        for channel, groups in list(self._memberships.items()):
-            kept = {group: began for group, began in groups.items() if began > ended}
-            if kept:
-                self._memberships[channel] = kept
-            else:
-                del self._memberships[channel]
-                if channel not in self._owners:
-                    self._bound.pop(channel, None)
-        self._prune_at = max(_FEW_MEMBERSHIPS, 2 * len(self._memberships))
+        for channel in self._memberships.expire(self._policy.group_expiry):
+            if channel not in self._owners:
+                self._bound.pop(channel, None)
 
     async def group_discard(self, group: Name, channel: Name) -> None:
         """Remove a channel from a group."""
         if b"!" in channel and self.leave(channel):
             return
-        groups = self._memberships.get(channel)
-        if groups is not None:
-            groups.pop(group, None)
-            if not groups:
-                del self._memberships[channel]
-                if channel not in self._owners:
-                    self._bound.pop(channel, None)
-        await self.request(_group_discard(group, channel))
+        if self._memberships.discard(group, channel) and channel not in self._owners:
+            self._bound.pop(channel, None)
+        await self.request(discarded(group, channel))
 
     def forget_memberships(self) -> None:
         """Take notice that all groups are gone."""
@@ -356,14 +339,6 @@ def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
 
 def _bind(key: bytes, name: Name) -> bytes:
     return pack(Kind.BIND, string(key) + string(name))
-
-
-def _group_add(group: Name, channel: Name, age: float, kind: int = Kind.GROUP_ADD) -> bytes:
-    return pack(kind, AGE.pack(int(age)) + string(group) + string(channel))
-
-
-def _group_discard(group: Name, channel: Name) -> bytes:
-    return pack(Kind.GROUP_DISCARD, string(group) + string(channel))
 
 
 def _forget_all_in_child() -> None:

@@ -1,11 +1,7 @@
 """One message of an ordinary channel, in the hands of whoever took it."""
 
-import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from chansup.layer.link import Link
+from collections.abc import Callable
+from typing import Any
 
 
 class Handed:
@@ -39,6 +35,9 @@ class Handed:
         self.held = False  # the hub keeps it until it is told otherwise
 
 
+Settle = Callable[[Handed, bool, bool], None]  # says whether it goes back, and was failed with
+
+
 class Receipt:
     """What is known of a message that was taken, and how to say what becomes of it.
 
@@ -49,37 +48,26 @@ class Receipt:
     forked nothing happens either: the message is the parent's.
     """
 
-    __slots__ = ("_handed", "_link", "_settled", "attempt", "waited")
+    __slots__ = ("_handed", "_is_settled", "_settle", "attempt", "waited")
 
-    def __init__(self, link: "Link", handed: Handed) -> None:
+    def __init__(self, handed: Handed, settle: Settle) -> None:
         self.waited = handed.waited  # seconds in the hub, since it was sent
         self.attempt = handed.attempts + 1  # 1: nobody has failed with it before
-        self._link = link
         self._handed = handed
-        self._settled = False
+        self._settle = settle
+        self._is_settled = False
 
     def done(self) -> None:
         """Forget the message: it was dealt with."""
-        self._settle(False, False)
+        if not self._is_settled:
+            self._is_settled = True
+            self._settle(self._handed, False, False)
 
     def give_back(self, *, failed: bool = False) -> None:
         """Put the message back to the head of its queue. `failed`: it counts as an attempt."""
-        self._settle(True, failed)
-
-    def _settle(self, returned: bool, failed: bool) -> None:
-        link = self._link
-        if self._settled or link.closed:
-            return
-        self._settled = True
-        try:
-            here = asyncio.get_running_loop() is link.loop
-        except RuntimeError:
-            here = False
-        if here:
-            link.settle(self._handed, returned, failed)
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                link.loop.call_soon_threadsafe(link.settle, self._handed, returned, failed)
+        if not self._is_settled:
+            self._is_settled = True
+            self._settle(self._handed, True, failed)
 
 
 class Delivery(Receipt):
@@ -87,8 +75,8 @@ class Delivery(Receipt):
 
     __slots__ = ("message",)
 
-    def __init__(self, link: "Link", handed: Handed, message: dict[str, Any]) -> None:
-        super().__init__(link, handed)
+    def __init__(self, handed: Handed, settle: Settle, message: dict[str, Any]) -> None:
+        super().__init__(handed, settle)
         self.message = message
 
     def __repr__(self) -> str:

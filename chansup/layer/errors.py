@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from chansup.errors import ChansupError
+from chansup.layer.delivery import Receipt
 
 if TYPE_CHECKING:
-    from chansup.layer.delivery import Receipt
 
     class ChannelFull(Exception):
         """The channel holds as many messages as it may."""
@@ -62,7 +62,7 @@ class Unreadable(LayerError):
     `receipt` says what becomes of it: with `until_done` it is in hand until then.
     """
 
-    def __init__(self, text: str, body: bytes, receipt: "Receipt") -> None:
+    def __init__(self, text: str, body: bytes, receipt: Receipt) -> None:
         super().__init__(text)
         self.body = body
         self.receipt = receipt

@@ -34,7 +34,6 @@ from chansup.layer.errors import (
     Unreadable,
 )
 from chansup.layer.frames import MAX_OBSERVED, Kind, pack, string
-from chansup.layer.link import Link
 from chansup.layer.names import check_channel, check_group
 from chansup.layer.policies import Policy, Rule, rules
 from chansup.layer.requests import Refusal
@@ -183,9 +182,9 @@ class LocalChannelLayer(Base):
         try:
             await self._client.request(pack(Kind.SEND, name + body))
         except Refusal as refusal:
-            if Link.is_full(refusal):
+            if refusal.is_full:
                 raise ChannelFull(self._why_full(channel, str(refusal))) from None
-            raise Link.explain(refusal) from None
+            raise refusal.as_hub_error() from None
 
     def _why_full(self, channel: str, reason: str) -> str:
         """Return what a sender is told that the hub refused."""
@@ -248,17 +247,17 @@ class LocalChannelLayer(Base):
                 f"{channel} is a channel of one process: take() is for ordinary channels, use "
                 "receive()"
             )
-        link, handed = await self._client.take(name[1:], until_done)
+        handed, settle = await self._client.take(name[1:], until_done)
         try:
-            return Delivery(link, handed, self.deserialize(handed.body))
+            return Delivery(handed, settle, self.deserialize(handed.body))
         except Exception as error:
             raise Unreadable(
                 f"a message of channel {channel} cannot be read: {_last_line(error)}. {_KEYS}",
                 handed.body,
-                Receipt(link, handed),
+                Receipt(handed, settle),
             ) from error
         except BaseException:
-            link.settle(handed, returned=True, failed=False)
+            settle(handed, True, False)
             raise
 
     async def new_channel(self, prefix: str = "specific") -> str:
@@ -274,7 +273,7 @@ class LocalChannelLayer(Base):
         try:
             await self._client.group_add(*names)
         except Refusal as refusal:
-            raise Link.explain(refusal) from None
+            raise refusal.as_hub_error() from None
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel from a group, if it is in there."""

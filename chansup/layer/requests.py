@@ -8,13 +8,10 @@ sent again, and whoever sent them hears of it; everything else does no harm when
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from chansup.layer.errors import HubLost, HubUnavailable
+from chansup.layer.errors import HubError, HubLost, HubUnavailable
 from chansup.layer.frames import Kind, Reason
-
-if TYPE_CHECKING:
-    from chansup.layer.greetings import Welcome
+from chansup.layer.greetings import Welcome
 
 _MESSAGES = (Kind.SEND, Kind.GROUP_SEND)
 _KNOWN = 64  # requests, the last ones, of which the hub knows whether they were refused
@@ -30,6 +27,15 @@ class Refusal(Exception):
     def __init__(self, reason: int, text: str) -> None:
         super().__init__(text)
         self.reason = reason
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a channel was full."""
+        return self.reason == Reason.FULL
+
+    def as_hub_error(self) -> HubError:
+        """Return the exception for what is not about a full channel."""
+        return HubError(f"the hub refused: {self}")
 
 
 class Request:
@@ -100,7 +106,7 @@ class Requests:
         self._sent.clear()
         self._answered = 0
 
-    def settle(self, welcome: "Welcome", now: float) -> list[Request]:
+    def settle(self, welcome: Welcome, now: float) -> list[Request]:
         """Settle what a hub knows to be done, and return what it is to be asked again."""
         unsure, self._unsure = self._unsure, []
         again = []

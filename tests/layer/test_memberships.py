@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chansup.layer import LocalChannelLayer, client
+from chansup.layer import LocalChannelLayer, memberships
 from tests.layer.hubs import Hub
 from tests.layer.test_take import run
 
@@ -12,7 +12,7 @@ from tests.layer.test_take import run
 def test_consumers_that_never_leave_a_group_are_not_remembered_for_ever(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_FEW_MEMBERSHIPS", 20)
+    monkeypatch.setattr(memberships, "_FEW", 20)
 
     async def tried() -> None:
         layer = LocalChannelLayer(hub.path, group_expiry=0.2)

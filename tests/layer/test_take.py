@@ -128,7 +128,7 @@ def test_whoever_receives_it_keeps_the_attempts(hub: Hub) -> None:
         (await take(layer, "work")).give_back(failed=True)
         receiving = asyncio.ensure_future(layer.receive("work"))
         await asyncio.sleep(0)
-        (demand,) = layer._client.link()._demands.values()
+        (demand,) = layer._client.link().demands.waiting.values()
         while not demand.future.done():
             await asyncio.sleep(0)
         receiving.cancel()  # it was given the message, and does not know it yet
