@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from chansup.config import cores, load
@@ -71,13 +72,13 @@ class Site:
         self.turns = asyncio.Semaphore(2 * cores.usable())  # to boot a launcher
         self.spawning = asyncio.Lock()
         self.removing: list[Pool] = []  # that the config has no more, while they stop
-        self.apply: Callable[[Generation], Awaitable[None]] = _nothing_to_apply
-        self.code = CodeOnDisk(self.say)
+        self.code = CodeOnDisk(partial(self.say, level="warning"))
         self.greetings = Greetings(self)
         self.roster = RosterKeeper(self)
         self.dependencies = Dependencies(self)
         self.queue_waits = QueueWaits()
         self.recent_consumption = RecentConsumption()
+        self._followers: list[Callable[[Generation], Awaitable[None]]] = []
         self._environ = environ
         self._hub_is_needed = False
         self._on_fatal = on_fatal
@@ -284,6 +285,15 @@ class Site:
 
     # Changing
 
+    def add_follower(self, follower: Callable[[Generation], Awaitable[None]]) -> None:
+        """Have `follower` take over what a generation says of it; it raises ChansupError."""
+        self._followers.append(follower)
+
+    async def apply(self, generation: Generation) -> None:
+        """Have those that follow take over what `generation` says. Raises ChansupError."""
+        for follow in self._followers:
+            await follow(generation)
+
     def begin_rollout(self, tell: Callable[[Event], None]) -> "asyncio.Task[None]":
         """Begin to roll a new generation out; one under way is superseded.
 
@@ -468,10 +478,6 @@ class Site:
         for process in _processes_of(pools):
             if process.specification.launcher:
                 process.signal(signal.SIGTERM)
-
-
-async def _nothing_to_apply(generation: Generation) -> None:
-    """Stand in for a supervisor that takes nothing over from a config."""
 
 
 def _processes_of(pools: list[Pool]) -> list[Process]:

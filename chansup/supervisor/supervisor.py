@@ -65,7 +65,7 @@ class Supervisor:
         self._endpoint = Endpoint(admin, site.generation.loaded.path.parent)
         self._control: Server | None = None
         self._upkeep = Upkeep(site, runtime, self._endpoint, self._serve_control_again)
-        site.apply = self._apply
+        site.add_follower(self._apply)
         self._told_ready = False
         self._quiet_until = 0.0  # loop time; until then, nothing more about missing descriptors
         self._tasks: set[asyncio.Task[None]] = set()

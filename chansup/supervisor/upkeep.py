@@ -14,6 +14,7 @@ from pathlib import Path
 
 from chansup.errors import ChansupError
 from chansup.supervisor.api.endpoint import Endpoint
+from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.runtime.file_identity import Presence
@@ -177,7 +178,7 @@ class Upkeep:
                 self._site.say(
                     f"{slot.name}: listens on a socket whose file vanished, replacing it", "warning"
                 )
-                await slot.replace(None, "socket")
+                await replace(slot, None, "socket")
         except ChansupError as error:
             self._site.say(f"cannot replace what listens on a vanished socket: {error}", "error")
             self._not_before = asyncio.get_running_loop().time() + _PAUSE

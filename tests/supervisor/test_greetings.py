@@ -8,6 +8,7 @@ import pytest
 from chansup.protocol import roster
 from chansup.supervisor.api import report
 from chansup.supervisor.errors import BootFailed
+from chansup.supervisor.pool.replacement import replace
 from tests.supervisor.pretend import Pretended, PretendProcess
 from tests.supervisor.test_roster import OTHER, RELAY, in_a_loop
 
@@ -39,7 +40,7 @@ def test_a_worker_that_nobody_greets_is_not_ready(
         before = site.of("web")
         answers(monkeypatch, None)
         with pytest.raises(BootFailed, match=r"no interface process has greeted it within 0\.3 s"):
-            await site.site.pools["web"].slots[0].replace(None, "command")
+            await replace(site.site.pools["web"].slots[0], None, "command")
         assert site.of("web") == before
         assert await site.reload() == "failed"
         assert site.of("web") == before
@@ -55,7 +56,7 @@ def test_a_worker_that_is_refused_ends_at_once(path: Path, monkeypatch: pytest.M
         before = site.of("web")
         answers(monkeypatch, "it speaks another language")
         with pytest.raises(BootFailed, match="cannot speak to it: it speaks another language;"):
-            await site.site.pools["web"].slots[0].replace(None, "command")
+            await replace(site.site.pools["web"].slots[0], None, "command")
         assert site.of("web") == before
         await site.stop()
 
@@ -84,7 +85,7 @@ def test_an_interface_that_can_serve_some_pools_starts_and_says_which_not(
             reasons
         )
         with pytest.raises(BootFailed, match="cannot speak to the workers of other"):
-            await site.site.pools["interface"].slots[0].replace(None, "command")
+            await replace(site.site.pools["interface"].slots[0], None, "command")
         await site.stop()
 
     asyncio.run(run())

@@ -22,6 +22,7 @@ from chansup.supervisor.errors import BootFailed, SlotRemoved
 from chansup.supervisor.logs.logs import RecentLines
 from chansup.supervisor.plan.generation import Generation, PoolSpecification, build
 from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Exit, Process
 
@@ -207,9 +208,9 @@ async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
             slot.successor.end(1)
         elif step == "replace":
             newest += 1
-            commands.append(asyncio.create_task(slot.replace(generations[newest], "reload")))
+            commands.append(asyncio.create_task(replace(slot, generations[newest], "reload")))
         elif step == "restart":
-            commands.append(asyncio.create_task(slot.replace(None, "command")))
+            commands.append(asyncio.create_task(replace(slot, None, "command")))
         elif step == "cancel" and commands:
             commands[-1].cancel()
         await asyncio.sleep(0.003 if step == "pause" else 0)

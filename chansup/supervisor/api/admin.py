@@ -47,7 +47,7 @@ class Admin:
     def __init__(self, commands: Commands, malformed: MalformedRequests | None = None) -> None:
         self.malformed = malformed or MalformedRequests()
         self._commands = commands
-        self._metrics = Metrics(commands, self.malformed)
+        self._metrics = Metrics(commands, lambda: self.malformed.count)
         self._endpoints: dict[str, Endpoint] = {
             "/": self._page,
             "/livez": self._livez,

@@ -16,6 +16,7 @@ from chansup.supervisor.api.shutdown import Shutdown
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
 from chansup.supervisor.logs.logs import LogWriter
 from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.site import Site
@@ -140,7 +141,7 @@ class Operations:
                 remaining.remove(slot)
                 progress.tell(self._progress(slot, "starting", done, len(slots)))
                 with suppress(SlotRemoved):
-                    await slot.replace(None, "command")
+                    await replace(slot, None, "command")
                     if slot.current is not None and slot.current.lost:
                         lost = f"; {slot.current.lost}: the messages and groups it had are lost"
                 progress.tell(self._progress(slot, "replaced", done + 1, len(slots)))

@@ -14,14 +14,12 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chansup.protocol import scoreboard
 from chansup.protocol.reasons import RESTART_REASONS
 from chansup.protocol.states import State
 from chansup.protocol.status import Consumption, Measurement, Status
-from chansup.supervisor.api.commands import Commands
-from chansup.supervisor.api.malformed import MalformedRequests
 from chansup.supervisor.metrics.channel_metrics import channel_families
 from chansup.supervisor.metrics.layer_metrics import layer_families
 from chansup.supervisor.metrics.relay_metrics import relay_families
@@ -37,6 +35,25 @@ LAG_INTERVAL = 1.0  # seconds between two looks at the supervisor's own event lo
 OUTCOMES = ("succeeded", "failed", "superseded", "aborted")
 USUAL_METHODS = ("GET", "POST")
 USUAL_CLOSE_CODES = ("1000", "1001", "1005", "1006", "1011", "1012")
+
+
+class Counted(Protocol):
+    """A supervisor that can be read. Nothing of this blocks."""
+
+    def status(self) -> Status:
+        """Return the present state."""
+
+    def measurements(self) -> list[Measurement]:
+        """Return the numbers of every slot."""
+
+    def rollouts(self) -> dict[str, tuple[int, float]]:
+        """Return for each outcome how many rollouts ended so, and their seconds in total."""
+
+    def relayed(self) -> dict[str, list[float]]:
+        """Return the row of the relay board of each pool of app workers, summed."""
+
+    def consumption(self) -> Consumption:
+        """Return what channel workers and the hub counted."""
 
 
 class Reading(NamedTuple):
@@ -113,9 +130,10 @@ class CpuClock:
 class Metrics:
     """Makes the page. One scrape runs at a time; who asks meanwhile gets the same page."""
 
-    def __init__(self, commands: Commands, malformed: MalformedRequests | None = None) -> None:
-        self._commands = commands
-        self._malformed = malformed or MalformedRequests()
+    def __init__(self, counted: Counted, malformed: Callable[[], int] = lambda: 0) -> None:
+        """`malformed` returns how many requests to the admin address were not HTTP."""
+        self._counted = counted
+        self._malformed = malformed
         self._lag = LoopLag()
         self._cpu = CpuClock()
         self._thread = ThreadPoolExecutor(1, "metrics")
@@ -129,15 +147,15 @@ class Metrics:
         if page is None or (
             page.done() and (loop.time() - begun > MAX_AGE or page.exception() is not None)
         ):
-            commands = self._commands
+            counted = self._counted
             snapshot = Snapshot(
-                commands.status(),
-                commands.measurements(),
-                commands.rollouts(),
-                commands.relayed(),
-                commands.consumption(),
+                counted.status(),
+                counted.measurements(),
+                counted.rollouts(),
+                counted.relayed(),
+                counted.consumption(),
                 self._lag.take(),
-                self._malformed.count,
+                self._malformed(),
             )
             page = loop.run_in_executor(self._thread, self._render, snapshot, openmetrics)
             self._pages[openmetrics] = loop.time(), page

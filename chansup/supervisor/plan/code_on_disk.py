@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 
 import chansup
-from chansup.supervisor.logs.logs import Level
 from chansup.supervisor.plan import installed
 
 _INTERVAL = 0.2  # seconds between two looks at the files while many processes start
@@ -13,8 +12,8 @@ _INTERVAL = 0.2  # seconds between two looks at the files while many processes s
 class CodeOnDisk:
     """The code that this supervisor was started with, and what has taken its place."""
 
-    def __init__(self, say: Callable[[str, Level], None]) -> None:
-        self._say = say
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._own = self._now = installed.fingerprint()
         self._looked_at = float("-inf")  # loop time
 
@@ -39,7 +38,7 @@ class CodeOnDisk:
         self._looked_at = now
         before, self._now = self._now, installed.fingerprint()
         if self._now != before and self.is_other:
-            self._say(self.difference(), "warning")
+            self._warn(self.difference())
 
     def difference(self) -> str:
         """Return, for people, that it has changed; empty if it has not."""

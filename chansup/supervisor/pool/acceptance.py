@@ -13,17 +13,15 @@ import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from chansup.protocol.scoreboard import OUT_OF_DESCRIPTORS_NOW
 from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.pool.liveness import TICK
+from chansup.supervisor.pool.pool import Pool, PoolHost
+from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.sockets import accept_queue
-
-if TYPE_CHECKING:
-    from chansup.supervisor.pool.slot import Slot
-    from chansup.supervisor.site import Site
 
 PATIENCE = 5.0  # seconds that connections wait and none is taken
 LONG_PATIENCE = 15.0  # where some may have been taken: the queue is full, or cannot be looked into
@@ -35,6 +33,13 @@ RAISE = (
     "raise the limit (limits = { nofile = 65536 } in its table, ulimit -n, or LimitNOFILE= in a"
     " systemd unit)"
 )
+
+
+class AcceptanceHost(PoolHost, Protocol):
+    """What this asks of the site."""
+
+    pools: dict[str, Pool]
+    not_accepting: dict[str, str]
 
 
 @dataclass
@@ -52,7 +57,7 @@ class _Listening:
 
     sock: socket.socket
     where: str
-    slots: "list[Slot]"
+    slots: list[Slot]
     holders: list[Process]
     wait: _Wait | None = None
     seen: bool = False  # connections waited at the last look
@@ -76,7 +81,7 @@ class _Complaint(NamedTuple):
 class Acceptance:
     """Watches the slots of the interface, of workers, and the hub."""
 
-    def __init__(self, site: "Site") -> None:
+    def __init__(self, site: AcceptanceHost) -> None:
         self._site = site
         self._processes: dict[Process, _Watched] = {}
         self._listening: dict[tuple[str, int], _Listening] = {}

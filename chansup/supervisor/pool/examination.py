@@ -5,7 +5,7 @@ A task may migrate the database. What makes the new server impossible anyway is 
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -13,16 +13,23 @@ from chansup.config import schema
 from chansup.protocol.probe import VARIABLE, Question
 from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.pool.host import Host
 from chansup.supervisor.process.process import Process
+from chansup.supervisor.process.processes import Processes
 from chansup.waiting import within
-
-if TYPE_CHECKING:
-    from chansup.supervisor.site import Site
 
 _IMPOSSIBLE = 78  # EX_CONFIG of sysexits.h: the launcher would end with it as well
 
 
-async def examine(site: "Site", generation: Generation) -> None:
+class ExaminationHost(Host, Protocol):
+    """What an examination asks of the site."""
+
+    @property
+    def processes(self) -> Processes:
+        """Those that run, and the way to start one."""
+
+
+async def examine(site: ExaminationHost, generation: Generation) -> None:
     """Raise BootFailed when the interface's server does not take its options.
 
     Whatever else goes wrong here is left to the start of the new process, which says it better.

@@ -7,23 +7,51 @@ the two have no version of the relay in common, a worker boots, and nobody can s
 import asyncio
 import sys
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from chansup.protocol.roster import Greeted
 from chansup.protocol.states import State
+from chansup.supervisor.plan.code_on_disk import CodeOnDisk
+from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.process.process import Process
+from chansup.supervisor.process.processes import Processes
 from chansup.waiting import within
 
-if TYPE_CHECKING:
-    from chansup.supervisor.site import Site
-
 _ANSWER_TIMEOUT = 5.0  # seconds that a new interface process waits for workers that do not answer
+
+
+class InterfaceReplacing(Protocol):
+    """A rollout that may replace the interface."""
+
+    def replaces_interface_of(self, worker: Process) -> bool:
+        """Whether `worker` is one of its own, and the interface follows."""
+
+
+class GreetingHost(Protocol):
+    """What greetings ask of the site."""
+
+    pools: dict[str, Pool]
+
+    @property
+    def processes(self) -> Processes:
+        """Those that run."""
+
+    @property
+    def rollout(self) -> InterfaceReplacing | None:
+        """The newest one."""
+
+    @property
+    def code(self) -> CodeOnDisk:
+        """What processes that start now run."""
+
+    def renew(self, reason: str) -> None:
+        """Replace what relays and what serves by the code on disk."""
 
 
 class Greetings:
     """Decides whether a process that has booted is ready."""
 
-    def __init__(self, site: "Site") -> None:
+    def __init__(self, site: GreetingHost) -> None:
         self._site = site
         self._tasks: set[asyncio.Task[None]] = set()
 

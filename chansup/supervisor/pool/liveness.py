@@ -8,26 +8,40 @@ asked to hand over to another one before it is ended: it may be slow, and what i
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from chansup.errors import ChansupError
 from chansup.protocol.states import State
+from chansup.supervisor.logs.logs import Level
+from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.replacement import replace
+from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
+from chansup.supervisor.process.processes import Processes
 from chansup.waiting import within
-
-if TYPE_CHECKING:
-    from chansup.supervisor.pool.slot import Slot
-    from chansup.supervisor.site import Site
 
 TICK = 1.0  # seconds between two looks at everybody
 TIME_TO_PRINT = 1.0  # seconds for the stacks to be printed before SIGTERM
 TIME_TO_LEAVE = 3.0  # seconds between SIGTERM and SIGKILL
 
 
+class WatchedHost(Protocol):
+    """What the watch asks of the site."""
+
+    pools: dict[str, Pool]
+
+    @property
+    def processes(self) -> Processes:
+        """Those that run."""
+
+    def say(self, text: str, level: Level = "info") -> None:
+        """Write a line to the log."""
+
+
 class Liveness:
     """Watches every process that beats."""
 
-    def __init__(self, site: "Site") -> None:
+    def __init__(self, site: WatchedHost) -> None:
         self._site = site
         self._seen: dict[Process, tuple[int, float]] = {}  # the last beat, and the silence since
         self._ending: set[asyncio.Task[None]] = set()
@@ -81,15 +95,15 @@ class Liveness:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    def _slot_of(self, process: Process) -> "Slot | None":
+    def _slot_of(self, process: Process) -> Slot | None:
         """Return the slot that `process` fills."""
         slots = (slot for pool in self._site.pools.values() for slot in pool.slots)
         return next((slot for slot in slots if slot.current is process), None)
 
-    async def _replace(self, process: Process, slot: "Slot") -> None:
+    async def _replace(self, process: Process, slot: Slot) -> None:
         """Have the hub hand over; end it the hard way if that comes to nothing."""
         try:
-            await slot.replace(None, "hang")
+            await replace(slot, None, "hang")
         except ChansupError as error:
             self._site.say(f"{slot.name}: {error}", "error")
         finally:

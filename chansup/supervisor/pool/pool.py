@@ -2,20 +2,40 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from chansup.supervisor.plan.generation import Generation, Kind, PoolSpecification
-from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.pool.host import Publisher
+from chansup.supervisor.pool.slot import Slot, SlotHost
 from chansup.supervisor.process.equipment import Inheritance
+from chansup.supervisor.sockets.addresses import Addresses
+from chansup.supervisor.sockets.hub_socket import HubSocket
 
-if TYPE_CHECKING:
-    from chansup.supervisor.site import Site
+
+class PoolHost(SlotHost, Protocol):
+    """What a pool asks of the site."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """The listening sockets of the interface."""
+
+    @property
+    def hub(self) -> HubSocket:
+        """The socket of the hub."""
+
+    @property
+    def roster(self) -> Publisher:
+        """Who tells interface processes of app workers."""
+
+    @property
+    def settle(self) -> float:
+        """Seconds for what was accepted to arrive."""
 
 
 class Pool:
     """The slots of one ``[interface]``, ``[workers.NAME]`` or ``[programs.NAME]``, or the hub."""
 
-    def __init__(self, site: "Site", specification: PoolSpecification) -> None:
+    def __init__(self, site: PoolHost, specification: PoolSpecification) -> None:
         self.site = site
         self.name = specification.name
         self.specification = specification
@@ -136,5 +156,9 @@ class Pool:
         if self.started and self.ready >= self.desired:
             self.available.set()
         if self.kind == "interface":
-            self.site.addresses.steer(self)
+            self.site.addresses.steer(self.slots)
         self.site.roster.changed()
+
+    async def published(self) -> None:
+        """Wait until interface processes have been told what changed."""
+        await self.site.roster.published()

@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from chansup.config.pools import HUB
 from chansup.errors import ChansupError
@@ -25,17 +25,48 @@ from chansup.protocol.status import Event, RolloutStatus
 from chansup.supervisor.errors import BootFailed, SlotRemoved
 from chansup.supervisor.logs.logs import Level
 from chansup.supervisor.plan.generation import Generation, PoolSpecification
-from chansup.supervisor.pool.examination import examine
+from chansup.supervisor.pool.examination import ExaminationHost, examine
+from chansup.supervisor.pool.host import Publisher
 from chansup.supervisor.pool.pool import Pool
-from chansup.supervisor.pool.side_by_side import SideBySide, interface_first
+from chansup.supervisor.pool.replacement import prepare, replace
+from chansup.supervisor.pool.side_by_side import SideBySide, SideBySideHost, interface_first
 from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.pool.tasks import Task
 from chansup.supervisor.pool.turns import Turn, Turns
 from chansup.supervisor.process.process import Process
-
-if TYPE_CHECKING:
-    from chansup.supervisor.site import Site
+from chansup.supervisor.sockets.addresses import Addresses
 
 Outcome = Literal["running", "succeeded", "failed", "superseded", "aborted"]
+
+
+class RolloutHost(SideBySideHost, ExaminationHost, Protocol):
+    """What a rollout asks of the site."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """The listening sockets of the interface."""
+
+    @property
+    def roster(self) -> Publisher:
+        """Who tells interface processes of app workers."""
+
+    def task(self, name: str) -> Task:
+        """Return the task of that name."""
+
+    def new_pool(self, specification: PoolSpecification) -> Pool:
+        """Make a pool that the former generation does not have."""
+
+    async def remove_pool(self, name: str) -> None:
+        """Stop a pool that the config has no more."""
+
+    def open_hub(self, generation: Generation) -> None:
+        """Listen for the clients of the hub, if the generation has one."""
+
+    def close_hub(self, generation: Generation) -> None:
+        """Listen no more if the generation has no hub."""
+
+    async def apply(self, generation: Generation) -> None:
+        """Take over what a generation says of the supervisor itself. Raises AddressError."""
 
 
 class Rollout:
@@ -43,7 +74,7 @@ class Rollout:
 
     def __init__(
         self,
-        site: "Site",
+        site: RolloutHost,
         generation: Generation,
         tell: Callable[[Event], None],
         *,
@@ -261,7 +292,7 @@ class Rollout:
                 self._progress(f"{slot.name}: starting", slot=slot, step="starting")
                 with suppress(SlotRemoved):
                     async with slot.changing:
-                        await slot.prepare(self.generation)
+                        await prepare(slot, self.generation)
                     self._progress(f"{slot.name}: ready", slot=slot, step="ready")
 
     def _unfinished(self) -> bool:
@@ -355,7 +386,7 @@ class Rollout:
             self._progress(message, slot=slot, step="retiring")
             turn.give()
 
-        await slot.replace(self.generation, "reload", retiring, turn.come)
+        await replace(slot, self.generation, "reload", retiring, turn.come)
         lost = slot.current.lost if slot.current is not None else ""
         what = f", but {lost}: the messages and groups that it had are lost" if lost else ""
         self._progress(f"{slot.name}: replaced{what}", slot=slot, step="replaced")
@@ -418,7 +449,7 @@ class Rollout:
                     message = f"{slot.name}: back to generation {self._former.number}"
                     self._progress(message, slot=slot, step="back")
                     with suppress(SlotRemoved):
-                        await slot.replace(self._former, "reload")
+                        await replace(slot, self._former, "reload")
 
     async def _undo_pools(self) -> None:
         """Bring sizes, new pools and addresses back to the former config."""

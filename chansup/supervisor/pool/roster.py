@@ -10,7 +10,7 @@ count; as soon as every pool that serves runs the new one, its routes do.
 import asyncio
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -19,21 +19,69 @@ from chansup.protocol import roster
 from chansup.protocol.roster import MAX_POOLS, Greeted, Roster, Worker
 from chansup.protocol.states import State
 from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.single_moves import SingleMoves
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
-
-if TYPE_CHECKING:
-    from chansup.supervisor.pool.pool import Pool
-    from chansup.supervisor.site import Site
+from chansup.supervisor.process.processes import Processes
 
 NO_ROW = 0  # of pools beyond those that a relay board has rows for
+
+
+class Advancing(Protocol):
+    """A rollout, as far as routes and workers depend on it."""
+
+    @property
+    def generation(self) -> Generation:
+        """The new one."""
+
+    @property
+    def destination(self) -> Generation:
+        """The generation that it brings every slot to."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not come to its outcome yet."""
+
+    @property
+    def advances(self) -> bool:
+        """Whether it is on its way to the new generation."""
+
+
+class Greeter(Protocol):
+    """Hears which workers an interface process has greeted."""
+
+    def take(self, interface: Process, said: Greeted) -> None:
+        """Take what it says of one."""
+
+
+class RosterHost(Protocol):
+    """What the roster asks of the site."""
+
+    pools: dict[str, Pool]
+    removing: list[Pool]
+
+    @property
+    def generation(self) -> Generation:
+        """The newest one that was rolled out whole."""
+
+    @property
+    def rollout(self) -> Advancing | None:
+        """The newest one."""
+
+    @property
+    def greetings(self) -> Greeter:
+        """Who hears what was greeted."""
+
+    @property
+    def processes(self) -> Processes:
+        """Those that run."""
 
 
 class RosterKeeper:
     """Knows the roster, and tells it to whoever relays."""
 
-    def __init__(self, site: "Site") -> None:
+    def __init__(self, site: RosterHost) -> None:
         self.rows: dict[str, int] = {}  # of each pool that ever served
         self._site = site
         self._in_force = site.generation  # whose routes count
@@ -158,7 +206,7 @@ class RosterKeeper:
         return newest if newest.relays else self._in_force
 
 
-def _works(generation: Generation, pools: "dict[str, Pool]") -> bool:
+def _works(generation: Generation, pools: dict[str, Pool]) -> bool:
     """Whether every pool of it that serves runs its code."""
     serving = [name for name, one in generation.pools.items() if one.serves]
     return bool(serving) and all(

@@ -8,22 +8,30 @@ leave when no interface process is left that needs them.
 import asyncio
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from chansup.supervisor.errors import SlotRemoved
-from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.pool.host import Host
 from chansup.supervisor.pool.pool import Pool
+from chansup.supervisor.pool.replacement import prepare
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
 
-if TYPE_CHECKING:
-    from chansup.supervisor.site import Site
+
+class SideBySideHost(Host, Protocol):
+    """What it asks of the site."""
+
+    pools: dict[str, Pool]
+
+    def desired_in(self, specification: PoolSpecification) -> int:
+        """Return how many slots a pool gets."""
 
 
 class SideBySide:
     """What one rollout knows of this."""
 
-    def __init__(self, site: "Site", generation: Generation) -> None:
+    def __init__(self, site: SideBySideHost, generation: Generation) -> None:
         self._site = site
         self._generation = generation
 
@@ -79,7 +87,7 @@ class SideBySide:
         async with self._site.turns:
             with suppress(SlotRemoved):
                 async with slot.changing:
-                    await slot.prepare(self._generation)
+                    await prepare(slot, self._generation)
 
     async def to_its_end(self, work: Awaitable[None]) -> None:
         """Replace what stands side by side; only the end of the site breaks that off."""

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -12,19 +12,26 @@ from chansup.protocol.status import TaskStatus
 from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.plan.generation import Generation, TaskSpecification
+from chansup.supervisor.pool.host import Host
 from chansup.supervisor.process.process import Process
 from chansup.waiting import within
 
-if TYPE_CHECKING:
-    from chansup.supervisor.site import Site
-
 LINES_OF_FAILURE = 60  # that a failed task shows to the caller of a reload
+
+
+class TaskHost(Host, Protocol):
+    """What a task asks of the site."""
+
+    def spawn_task(
+        self, task: "Task", specification: TaskSpecification, generation: Generation
+    ) -> Process:
+        """Start the process of a task. Raises SpawnError."""
 
 
 class Task:
     """One ``[tasks.NAME]`` and its last run."""
 
-    def __init__(self, site: "Site", name: str) -> None:
+    def __init__(self, site: TaskHost, name: str) -> None:
         self.site = site
         self.name = name
         self.done = asyncio.Event()  # it succeeded at least once

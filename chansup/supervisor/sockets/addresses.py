@@ -2,18 +2,54 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from chansup.config import accounts, address, schema
 from chansup.supervisor.errors import AddressError
+from chansup.supervisor.plan.generation import PoolSpecification
 from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.sockets import sockets, steering
 from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.systemd import InheritedSockets
 
-if TYPE_CHECKING:
-    from chansup.supervisor.pool.pool import Pool
-    from chansup.supervisor.process.process import Process
+
+class Accepting(Protocol):
+    """A process that accepts from listening sockets."""
+
+    @property
+    def specification(self) -> PoolSpecification:
+        """What it runs; `binds` are the addresses that it inherited."""
+
+    @property
+    def started_monotonic(self) -> float:
+        """When it was started (CLOCK_MONOTONIC)."""
+
+
+class Choice(Protocol):
+    """A slot that new connections can be sent to."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the pool, and in each group of listeners."""
+
+    @property
+    def current(self) -> Accepting | None:
+        """The process in it."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether that process is ready."""
+
+    @property
+    def avoided(self) -> bool:
+        """Whether it gets no new connections while others can have them."""
+
+    @property
+    def accepts(self) -> bool:
+        """Whether that process takes connections: else clients wait, or are refused."""
+
+    def held(self) -> int:
+        """Return how many requests and WebSockets it holds."""
 
 
 class Addresses:
@@ -36,7 +72,7 @@ class Addresses:
         """Return everything that listens."""
         return [one for group in self._listeners.values() for one in group]
 
-    def unreachable(self, ready: "Iterable[Process]") -> list[str]:
+    def unreachable(self, ready: Iterable[Accepting]) -> list[str]:
         """Return why clients cannot reach an address, one line each. `ready` processes serve."""
         serving = list(ready)
         reasons = []
@@ -51,7 +87,7 @@ class Addresses:
                     reasons.append(f"{one.address}: no process listens on its new socket yet")
         return reasons
 
-    def is_stale(self, process: "Process") -> bool:
+    def is_stale(self, process: Accepting) -> bool:
         """Whether `process` listens on a socket whose file was made again for another."""
         return any(
             one.opened > process.started_monotonic
@@ -132,12 +168,12 @@ class Addresses:
             for one in group:
                 one.shrink(slots)
 
-    def steer(self, pool: "Pool") -> None:
+    def steer(self, slots: Sequence[Choice]) -> None:
         """Send new connections to the ready slots, more to those that hold fewer."""
         for bind, group in self._listeners.items():
             listening = [
                 slot
-                for slot in pool.slots
+                for slot in slots
                 if slot.serves and slot.current and bind in slot.current.specification.binds
             ]
             chosen = [slot for slot in listening if not slot.avoided] or listening

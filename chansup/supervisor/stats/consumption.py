@@ -2,26 +2,55 @@
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from chansup.config import schema
 from chansup.config.channels import DEFAULT_CONCURRENCY
+from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.channel_report import ChannelCounts, ChannelReport
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport
 from chansup.protocol.status import ConsumerPool, Consumption
+from chansup.supervisor.plan.generation import PoolSpecification
 from chansup.supervisor.stats.bulletins import MAX_CHANNELS, may_consume, read_channels
-
-if TYPE_CHECKING:
-    from chansup.supervisor.plan.generation import PoolSpecification
-    from chansup.supervisor.pool.pool import Pool
-    from chansup.supervisor.process.process import Process
 
 _COUNTERS = ("handled", "failed", "returned", "lost", "redelivered", "dead", "listener_failures")
 
 
-def consumed_by(specification: "PoolSpecification") -> schema.Workers | None:
+class Reporting(Protocol):
+    """A process that may write a bulletin."""
+
+    @property
+    def specification(self) -> PoolSpecification:
+        """What it runs."""
+
+    @property
+    def bulletin(self) -> Bulletin | None:
+        """The memory that it reports in."""
+
+
+class Sized(Protocol):
+    """A pool, with how many processes it wants and has."""
+
+    @property
+    def name(self) -> str:
+        """The name in the config."""
+
+    @property
+    def specification(self) -> PoolSpecification:
+        """What its processes run."""
+
+    @property
+    def ready(self) -> int:
+        """How many of them are ready."""
+
+    @property
+    def desired(self) -> int:
+        """How many it wants."""
+
+
+def consumed_by(specification: PoolSpecification) -> schema.Workers | None:
     """Return the settings of a pool if its processes are channel workers of chansup's."""
     settings = specification.settings
     return settings if specification.consumes and isinstance(settings, schema.Workers) else None
@@ -32,9 +61,9 @@ class ConsumptionCounts:
 
     def __init__(self) -> None:
         self._gone: dict[tuple[str, str], ChannelCounts] = {}
-        self._heard: WeakKeyDictionary[Process, ChannelReport] = WeakKeyDictionary()
+        self._heard: WeakKeyDictionary[Reporting, ChannelReport] = WeakKeyDictionary()
 
-    def keep(self, process: "Process") -> None:
+    def keep(self, process: Reporting) -> None:
         """Take over what a process counted that has ended; its gauges are of the past."""
         settings = consumed_by(process.specification)
         report = self._report(process)
@@ -51,7 +80,7 @@ class ConsumptionCounts:
     def _has_room(self, pool: str) -> bool:
         return sum(name == pool for name, _ in self._gone) < MAX_CHANNELS
 
-    def _report(self, process: "Process") -> ChannelReport | None:
+    def _report(self, process: Reporting) -> ChannelReport | None:
         """Return what it said last that can be believed, as a document of our own."""
         settings = consumed_by(process.specification)
         if settings is None or process.bulletin is None:
@@ -63,7 +92,7 @@ class ConsumptionCounts:
         return report
 
     def look(
-        self, pools: Iterable["Pool"], living: Iterable["Process"], hub: HubReport | None
+        self, pools: Iterable[Sized], living: Iterable[Reporting], hub: HubReport | None
     ) -> Consumption:
         """Return how it is now. `hub` is of the hub that lives, if one does."""
         found: dict[str, ConsumerPool] = {}

@@ -6,14 +6,13 @@ exported only ever grows.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import HubReport
+from chansup.supervisor.plan.generation import PoolSpecification
 from chansup.supervisor.stats.bulletins import MAX_PATTERNS, OTHERS, read_hub
-
-if TYPE_CHECKING:
-    from chansup.supervisor.process.process import Process
 
 _COUNTERS = (
     "messages_sent",
@@ -24,20 +23,36 @@ _COUNTERS = (
 _MAX_EPOCHS = 8  # more than can be told apart at a time; older ones are summed up
 
 
+class Reporting(Protocol):
+    """A process that may write a bulletin."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def specification(self) -> PoolSpecification:
+        """What it runs."""
+
+    @property
+    def bulletin(self) -> Bulletin | None:
+        """The memory that it reports in."""
+
+
 class HubCounts:
     """Counters by epoch, and the gauges of the hub that lives."""
 
     def __init__(self) -> None:
         self._epochs: dict[str, HubReport] = {}  # counters alone; the oldest first
         self._before = HubReport()  # sums of epochs that are long over
-        self._heard: WeakKeyDictionary[Process, HubReport] = WeakKeyDictionary()
+        self._heard: WeakKeyDictionary[Reporting, HubReport] = WeakKeyDictionary()
 
-    def keep(self, process: "Process") -> None:
+    def keep(self, process: Reporting) -> None:
         """Take over what a hub counted that has ended."""
         if process.specification.kind == "hub":
             self._take(process)
 
-    def look(self, living: Iterable["Process"]) -> HubReport | None:
+    def look(self, living: Iterable[Reporting]) -> HubReport | None:
         """Return how it is now; None if there never was a hub. Without one, gauges are 0."""
         present = None
         for process in living:
@@ -54,7 +69,7 @@ class HubCounts:
                 setattr(sums, name, getattr(present, name))
         return sums
 
-    def _take(self, process: "Process") -> HubReport | None:
+    def _take(self, process: Reporting) -> HubReport | None:
         report = read_hub(process.bulletin) if process.bulletin is not None else None
         if report is None:
             return self._heard.get(process)
