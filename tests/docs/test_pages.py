@@ -37,6 +37,7 @@ SHOWN = {
     "nginx": "parts; whole sites have notes, and run",
     "html": "templates, by their notes",
     "javascript": "scripts of pages, by their notes",
+    "json": "documents, held by test_api",
     "yaml": "for Kubernetes, and for Prometheus",
     "promql": "held by tests/control",
     "": "grammar",
