@@ -3,6 +3,8 @@
 import traceback
 from collections.abc import Callable
 
+from chansup.log_lines import indented
+
 
 def trimmed(error: BaseException, is_on_the_way: Callable[[str], bool]) -> str:
     """Return the traceback of `error` and of what led to it, without some frames.
@@ -11,7 +13,7 @@ def trimmed(error: BaseException, is_on_the_way: Callable[[str], bool]) -> str:
     """
     summary = traceback.TracebackException.from_exception(error)
     _trim(summary, is_on_the_way)
-    return "".join(summary.format())
+    return indented(summary) + "\n"
 
 
 def last_line(error: BaseException) -> str:

@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import Any
 
+from chansup.log_lines import OneLineFormatter
+
 _LOGGER = "django"  # its `django.request` logs unhandled exceptions
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -24,7 +26,7 @@ def show_errors() -> bool:
         return False
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.ERROR)
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(OneLineFormatter(_FORMAT))
     logging.getLogger(_LOGGER).addHandler(handler)
     return True
 

@@ -5,6 +5,8 @@ What stands here is imported when it is first used: the hub's process needs no C
 
 from typing import TYPE_CHECKING, Any
 
+from chansup.log_lines import keep_on_one_line
+
 if TYPE_CHECKING:
     from chansup.layer.choice import ChannelLayer
     from chansup.layer.delivery import Delivery
@@ -33,6 +35,10 @@ __all__ = [
     "NoHub",
     "Unreadable",
 ]
+
+
+for _logger in ("chansup.layer", "chansup.layer.hub"):
+    keep_on_one_line(_logger)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 import msgspec
 
 import chansup
+from chansup.log_lines import visible
 from chansup.relay.frames import OLDEST_PROTOCOL, PROTOCOL, FrameError
 
 
@@ -56,10 +57,10 @@ def answer_to(payload: bytes, ours: Hello) -> Greeting:
     common = min(_newest(ours), _newest(theirs))
     if common < max(ours.protocol, theirs.protocol):
         raise VersionError(
-            f"it speaks {_versions(theirs)} of the relay (chansup {theirs.version}), "
+            f"it speaks {_versions(theirs)} of the relay (chansup {visible(theirs.version)[:50]}), "
             f"this side {_versions(ours)} (chansup {ours.version})"
         )
-    return Greeting(theirs.name, common)
+    return Greeting(visible(theirs.name)[:100], common)
 
 
 def _newest(said: Hello) -> int:

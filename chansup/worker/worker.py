@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import perf_counter
 
+from chansup.log_lines import LINES
 from chansup.tracebacks import last_line
 from chansup.worker.books import Books
 from chansup.worker.dead_letters import DeadLetters
@@ -168,8 +169,8 @@ class ChannelWorker:
             self._idle[instance.channel].remove(instance)
         if instance not in self._busy:
             if error is not None and not isinstance(error, asyncio.CancelledError):
-                text = "chansup: channel %s: the consumer raised between two messages\n%s"
-                _log.error(text, instance.channel, of_the_app(error))
+                text = "chansup: channel %s: the consumer raised between two messages"
+                _log.error(text, instance.channel, extra={LINES: of_the_app(error)})
             return
         delivery = instance.delivery
         assert delivery is not None
@@ -193,7 +194,8 @@ class ChannelWorker:
         fate = "one message is lost"
         if self._redeliver:
             fate = f"attempt {delivery.attempt} of {self._max_deliveries}"
-        _log.error("chansup: channel %s: %s, %s\n%s", channel, what, fate, of_the_app(error))
+        lines = {LINES: of_the_app(error)}
+        _log.error("chansup: channel %s: %s, %s", channel, what, fate, extra=lines)
         if not self._redeliver:
             self._settle(delivery.done)
         elif delivery.attempt >= self._max_deliveries:

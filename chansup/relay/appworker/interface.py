@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import socket
-import traceback
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
 import msgspec
 
+from chansup.log_lines import LINES, traceback_of
 from chansup.relay import greeting, scopes
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.context import WorkerContext
@@ -231,5 +231,5 @@ class Interface:
         own_frame = error.__traceback__
         if own_frame is not None:
             error = error.with_traceback(own_frame.tb_next)
-        lines = "".join(traceback.format_exception(error)).rstrip()
-        _log.error("%s %s: the app raised:\n%s", kind, scope.get("path"), lines)
+        lines = {LINES: traceback_of(error)}
+        _log.error("%s %s: the app raised:", kind, scope.get("path"), extra=lines)

@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from typing import Protocol
 
+from chansup.log_lines import visible
 from chansup.protocol.roster import Greeted
 from chansup.protocol.states import State
 from chansup.supervisor.plan.code_on_disk import CodeOnDisk
@@ -18,6 +19,7 @@ from chansup.supervisor.process.processes import Processes
 from chansup.waiting import within
 
 _ANSWER_TIMEOUT = 5.0  # seconds that a new interface process waits for workers that do not answer
+_LONGEST = 500  # characters of a refusal
 
 
 class InterfaceReplacing(Protocol):
@@ -61,7 +63,7 @@ class Greetings:
         known = {one.address for one in alive}
         interface.greeted = {path: no for path, no in interface.greeted.items() if path in known}
         if said.address in known:
-            interface.greeted[said.address] = said.refusal
+            interface.greeted[said.address] = visible(said.refusal[:_LONGEST])
         for process in (*(one for one in alive if one.address == said.address), interface):
             if process.has_booted:
                 process.became_ready()
