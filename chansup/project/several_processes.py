@@ -56,13 +56,13 @@ def _broken(
     loaded: Loaded, reference: str, processes: Processes, sticky: bool | None
 ) -> Iterator[str]:
     if isinstance(processes, str) and cores.processes(processes) < 2:
-        number = f"{processes} is one process here, and several on a larger machine"
+        number = f"{processes} is one process here, and several processes on a larger machine run the app"
     else:
         number = f"{cores.processes(processes)} processes run the app"
     findings = in_process.find(loaded.directory, reference)
     for one in findings.kept:
         yield (
-            f"{number}, and each has its own of {one.place}: {one.what}: {_MISSES[one.kind]}. "
+            f"{number}, but {one.place} works within one alone ({one.what}): {_MISSES[one.kind]}. "
             f"Write processes = 1, or connect the processes: {_PAGE}"
         )
     if not findings.polls or sticky:
