@@ -56,7 +56,7 @@ def _broken(
     loaded: Loaded, reference: str, processes: Processes, sticky: bool | None
 ) -> Iterator[str]:
     if isinstance(processes, str) and cores.processes(processes) < 2:
-        number = f"{processes} is one process here, and several processes on a larger machine run the app"
+        number = f"{processes} is one process here, and several run the app on larger machines"
     else:
         number = f"{cores.processes(processes)} processes run the app"
     findings = in_process.find(loaded.directory, reference)
