@@ -109,7 +109,7 @@ LEVELS: dict[str, Levels] = {
     "supervisor/sockets": (
         ("accept_queue", "ownership", "socket_file", "steering", "systemd"),
         ("hub_socket", "sockets", "worker_sockets"),
-        ("addresses",),
+        ("addresses", "visitor"),
     ),
     "supervisor/stats": (
         ("bulletins", "queue_waits", "recent_consumption", "relay_counts"),

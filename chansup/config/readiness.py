@@ -64,13 +64,17 @@ class AcceptsUnix(msgspec.Struct, frozen=True):
     path: str  # absolute, or relative to the working directory of the process
 
 
+class Accepts(msgspec.Struct, frozen=True):
+    """The process takes a connection from the listening socket that it inherited."""
+
+
 class After(msgspec.Struct, frozen=True):
     """The process still runs after some time."""
 
     seconds: float
 
 
-Readiness = Notify | AcceptsTcp | AnswersHttp | AcceptsUnix | After
+Readiness = Notify | Accepts | AcceptsTcp | AnswersHttp | AcceptsUnix | After
 
 
 def parse(text: str) -> Readiness:
@@ -78,6 +82,8 @@ def parse(text: str) -> Readiness:
     kind, _, rest = text.partition(":")
     if text == "notify":
         return Notify()
+    if text == "accepts":
+        return Accepts()
     if kind == "after":
         return _after(rest)
     if kind == "unix" and rest:

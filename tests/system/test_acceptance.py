@@ -84,3 +84,26 @@ def test_a_program_without_descriptors_is_told_by_its_queue(tmp_path: Path) -> N
         stalls = 'chansup_process_accept_stalls_total{pool="interface",slot="interface.0"} 1.0'
         assert stalls in page
         assert run.slots()["interface.0"]["state"] == "READY"
+
+
+def test_a_program_is_ready_when_it_accepts(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(
+        "import socket, time\n"
+        "listener = socket.socket(fileno=3)\n"
+        "listener.setblocking(True)\n"
+        "while True:\n"
+        "    listener.accept()[0].close()\n"
+    )
+    (tmp_path / "deaf.py").write_text("import time\ntime.sleep(99)\n")
+    config = (
+        '[interface]\nbind = "127.0.0.1:0"\nprocesses = 2\n'
+        f'command = ["{sys.executable}", "NAME.py", "{{fd}}"]\n'
+        "[rollout]\nstart_timeout = 5\n"
+    )
+    with running(tmp_path, config.replace("NAME", "server")) as run:
+        run.wait_until_ready()
+        assert "ready after 2" not in run.output()
+        assert run.command("restart").returncode == 0
+    with running(tmp_path, config.replace("NAME", "deaf")) as run:
+        run.wait_for_output("accepts no connections: it must take its socket from descriptor 3")
+        assert not run.status()["ready"]

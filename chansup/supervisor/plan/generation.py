@@ -328,7 +328,7 @@ class _Builder:
             words = [word.replace("{fd}", "3") for word in commands.parse(interface.command)]
             label = self._written("interface")
             command = self.command(interface, words, label)
-            ready = interface.ready or "after:2s"
+            ready = interface.ready or "accepts"
         else:
             application = self.config.app.asgi or self.config.app.wsgi or ""
             words = [self.python, "-m", "chansup.launch", interface.server, application]

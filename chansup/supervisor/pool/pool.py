@@ -8,6 +8,7 @@ from chansup.supervisor.plan.generation import Generation, Kind, PoolSpecificati
 from chansup.supervisor.pool.host import Publisher
 from chansup.supervisor.pool.slot import Slot, SlotHost
 from chansup.supervisor.process.equipment import Inheritance
+from chansup.supervisor.sockets import visitor
 from chansup.supervisor.sockets.addresses import Addresses
 from chansup.supervisor.sockets.hub_socket import HubSocket
 
@@ -30,6 +31,9 @@ class PoolHost(SlotHost, Protocol):
     @property
     def settle(self) -> float:
         """Seconds for what was accepted to arrive."""
+
+
+_MOMENT = 2.0  # seconds that a process must run beside one that accepts from the same sockets
 
 
 class Pool:
@@ -112,6 +116,17 @@ class Pool:
             for one in self.site.addresses.of(bind)
             for sock in [one.socket_of(slot.number)]
         ]
+
+    async def accepted(self, slot: Slot, specification: PoolSpecification) -> None:
+        """Return when a connection was accepted on each listener of `slot`.
+
+        Beside a process that is ready nobody can tell which of both took it: then, after a moment.
+        """
+        if self.ready:
+            await asyncio.sleep(_MOMENT)
+        for bind in specification.binds:
+            for one in self.site.addresses.of(bind):
+                await visitor.accepted(one, slot.number)
 
     # Size
 

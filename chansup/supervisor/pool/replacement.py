@@ -184,7 +184,9 @@ def _why_not_ready(process: Process) -> str:
         limit = process.specification.start_timeout
         return f"it has booted, but no interface process has greeted it within {limit:g} s"
     if process.late:
-        return f"not ready within {process.specification.start_timeout:g} s"
+        limit = process.specification.start_timeout
+        why = f": {boot.NO_ACCEPT}" if process.specification.ready == "accepts" else ""
+        return f"not ready within {limit:g} s{why}"
     return f"ended before it was ready ({process.exit})"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from chansup.backoff import HEALTHY_AFTER, Backoff
@@ -71,6 +72,9 @@ class SlotPool(Forwarding, Protocol):
 
     def inheritance(self, slot: "Slot", specification: PoolSpecification) -> list[Inheritance]:
         """Return the listening sockets for a process of `slot`."""
+
+    async def accepted(self, slot: "Slot", specification: PoolSpecification) -> None:
+        """Return when a connection was accepted on each listener of `slot`."""
 
 
 class Slot:
@@ -225,7 +229,9 @@ class Slot:
         """Start a process of `generation`; `beside` another one. Raises SpawnError."""
         specification = generation.pools[self.pool.name]
         takes_over = specification.takes_over and beside
-        return self.pool.site.spawn(self, specification, generation, takes_over=takes_over)
+        process = self.pool.site.spawn(self, specification, generation, takes_over=takes_over)
+        process.accepts = partial(self.pool.accepted, self, specification)
+        return process
 
     def process_leaves(self, process: Process) -> None:
         """Take the news that `process` stopped accepting of its own accord: fill its place now."""

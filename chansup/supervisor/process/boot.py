@@ -12,6 +12,9 @@ from chansup.supervisor.process.process import Process
 from chansup.waiting import within
 
 LAST_WORDS = 0.5  # seconds for the stack dump of a process that is late, before it is killed
+NO_ACCEPT = (
+    "it accepts no connections: it must take its socket from descriptor 3 ({fd}) or LISTEN_FDS"
+)
 UNDEAD = 5.0  # seconds after SIGKILL until a process counts as stuck in the kernel
 
 
@@ -40,14 +43,18 @@ async def wait(process: Process, say: Say) -> bool:
 async def _ask(process: Process) -> None:
     """Ask a program that does not say by itself when it is ready."""
     asked = readiness.parse(process.specification.ready)
-    if not isinstance(asked, readiness.Notify):
+    if isinstance(asked, readiness.Accepts):
+        await process.accepts()
+        process.became_ready()
+    elif not isinstance(asked, readiness.Notify):
         await probe.wait(asked, Path(process.specification.command.directory))
         process.became_ready()
 
 
 async def _end_late(process: Process, say: Say) -> None:
     limit = process.specification.start_timeout
-    say(f"not ready within start_timeout = {limit:g} s, killing it", process)
+    why = f": {NO_ACCEPT}" if process.specification.ready == "accepts" else ""
+    say(f"not ready within start_timeout = {limit:g} s{why}, killing it", process)
     process.late = True
     if process.specification.launcher:
         process.dump_stacks()

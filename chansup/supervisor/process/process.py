@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,7 @@ class Process:
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
     asked_at: float | None = None  # loop time at which it began to drain
     remains: "Remains | None" = None  # what it left behind, from its end on
+    accepts: Callable[[], Awaitable[None]]  # returns when it took a connection
     lost = ""  # why a hub did not get what the one before it had
 
     def __init__(

@@ -64,6 +64,9 @@ class Listeners(ABC):
     def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
         """Send new connections to the slots `ready` only; to all if none is."""
 
+    def lead(self, port: int | None, slot: int) -> None:  # noqa: B027 - one socket needs no choice
+        """Have a connection from the TCP port `port` arrive at `slot`; None: no more."""
+
     @abstractmethod
     def adjust(self, backlog: int, ownership: Ownership) -> None:
         """Take over settings that can change while it listens. Raises AddressError."""
@@ -164,6 +167,16 @@ class SteeredGroup(Listeners):
         if program != self._program:
             steering.attach(self._sockets[0], program)
         self._choice, self._program = choice, program
+
+    def lead(self, port: int | None, slot: int) -> None:
+        """Have a connection from the TCP port `port` arrive at `slot`; None: no more."""
+        if len(self._sockets) == 1:
+            return
+        program = self._program or steering.program(range(self._slots))
+        if port is not None:
+            ipv6 = self._sockets[0].family == socket.AF_INET6
+            program = steering.leading(port, slot, ipv6, program)
+        steering.attach(self._sockets[0], program)
 
     def adjust(self, backlog: int, ownership: Ownership) -> None:
         """Take over the backlog."""

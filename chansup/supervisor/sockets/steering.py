@@ -18,6 +18,9 @@ MAX_LENGTH = 4096  # instructions, BPF_MAXINSNS
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS: A = word at k; some k above the packet are the kernel's
+LOAD_HALF = 0x28  # BPF_LD | BPF_H | BPF_ABS
+JUMP_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF: k from here on is a place in the packet
 MODULO = 0x94  # BPF_ALU | BPF_MOD | BPF_K: A %= k
 ADD = 0x04  # BPF_ALU | BPF_ADD | BPF_K: A += k
 JUMP = 0x05  # BPF_JMP | BPF_JA: skip k instructions
@@ -74,6 +77,17 @@ def program(ready: Sequence[int], weights: Sequence[int] | None = None) -> list[
     if len(instructions) > MAX_LENGTH:
         raise ValueError(f"{len(indexes)} listeners make a program longer than {MAX_LENGTH}")
     return instructions
+
+
+def leading(port: int, slot: int, ipv6: bool, others: list[Instruction]) -> list[Instruction]:
+    """Return `others`, but that who comes from the TCP port `port` gets listener `slot`."""
+    header = 40 if ipv6 else 20  # bytes; options make it miss, and then `others` decide
+    return [
+        Instruction(LOAD_HALF, 0, 0, NETWORK_HEADER + header),
+        Instruction(JUMP_IF_EQUAL, 0, 1, port),
+        Instruction(RETURN, 0, 0, slot),
+        *others,
+    ]
 
 
 def _tree(indexes: Sequence[int], ends: Sequence[int]) -> list[Instruction]:
