@@ -12,7 +12,7 @@ import chansup.layer
 import chansup.worker  # noqa: F401
 from chansup.log_lines import OneLineFormatter, traceback_of, visible
 from chansup.relay.interface.request import BrokenResponse
-from tests.relay.both_sides import relayed
+from tests.relay.both_sides import relayed, until
 
 FORGED = "/x\nchansup | SIGTERM: stopping\r\x1b[2J\u2028\u202e\x85"
 
@@ -96,6 +96,7 @@ def test_a_path_is_on_one_line_wherever_it_is_printed(
         async with relayed(raises) as both:
             with contextlib.suppress(BrokenResponse):
                 await both(scope, receive, send)
+            await until(lambda: caplog.records)
 
     asyncio.run(run())
     lines = [line for record in caplog.records for line in record.getMessage().splitlines()]
