@@ -34,7 +34,7 @@ MAY_IMPORT = {
         "tracebacks",
     },
     "worker": {"log_lines", "worker", "layer", "config", "protocol", "errors", "tracebacks"},
-    "relay": {"log_lines", "relay", "config", "protocol", "errors"},
+    "relay": {"log_lines", "relay", "config", "protocol", "errors", "wire"},
     "layer": {"log_lines", "layer", "config", "protocol", "errors", "wire"},
     "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
     "bench": {"bench", "errors"},

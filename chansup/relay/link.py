@@ -1,8 +1,7 @@
 """One connection between an interface process and an app worker.
 
-Written over the bare socket, not over a transport: whoever sends decides when the bytes leave. What
-is sent during one turn of the event loop leaves in one write at its end. Control frames overtake
-data that could not be written yet.
+What is sent during one turn of the event loop leaves in one write at its end. Control frames
+overtake data that could not be written yet.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from chansup.relay.frames import Decoder, Frame, FrameError
 from chansup.relay.waiters import wake
+from chansup.wire import Writer
 
 _READ_SIZE = 128 * 1024
 _QUIET = 0.0003  # seconds without a write, after which nobody is expected to share the next one
@@ -37,9 +37,9 @@ class Link:
     """
 
     __slots__ = (
-        "_admitted", "_broken", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late",
-        "_loop", "_on_frames", "_on_lost", "_scheduled", "_size", "_socket", "_turn", "_unsent",
-        "_writing", "_written_at", "bytes_in", "bytes_out", "closed",
+        "_admitted", "_control", "_crowd", "_data", "_decoder", "_flushed", "_late", "_loop",
+        "_on_frames", "_on_lost", "_size", "_socket", "_turn", "_writer", "_written_at", "bytes_in",
+        "closed",
     )  # fmt: skip
 
     def __init__(
@@ -54,10 +54,8 @@ class Link:
         self._on_frames = on_frames
         self._on_lost = on_lost
         self._decoder = Decoder()
-        self._scheduled = False
-        self._writing = False
-        self._broken = False  # nothing can be written any more
-        self._unsent: memoryview | None = None
+        self._writer = Writer(loop, self._gather, self._break_off, self._has_left, self.flush)
+        self._writer.open(sock)
         self._crowd: deque[asyncio.Future[None]] = deque()
         self._admitted = 0  # of the crowd, may send, and have not had the time
         self._turn = False  # of the one who runs now, and was admitted
@@ -69,8 +67,12 @@ class Link:
         self._written_at = 0.0  # monotonic
         self.closed = False
         self.bytes_in = 0
-        self.bytes_out = 0
         loop.add_reader(sock.fileno(), self._read)
+
+    @property
+    def bytes_out(self) -> int:
+        """How many bytes have left."""
+        return self._writer.written
 
     # Out
 
@@ -78,19 +80,19 @@ class Link:
         """Send a frame at the end of this turn, in order with other data."""
         self._data.append(frame)
         self._size += len(frame)
-        if not self._scheduled:
+        if not self._writer.is_scheduled:
             self.schedule()
 
     def send_control(self, frame: bytes) -> None:
         """Send a frame at the end of this turn, before any data."""
         self._control.append(frame)
-        if not self._scheduled:
+        if not self._writer.is_scheduled:
             self.schedule()
 
     def send_late(self, sender: Late) -> None:
         """Ask `sender` at the end of this turn."""
         self._late.append(sender)
-        if not self._scheduled:
+        if not self._writer.is_scheduled:
             self.schedule()
 
     def schedule(self) -> None:
@@ -98,8 +100,7 @@ class Link:
         if self.closed:
             self._forget()
         else:
-            self._scheduled = True
-            self._loop.call_soon(self.flush)
+            self._writer.schedule()
 
     def flush(self) -> bool:
         """Write now what was gathered. Say whether all of it has left this process."""
@@ -107,11 +108,12 @@ class Link:
             late, self._late = self._late, []
             for sender in late:
                 self._ask(sender)
-        self._scheduled = False
-        if self.closed or self._broken:
+        if self._writer.flush():
+            self._has_left()
+            return True
+        if not self._writer.is_open:
             self._forget()
-            return False
-        return not self._writing and self._write()
+        return False
 
     def _ask(self, sender: Late) -> None:
         try:
@@ -121,53 +123,30 @@ class Link:
 
     def hurry(self) -> None:
         """Write now, unless others write so often that they may share one write."""
-        if self._scheduled and time.monotonic() - self._written_at > _QUIET:
+        if self._writer.is_scheduled and time.monotonic() - self._written_at > _QUIET:
             self.flush()
 
-    def _write(self) -> bool:
-        while True:
-            if self._unsent is None:
-                if not self._control and not self._data:
-                    break
-                rest = memoryview(b"".join(self._control + self._data))
-                self._control.clear()
-                self._data.clear()
-            else:
-                rest, self._unsent = self._unsent, None
-            try:
-                written = self._socket.send(rest)
-            except (BlockingIOError, InterruptedError):
-                written = 0
-            except OSError as error:
-                self._break_off(error)
-                return False
-            self._written_at = time.monotonic()
-            self.bytes_out += written
-            if written < len(rest):
-                self._unsent = rest[written:]
-                if not self._writing:
-                    self._writing = True
-                    self._loop.add_writer(self._socket.fileno(), self._write)
-                return False
+    def _gather(self) -> bytes:
+        if not self._control and not self._data:
+            return b""
+        data = b"".join(self._control + self._data)
+        self._control.clear()
+        self._data.clear()
+        self._written_at = time.monotonic()
+        return data
+
+    def _has_left(self) -> None:
+        """Take notice that everything has left this process."""
         self._size = 0
         for waiter in self._flushed:
             wake(waiter)
         self._flushed.clear()
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._socket.fileno())
         if self._crowd:
             self._admit()
-        return True
 
     def _break_off(self, error: OSError) -> None:
         """Send no more. What the other side said before it went is still read, up to its end."""
-        self._broken = True
-        self._unsent = None
         self._forget()
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._socket.fileno())
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             # Not from here: whoever sends is in the middle of something.
             self._loop.call_soon(self.lose, error.strerror or str(error))
@@ -188,7 +167,7 @@ class Link:
             return
         waiter = self._loop.create_future()
         self._crowd.append(waiter)
-        if not self._scheduled and not self._writing:
+        if not self._writer.is_scheduled and not self._writer.is_waiting:
             self.schedule()  # those admitted may have nothing to send any more
         try:
             await waiter
@@ -199,7 +178,7 @@ class Link:
 
     async def flushed(self) -> None:
         """Wait until everything has left this process, or the connection is gone."""
-        if (self._writing or self._broken) and not self.closed:
+        if (self._writer.is_waiting or self._writer.is_broken) and not self.closed:
             waiter = self._loop.create_future()
             self._flushed.append(waiter)
             await waiter
@@ -211,7 +190,7 @@ class Link:
             if not waiter.done():
                 waiter.set_result(None)
                 self._admitted += 1
-        if self._crowd and not self._scheduled:
+        if self._crowd and not self._writer.is_scheduled:
             self.schedule()  # those admitted may have nothing to send any more
 
     # In
@@ -249,14 +228,9 @@ class Link:
         if self.closed:
             return
         self.closed = True
-        descriptor = self._socket.fileno()
-        self._loop.remove_reader(descriptor)
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(descriptor)
+        self._loop.remove_reader(self._socket.fileno())
+        self._writer.close()
         self._socket.close()
-        self._unsent = None
-        self._scheduled = False
         self._forget()
         for waiter in [*self._crowd, *self._flushed]:
             wake(waiter)

@@ -108,7 +108,7 @@ def body(stream: int, number: int, payload: bytes = b"") -> bytes:
 def fill(side: Side) -> int:
     """Send data until some cannot be written. Return how many frames that was."""
     number = 0
-    while not side.link._writing:
+    while not side.link._writer.is_waiting:
         side.link.send(body(1, number, LARGE))
         side.link.flush()
         number += 1
@@ -354,18 +354,18 @@ def test_who_comes_while_somebody_was_just_admitted_does_not_wait_for_ever(run: 
             crowd(side)
             first = asyncio.create_task(side.link.room())
             await asyncio.sleep(0)
-            while side.link._writing:
+            while side.link._writer.is_waiting:
                 peer.read_now()
-                side.link._write()
+                side.link._writer._go_on()
             assert not first.done() and side.link.crowded
             await asyncio.wait_for(first, 1)  # which has nothing to send
             await asyncio.sleep(0)
             crowd(side)
             first = asyncio.create_task(side.link.room())
             await asyncio.sleep(0)
-            while side.link._writing:
+            while side.link._writer.is_waiting:
                 peer.read_now()
-                side.link._write()
+                side.link._writer._go_on()
             async with asyncio.timeout(1):
                 await side.link.room()
 
@@ -474,7 +474,7 @@ def test_a_closed_link_keeps_nothing(run: Any) -> None:
             assert not link.flush()
             await asyncio.sleep(0.01)
             assert not link._data and not link._control and not link._late
-            assert link._unsent is None
+            assert not link._writer.is_waiting
             assert side.lost == []
 
     run(scenario)
@@ -508,7 +508,7 @@ def test_the_writer_is_removed_when_all_has_left(run: Any) -> None:
             for _ in range(3):
                 filled = fill(side)
                 await peer.read(filled)
-                await until(lambda: not side.link._writing)
+                await until(lambda: not side.link._writer.is_waiting)
                 loop = asyncio.get_running_loop()
                 assert not loop.remove_writer(side.link._socket.fileno())
                 assert side.link._size == 0
