@@ -343,7 +343,7 @@ def status(as_json: bool, watch: bool) -> int:
 @chansup.command()
 @_config_option
 @_json_option
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new lines, until Ctrl-C.")
 @click.option(
     "-n", "--lines", default=100, metavar="LINES", type=click.IntRange(0), show_default=True,
     help="How many recent lines.",
@@ -497,9 +497,9 @@ def bench(
     for option, given in wrong.items():
         if given is not None:
             kind = "--idle" if idle and target.is_websocket else f"{target.scheme}://"
-            raise click.UsageError(f"{option} makes no sense with {kind}")
+            raise click.UsageError(f"{option} cannot be used with {kind}")
     if insecure and not target.is_secure:
-        raise click.UsageError(f"--insecure makes no sense with {target.scheme}://")
+        raise click.UsageError(f"--insecure cannot be used with {target.scheme}://")
     body = read_data(data)
     options = Options(
         connections=connections,
@@ -561,7 +561,9 @@ def version(as_json: bool) -> int:
         return ExitCode.OK
     click.echo(f"chansup {__version__} (Python {document['python']}, {sys.executable})")
     if isinstance(running := document["supervisor"], dict):
-        other = "" if running.get("version") == __version__ else ": `chansup run` anew to update it"
+        other = (
+            "" if running.get("version") == __version__ else ": `chansup run` again to update it"
+        )
         click.echo(f"supervisor {running.get('version')} (pid {running.get('pid')}){other}")
     return ExitCode.OK
 
@@ -584,10 +586,10 @@ def _follow(events: "Iterator[Event]", what: str, as_json: bool) -> int:
                 display.show(event)
                 code = event.exit_code if event.type == "result" else code
             if not display.finished:
-                click.echo(f"{what} goes on; `chansup status --watch` shows it.")
+                click.echo(f"{what} continues; `chansup status --watch` shows it.")
         return code
     except KeyboardInterrupt:
-        click.echo(f"\n{what} goes on; `chansup status --watch` shows it.", err=True)
+        click.echo(f"\n{what} continues; `chansup status --watch` shows it.", err=True)
         return INTERRUPTED
 
 

@@ -1,7 +1,7 @@
 """The first moments of the command `chansup`: what comes before its imports.
 
 Of `chansup run` signals wait from here on for the supervisor, which reads them. Until then any of
-them would end it without a word, while what it needs is still imported.
+them would end it silently, while what it needs is still imported.
 """
 
 import signal

@@ -8,6 +8,6 @@ class BenchError(ChansupError):
 
 
 class BenchUsageError(BenchError):
-    """The command line asks for what makes no sense."""
+    """The command line is contradictory."""
 
     exit_code = ExitCode.USAGE

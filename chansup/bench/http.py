@@ -129,7 +129,7 @@ class HttpConnection(Connection):
             self._keeps_alive = self._parser.should_keep_alive()
 
     def _refresh(self) -> None:
-        # Anew for each answer to HEAD: the parser waits for a body that does not come.
+        # Again for each answer to HEAD: the parser waits for a body that does not come.
         self._parser = httptools.HttpResponseParser(self)
 
     def _prepare(self) -> None:

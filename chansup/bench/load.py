@@ -29,7 +29,7 @@ from chansup.bench.target import Options, Target, request_bytes
 from chansup.bench.ticks import Ticks
 from chansup.bench.websocket import WebSocket
 
-CONNECTING = 128  # connections that are opened at a time: a server's backlog is no larger, often
+CONNECTING = 128  # connections that are opened at a time: a server's backlog is not larger, often
 SPARE = 64  # descriptors for everything else
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds after a connection that was of no use
 LONGEST_DRAIN = 2.0  # seconds, at most, for what is under way at the end

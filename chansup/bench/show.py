@@ -1,4 +1,4 @@
-"""How a run is shown to people: a bar while it goes on, tables at the end."""
+"""How a run is shown to people: a bar while it continues, tables at the end."""
 
 import asyncio
 import sys

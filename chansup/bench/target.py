@@ -71,7 +71,7 @@ class Options:
         for name in ("seconds", "rate", "timeout"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise BenchUsageError(f"--{name}: {value} is no number to count with")
+                raise BenchUsageError(f"--{name}: {value} is not a number to count with")
 
 
 def parse_url(url: str) -> Target:
@@ -97,7 +97,7 @@ def parse_url(url: str) -> Target:
     try:
         host = parts.hostname.encode("ascii" if ":" in parts.hostname else "idna").decode()
     except UnicodeError:
-        raise BenchUsageError(f"{url}: {parts.hostname!r} is no host name") from None
+        raise BenchUsageError(f"{url}: {parts.hostname!r} is not a host name") from None
     path = quote(parts.path or "/", safe=_SAFE_IN_PATH)
     if parts.query:
         path += "?" + quote(parts.query, safe=_SAFE_IN_PATH)

@@ -106,7 +106,7 @@ def of_socket(
             raise ValueError("only root can give a socket to another user: remove it")
         if owner_group is not None and found not in (*os.getgroups(), os.getegid()):
             raise ValueError(
-                f"{quoted(owner_group)} is no group of the user that runs chansup, who can give"
+                f"{quoted(owner_group)} is not a group of the user that runs chansup, who can give"
                 " the socket to their own groups only: add that user to it (usermod -aG)"
             )
     return number, found

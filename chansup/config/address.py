@@ -91,8 +91,8 @@ def parse(text: str) -> Address:
 def _systemd(name: str) -> Systemd:
     if not _SYSTEMD_NAME.match(name):
         raise ValueError(
-            f"{quoted(name)} is no name of a systemd socket: write the FileDescriptorName= of the "
-            'socket unit, or "systemd" alone for all sockets'
+            f"{quoted(name)} is not a name of a systemd socket: write the FileDescriptorName= of "
+            'the socket unit, or "systemd" alone for all sockets'
         )
     return Systemd(name)
 
@@ -121,7 +121,7 @@ def _tcp(text: str) -> Tcp:
 def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535:
         return int(text)
-    raise ValueError(f"{quoted(text)} is no port: expected a number from 0 to 65535")
+    raise ValueError(f"{quoted(text)} is not a port: expected a number from 0 to 65535")
 
 
 def _host(host: str, text: str) -> str:
@@ -129,17 +129,17 @@ def _host(host: str, text: str) -> str:
         try:
             ipaddress.IPv6Address(host[1:-1])
         except ValueError:
-            raise ValueError(f"{quoted(host[1:-1])} is no IPv6 address: {_FORMS}") from None
+            raise ValueError(f"{quoted(host[1:-1])} is not an IPv6 address: {_FORMS}") from None
         return host[1:-1]
     if ":" in host:
         raise ValueError(f'{quoted(text)}: an IPv6 address needs brackets, as in "[::1]:8000"')
     if host == "*":
-        raise ValueError('"*" is no address: write "0.0.0.0" for IPv4, "[::]" for IPv6')
+        raise ValueError('"*" is not an address: write "0.0.0.0" for IPv4, "[::]" for IPv6')
     if re.fullmatch(r"[0-9.]+", host):
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
-            raise ValueError(f"{quoted(host)} is no IPv4 address: {_FORMS}") from None
+            raise ValueError(f"{quoted(host)} is not an IPv4 address: {_FORMS}") from None
     elif not _HOST_NAME.match(host):
-        raise ValueError(f"{quoted(host)} is no host: {_FORMS}")
+        raise ValueError(f"{quoted(host)} is not a host: {_FORMS}")
     return host

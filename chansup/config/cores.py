@@ -41,12 +41,12 @@ def processes(value: int | str, cores: int | None = None) -> int:
     """
     if isinstance(value, int):
         if not 0 <= value <= MAX_PROCESSES:
-            raise ValueError(f"{value} is no number of processes: expected 0 to {MAX_PROCESSES}")
+            raise ValueError(f"{value} is not a number of processes: expected 0 to {MAX_PROCESSES}")
         return value
     match = _PER_CORE.match(value)
     if not match or match["count"] == "0":
         hint = "write the number without quotes" if value.isdigit() else _FORMS
-        raise ValueError(f"{quoted(value)} is no number of processes: {hint}")
+        raise ValueError(f"{quoted(value)} is not a number of processes: {hint}")
     return int(match["count"] or 1) * (usable() if cores is None else cores)
 
 

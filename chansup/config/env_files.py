@@ -41,7 +41,7 @@ def load(name: str, directory: Path) -> tuple[dict[str, str], list[Problem]]:
     problems = []
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
-            message = "this is no NAME=value: write one to a line, or # before a comment"
+            message = "this is not NAME=value: write one to a line, or # before a comment"
             line = binding.original.line + _leading_newlines(binding.original.string)
             problems.append(Problem("", message, line, str(path)))
         elif binding.key is not None and binding.value is not None:

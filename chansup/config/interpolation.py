@@ -41,7 +41,7 @@ def interpolate(text: str, variables: Mapping[str, str]) -> tuple[str, str | Non
         if name is None:
             beginning = match.string[match.start() : match.start() + 20]
             wrong.append(
-                f"{quoted(beginning)} is no variable: write ${{NAME}} or ${{NAME:-default}}, "
+                f"{quoted(beginning)} is not a variable: write ${{NAME}} or ${{NAME:-default}}, "
                 "or $${ for the characters themselves"
             )
             return ""

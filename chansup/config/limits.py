@@ -34,7 +34,7 @@ def parse(name: str, value: int | str) -> Limit:
         plain = name.lower().removeprefix("rlimit_").removeprefix("limit")
         close = [plain] if plain in _NAMES else difflib.get_close_matches(plain, _NAMES, n=1)
         hint = f"did you mean {quoted(close[0])}?" if close else f"known are {', '.join(_NAMES)}"
-        raise ValueError(f"{quoted(name)} is no resource limit: {hint}")
+        raise ValueError(f"{quoted(name)} is not a resource limit: {hint}")
     first, colon, second = str(value).partition(":")
     soft = _amount(first)
     hard = _amount(second) if colon else soft
@@ -55,5 +55,5 @@ def _amount(text: str) -> int:
     if text in ("unlimited", "infinity"):
         return resource.RLIM_INFINITY
     if not _AMOUNT.match(text) or int(text) > 2**63 - 1:
-        raise ValueError(f"{quoted(text)} is no limit: {_FORMS}")
+        raise ValueError(f"{quoted(text)} is not a limit: {_FORMS}")
     return int(text)

@@ -63,7 +63,9 @@ def _tcp_reason(error: OSError, place: Tcp) -> str:
             "pass the socket"
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return f"{place.host} is no address of this machine: write 0.0.0.0 or [::] for all it has"
+        return (
+            f"{place.host} is not an address of this machine: write 0.0.0.0 or [::] for all it has"
+        )
     return f"cannot be listened on: {error.strerror}"
 
 
@@ -105,7 +107,7 @@ def _unix_obstacle(path: Path) -> str | None:
     except OSError as error:
         return f"{quoted(str(path), limit=300)} cannot be looked at: {error.strerror}"
     if not stat.S_ISSOCK(mode):
-        return f"{quoted(str(path), limit=300)} exists and is no socket: remove or rename it"
+        return f"{quoted(str(path), limit=300)} exists and is not a socket: remove or rename it"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.setblocking(False)
         try:

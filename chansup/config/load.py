@@ -143,7 +143,7 @@ def _parse(text: str, file: Path) -> dict[str, object]:
 
 
 def _name_on(text: str, number: int) -> str:
-    """Return what a line sets, as it stands there; "" where the line is no statement by itself."""
+    """Return what a line sets, as it stands there; "" for a part of a statement."""
     line = "".join(text.split("\n")[number - 1 : number])
     try:
         tomli.loads(line)
@@ -169,7 +169,7 @@ def _depth(document: dict[str, object]) -> int:
 
 
 def _directory(value: object, base: Path) -> Path:
-    """Return the app's directory; that of the config file where the value is no good."""
+    """Return the app's directory; that of the config file where the value is invalid."""
     name = value if isinstance(value, str) and not isinstance(value, Unresolved) else "."
     return Path(os.path.realpath(base / name.replace("\0", "")))
 

@@ -110,7 +110,7 @@ def parse_of_app(text: str) -> AnswersThroughApp:
         )
     if not _HOST.match(place):
         raise ValueError(
-            f"{quoted(place)} is no host: write {quoted(f'http://example.org/{path}')}"
+            f"{quoted(place)} is not a host: write {quoted(f'http://example.org/{path}')}"
         )
     return AnswersThroughApp(place, _target(path))
 
@@ -118,7 +118,7 @@ def parse_of_app(text: str) -> AnswersThroughApp:
 def _after(text: str) -> After:
     match = _TIME.match(text)
     if not match:
-        raise ValueError(f'{quoted(text)} is no time: write "after:2s" or "after:500ms"')
+        raise ValueError(f'{quoted(text)} is not a time: write "after:2s" or "after:500ms"')
     return After(float(match["number"]) / (1000 if match["unit"] == "ms" else 1))
 
 
@@ -143,6 +143,6 @@ def _place(text: str, default_port: int | None = None) -> tuple[str, int]:
     except ValueError as error:
         raise ValueError(f"{error}; {_FORMS}" if _FORMS not in str(error) else str(error)) from None
     if not isinstance(place, address.Tcp) or place.port == 0:
-        raise ValueError(f"{quoted(text)} is no port to connect to: {_FORMS}")
+        raise ValueError(f"{quoted(text)} is not a port to connect to: {_FORMS}")
     wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to listen on, not to connect to
     return wildcards.get(place.host, place.host), place.port

@@ -81,9 +81,9 @@ def _type(name: str, text: str) -> Type:
     meant = _OTHER_NAMES.get(lowered, lowered)
     if meant in ("http", "websocket"):
         written = meant + text.removeprefix(name).rstrip()
-        raise ValueError(f"{quoted(text)} is no route: did you mean {quoted(written)}?")
+        raise ValueError(f"{quoted(text)} is not a route: did you mean {quoted(written)}?")
     raise ValueError(
-        f'{quoted(text)} is no route: expected "http" or "websocket", and after a colon a path, '
+        f'{quoted(text)} is not a route: expected "http" or "websocket", and after a colon a path, '
         'as in "websocket:/ws/*", or a host and a path, as in "http:example.org/*"'
     )
 
@@ -106,7 +106,8 @@ def _host(host: str, text: str) -> str:
         address = _ipv6(lowered)
         if address is None:
             raise ValueError(
-                f"in {quoted(text)}, {quoted(host)} is no IPv6 address in brackets, without a port"
+                f"in {quoted(text)}, {quoted(host)} is not an IPv6 address in brackets, "
+                "without a port"
             )
         return address
     if ":" in lowered:
@@ -116,7 +117,7 @@ def _host(host: str, text: str) -> str:
     labels = lowered.removeprefix("*.").split(".")
     if len(lowered) > _MAX_HOST or not all(_LABEL.match(label) for label in labels):
         raise ValueError(
-            f"in {quoted(text)}, {quoted(host)} is no host: expected a name as in "
+            f"in {quoted(text)}, {quoted(host)} is not a host: expected a name as in "
             '"example.org", or "*.example.org" for every name under it'
         )
     return lowered

@@ -32,7 +32,7 @@ class App(Table, frozen=True, kw_only=True):
 
     asgi: str | None = None  # "package.module:attribute"
     wsgi: str | None = None  # the same, of a WSGI application; one of both at most
-    directory: str = "."  # resolved anew at each reload
+    directory: str = "."  # resolved again at each reload
     python: str | None = None  # interpreter of everything that runs the app; chansup's own if unset
     env_file: str | list[str] = []  # dotenv files, later ones win; "-" before one: may be missing
     environment: dict[str, str] = {}  # wins over env_file, which wins over the inherited one
@@ -116,7 +116,7 @@ class Workers(Pool, frozen=True, kw_only=True):
     queue_timeout: PositiveSeconds = 30.0  # that a request may wait for a worker that is busy
     worker_timeout: PositiveSeconds = 30.0  # that a request may wait while there is no worker
     websocket_timeout: PositiveSeconds = 15.0  # that an open WebSocket may be without a worker
-    disconnect_timeout: PositiveSeconds = 10.0  # that the app may go on when its client has left
+    disconnect_timeout: PositiveSeconds = 10.0  # that the app may continue when its client has left
     handover: Handover = "transparent"  # what a deploy does to WebSockets
     handover_rate: PositiveSeconds = 500.0  # WebSockets per second, from each interface process
     sticky: str | None = None  # parameter, cookie or header: its value goes to one process

@@ -25,7 +25,7 @@ _REDIRECTION = re.compile(r"(?:[0-9]*|&)(?:>>?|<)(?:&[0-9-]|\S)?")
 _OPERATORS = frozenset({"|", "||", "&&", "&", ";", "|&"})
 _GLOB = re.compile(r"\S*(?:[/.][*?]|[*?][/.])\S*")  # "*" alone is what options such as hosts take
 _QUOTED = "\ue000"  # stands for a character that a shell would take as it is
-_IN_QUOTES = "\ue001"  # stands before one that a shell expands, yet is no glob, "~" or operator
+_IN_QUOTES = "\ue001"  # stands before one that a shell expands, yet is not a glob, "~" or operator
 
 
 class Word(NamedTuple):

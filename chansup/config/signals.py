@@ -16,4 +16,4 @@ def parse(text: str) -> signal.Signals:
     names = [known.name.removeprefix("SIG") for known in signal.Signals]
     close = difflib.get_close_matches(name.removeprefix("SIG"), names, n=1)
     hint = f"did you mean {quoted(close[0])}?" if close else 'write "TERM", "INT" or "QUIT"'
-    raise ValueError(f"{quoted(text)} is no signal: {hint}")
+    raise ValueError(f"{quoted(text)} is not a signal: {hint}")

@@ -12,5 +12,5 @@ def parse(text: str) -> int:
     """Return the bytes of ``256M``, ``1G`` or ``1048576``. Raises ValueError."""
     match = _SIZE.match(text.strip())
     if not match:
-        raise ValueError(f"{quoted(text)} is no size: expected bytes, or K, M, G as in 256M")
+        raise ValueError(f"{quoted(text)} is not a size: expected bytes, or K, M, G as in 256M")
     return int(match[1]) * _FACTORS[match[2].upper()]

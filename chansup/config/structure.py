@@ -1,6 +1,6 @@
 """Whether a parsed config has the shape of the schema, and every place where it has not.
 
-msgspec.convert stops at the first error; this walks the same types and goes on.
+msgspec.convert stops at the first error; this walks the same types and continues.
 """
 
 import datetime

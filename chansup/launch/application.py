@@ -81,8 +81,8 @@ def load(reference: str, gateway: str | None = None) -> Any:
 def gateway_of(application: Any) -> Gateway | None:
     """Return what an app speaks, or None unless its signature makes that certain.
 
-    What can only be called with two arguments and is no coroutine function is WSGI; what can only
-    be called with three is ASGI. A class says nothing: it is called to make something of it.
+    What can only be called with two arguments and is not a coroutine function is WSGI; what can
+    only be called with three is ASGI. A class says nothing: it is called to make something of it.
     """
     if inspect.isclass(application):
         return None

@@ -95,7 +95,7 @@ async def _serve(child: Child, orders: Orders, loaded: Any) -> int:
     was_cut = not await stopping.until(worker.empty) and await worker.cut(stopping.reserve / 3)
     await worker.close(max(stopping.reserve / 3, min(_LAST_WORDS, stopping.left() / 3)))
     if was_cut and threading.active_count() > 1:
-        # A consumer's thread cannot be ended: it would go on with what went back to the queue.
+        # A consumer's thread cannot be ended: it would continue with what went back to the queue.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

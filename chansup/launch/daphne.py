@@ -101,7 +101,7 @@ _TwistedUnixPort: Any = unix.Port  # Twisted is typed in parts
 
 
 class _UnixPort(_TwistedUnixPort):  # type: ignore[misc]
-    """A Unix listener that leaves socket and file alone, as others go on listening there."""
+    """A Unix listener that leaves socket and file alone, as others keep listening there."""
 
     _shouldShutdown = False  # noqa: N815 - Twisted's name
     _preexistingSocket: Any  # noqa: N815

@@ -1,4 +1,4 @@
-"""Ends this process although threads go on that nobody waits for."""
+"""Ends this process although threads continue that nobody waits for."""
 
 import atexit
 import os

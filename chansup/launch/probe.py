@@ -105,7 +105,7 @@ def _routers(
 ) -> Iterator[Finding]:
     for route, name in routers.bare_consumers(loaded):
         message = (
-            f'the route "{route}" leads to the class {name}, which is no application: '
+            f'the route "{route}" leads to the class {name}, which is not an application: '
             f"write {name}.as_asgi()"
         )
         yield Finding(key, message)

@@ -84,7 +84,7 @@ class Attempts:
         pause = min(longest, _FIRST_PAUSE * 2 ** min(self._count, 10))
         if not self._has_warned and absent > _LONG:
             self._has_warned = True
-            logger.warning("chansup: %s. Trying on", self.why_not())
+            logger.warning("chansup: %s; still retrying", self.why_not())
         pause *= 0.75 + random.random() / 2  # noqa: S311 - so that not all come at once
         self._timer = self._loop.call_later(pause, self._end_pause)
 

@@ -71,7 +71,7 @@ class Client:
         return link
 
     def find_address(self) -> str:
-        """Return where the hub listens: the site may have been started anew elsewhere."""
+        """Return where the hub listens: the site may have been started again elsewhere."""
         if self._find is not None:
             with contextlib.suppress(LayerError):
                 self.address = self._find()
@@ -172,7 +172,7 @@ class Client:
         self._owners.clear()
 
     def forget_in_child(self) -> None:
-        """Begin anew in a child that was forked: the links belong to the parent."""
+        """Begin again in a child that was forked: the links belong to the parent."""
         for link in self._links.values():
             link.forget_in_child()
         self._links = {}

@@ -53,13 +53,13 @@ def _configured(config: Path, environ: Mapping[str, str]) -> Place:
         (TABLE,), document.get(TABLE, {}), _variables(document, environ, config), config
     )
     if not isinstance(table, dict):
-        raise LayerConfigError(f"{config}: [{TABLE}] is no table")
+        raise LayerConfigError(f"{config}: [{TABLE}] is not a table")
     backend = table.get("backend", "local")
     if not isinstance(backend, str | list):
         raise LayerConfigError(f"{config}: [{TABLE}] backend is neither a string nor a list")
     options = table.get("options", {})
     if not isinstance(options, dict):
-        raise LayerConfigError(f"{config}: [{TABLE}] options is no table")
+        raise LayerConfigError(f"{config}: [{TABLE}] options is not a table")
     if backend == "local":
         from chansup.config.structure import local_options  # children of chansup need it not
 
@@ -70,7 +70,7 @@ def _configured(config: Path, environ: Mapping[str, str]) -> Place:
 
 
 class SiteHub:
-    """The hub of this site: it need not run yet, and may be elsewhere when the site ran anew."""
+    """The hub of this site: it need not run yet, and may be elsewhere when the site ran again."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         """Raises LayerConfigError where this site has another layer, or a broken config."""

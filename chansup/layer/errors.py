@@ -46,7 +46,7 @@ class NoHub(HubUnavailable):
 
 
 class LayerConfigError(LayerError, ValueError):
-    """What the channel layer was configured with makes no sense."""
+    """The channel layer's options are invalid."""
 
 
 class ForeignChannel(LayerError, AssertionError):
@@ -57,7 +57,7 @@ class ForeignChannel(LayerError, AssertionError):
 
 
 class Unreadable(LayerError):
-    """What was taken is no message here: it has another key, or is of another serializer.
+    """What was taken is not a message here: it has another key, or is of another serializer.
 
     `receipt` says what becomes of it: with `until_done` it is in hand until then.
     """

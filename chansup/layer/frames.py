@@ -56,7 +56,7 @@ class Kind:
     FLUSH = 11  # request
     STATISTICS = 12  # request: the answer is a RESULT
     BIND = 13  # request: connection, channel: the channel serves this connection of a client
-    PARK = 14  # connection, channel, id, milliseconds left, body: another process goes on with
+    PARK = 14  # connection, channel, id, milliseconds left, body: another process continues with
     # the channel; the body, if any, is of the message that was in hand
     QUIET = 15  # answer to QUIESCE: nothing follows before there is a new connection
     TAKE_OVER = 16  # instead of HELLO: a new hub wants everything
@@ -64,7 +64,7 @@ class Kind:
     GIVE_BACK = 18  # ids of what was held: back to the head
     FAILED = 19  # ids of what was held: the same, and the attempt counts
     CLAIM = 20  # CLAIM, channel: of what was held when another hub took over
-    OBSERVE = 21  # request: channels. The answer is a RESULT; the hub goes on to report them
+    OBSERVE = 21  # request: channels. The answer is a RESULT; the hub continues to report them
     CLEARED = 22  # answer to FLUSHED: of what was before, nothing is left here either
     POLICY = 23  # MessagePack: the policy from now on, instead of the one in HELLO
     REJOIN = 24  # as GROUP_ADD, to a hub that knows nothing: what was missed meanwhile follows
@@ -91,7 +91,7 @@ class Reason:
 
 
 class FrameError(ChansupError):
-    """What came is no frame, or not one that may come now: the connection is of no use any more."""
+    """Malformed, or not allowed now: the connection cannot be used any more."""
 
 
 Frame = tuple[int, bytes]  # kind, payload
@@ -175,7 +175,7 @@ class Decoder:
         while end - offset >= HEADER_SIZE:
             size, kind = unpack(data, offset)
             if size > MAX_PAYLOAD:
-                raise FrameError(f"a frame of {size} bytes: the other side is no channel layer")
+                raise FrameError(f"a frame of {size} bytes: the other side is not a channel layer")
             begin = offset + HEADER_SIZE
             after = begin + size
             if after > end:

@@ -53,7 +53,7 @@ class Inbox:
 
     def __init__(self, name: bytes, is_bound: bool) -> None:
         self.name = name
-        self.is_bound = is_bound  # if this process dies, another one goes on with it at once
+        self.is_bound = is_bound  # if this process dies, another one continues with it at once
         self.id = 0
         self.entries: deque[Entry] = deque()
         self.waiters: deque[asyncio.Future[None]] = deque()
@@ -255,7 +255,7 @@ class Inboxes:
         for inbox in self._by_name.values():
             if same:
                 inbox.entries.clear()  # the hub still has them
-            else:  # the hub that had them is no more, and its successor counts anew
+            else:  # the hub that had them is no more, and its successor counts again
                 inbox.last = 0
                 inbox.entries = deque((_ORPHAN, *entry[1:]) for entry in inbox.entries)
 

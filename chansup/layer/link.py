@@ -2,8 +2,8 @@
 
 Nothing here runs in a task of its own: frames are read in a callback, and what is sent during one
 turn of the loop leaves in one write at its end. When the connection is lost, the link connects
-anew, with growing pauses, and listens again to what was listened to; of requests that had no answer
-the hub then says which were carried out, and the others are sent again.
+again, with growing pauses, and listens again to what was listened to; of requests that had no
+answer the hub then says which were carried out, and the others are sent again.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class Owner(Protocol):
 
 
 class Link:
-    """Connects, reads, and connects anew. What came and what is asked have places of their own."""
+    """Connects, reads, and connects again. What came and what is asked have places of their own."""
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -133,7 +133,7 @@ class Link:
     # The connection
 
     def connect(self) -> None:
-        """Try to connect, and go on trying."""
+        """Try to connect, and keep trying."""
         if self._socket is not None or self.closed or self._attempts.is_pausing:
             return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -261,7 +261,7 @@ class Link:
     def abandon(self, name: bytes) -> None:
         """Give back all that was delivered, from another thread: the loop does not run.
 
-        When it runs again it connects anew, and listens to everything but this channel.
+        When it runs again it connects again, and listens to everything but this channel.
         """
         self.inboxes.forget(name)
         sock = self._socket
@@ -313,7 +313,7 @@ class Link:
         try:
             self._take_all(self._decoder.feed(data))
         except (FrameError, msgspec.DecodeError, struct.error, IndexError) as error:
-            logger.error("chansup: the hub sends what makes no sense: %s", error)
+            logger.error("chansup: malformed message from the hub: %s", error)
             self.lose(str(error))
 
     def _take_all(self, received: list[frames.Frame]) -> None:

@@ -6,7 +6,7 @@ What happens when connections are lost:
   then it gives it to somebody else if the receiver is cancelled, its event loop is closed or its
   process dies. A receiver that was given a message of an ordinary channel and is cancelled before
   it runs gives it back.
-- A hub that is killed takes with it what is queued there. The links connect anew, with growing
+- A hub that is killed takes with it what is queued there. The links connect again, with growing
   pauses; memberships, and everybody who waits, are known to the new hub at once. What was delivered
   to this process already stays. Group messages that were sent before it was back are kept for it.
 - `send` and `group_send` wait for a hub for `timeout` seconds, and raise HubUnavailable then: the
@@ -231,7 +231,7 @@ class LocalChannelLayer(Base):
         Without `until_done` it is as with `receive`: the hub forgets the message now, and
         `give_back` is a courtesy. With it the hub keeps the message until `done` or `give_back`.
         If the connection, the event loop or the process ends before, the message goes to somebody
-        else, with its `attempt` counted on, before all others, and its expiry begins anew. A hub
+        else, with its `attempt` counted on, before all others, and its expiry starts again. A hub
         that takes over as planned knows what is in hand; if the hub was killed meanwhile, only
         `give_back` brings the message to the next one.
 
@@ -299,7 +299,7 @@ class LocalChannelLayer(Base):
     async def observe(self, channels: Iterable[str]) -> dict[str, Queue]:
         """Return how many messages wait in each of these channels, and the age of the oldest.
 
-        What somebody has in hand does not wait. The hub goes on reporting these channels to its
+        What somebody has in hand does not wait. The hub keeps reporting these channels to its
         supervisor, the last thousand that it was asked about.
         """
         names = list(dict.fromkeys(channels))

@@ -12,7 +12,7 @@ from chansup.protocol.hub_report import DEFAULT_PATTERN
 
 _MAX_PATTERNS = 1000
 _MAX_PATTERN = 1000  # characters
-_MAX_EXPRESSIONS = 20  # that are no globs: matching one may take a millisecond
+_MAX_EXPRESSIONS = 20  # that are not globs: matching one may take a millisecond
 _MAX_KNOWN = 10_000  # channels whose capacity is remembered
 MAX_SECONDS = 4_000_000.0  # what fits into a frame, in milliseconds
 

@@ -106,7 +106,7 @@ def _plain(value: Any, path: str = "message", depth: int = 0) -> Any:
 def _key(key: Any, path: str) -> str:
     if isinstance(key, str):
         return str(key)
-    raise TypeError(f"{path}: the key {key!r} is no str")
+    raise TypeError(f"{path}: the key {key!r} is not a str")
 
 
 def _place_of_surrogate(value: Any, path: str = "message") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def wake(waiter: "asyncio.Future[Any]") -> None:
-    """Let whoever waits go on."""
+    """Let whoever waits continue."""
     if not waiter.done():
         waiter.set_result(None)
 

@@ -70,7 +70,7 @@ def _sessions(project: Project) -> list[str]:
     if known:
         found.append(
             f"Note: {', '.join(known)}: a new process would not know the sessions of these "
-            "WebSockets. A deploy closes them with 1012, and clients connect anew; others move. "
+            "WebSockets. A deploy closes them with 1012, and clients connect again; others move. "
             "[handover] move overrules that."
         )
     if others:
@@ -110,7 +110,7 @@ def _channel_layer(project: Project) -> list[str]:
     else:
         what = "channels_redis" if project.channel_layer == "redis" else "another layer"
         text = (
-            f"CHANNEL_LAYERS in {settings} names {what}, and goes on to work. For chansup's own "
+            f"CHANNEL_LAYERS in {settings} names {what}, and still works. For chansup's own "
             "layer, which needs no server, or to choose one in chansup.toml, write there:"
         )
     return [f"Note: {text}\n    {_LINE}"]

@@ -28,7 +28,7 @@ _CHANNEL_LAYER = """\
 # For many machines: backend = "redis://HOST:6379/0"
 [channel_layer]
 backend = "local\""""
-_OTHER_LAYERS = ("redis", "other")  # that go on to work as they are, without that table
+_OTHER_LAYERS = ("redis", "other")  # that still work as they are, without that table
 _READY = '# ready = "http:/"  # a page that a new process must answer before it takes connections'
 _ONE_PROCESS = [
     "# Groups of an in-memory channel layer end at the process, so there is one.",
@@ -47,11 +47,11 @@ _STICKY = [
 _RELAY = """\
 # Relay mode: the processes of [interface] only hold the connections, and these run the project.
 # `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash likewise.
-# The connection stays; what a consumer keeps in its attributes starts anew: documentation,
+# The connection stays; what a consumer keeps in its attributes starts empty: documentation,
 # "Relay mode", "Checkpoints". Without this table, [interface] runs the project itself."""
 _SESSIONS = (
     "their sessions live in one process, so chansup closes these WebSockets with 1012 instead of "
-    "moving them, and clients connect anew. Documentation: which apps survive a handover."
+    "moving them, and clients connect again. Documentation: which apps survive a handover."
 )
 _MOST_POOLS = 4  # of channels; more share one
 

@@ -79,7 +79,7 @@ def assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 def resolve(node: ast.expr, path: Path, root: Path, hops: int = 4) -> tuple[ast.expr, Path]:
     """Return what a name in the module `path` stands for, and the module that says so.
 
-    Imports are followed below `root`. What is no name, or leads nowhere, is returned as it is.
+    Imports are followed below `root`. What is not a name, or leads nowhere, is returned as it is.
     """
     if not isinstance(node, ast.Name) or hops == 0:
         return node, path

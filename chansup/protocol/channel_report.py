@@ -14,7 +14,7 @@ class ChannelCounts(msgspec.Struct):
     lost: int = 0  # that were unfinished at the end of a process, and could not go back
     redelivered: int = 0  # that came again after a failure or a crash
     dead: int = 0  # that were given up, and went to the log of dead letters
-    listener_failures: int = 0  # times that receiving failed, and was begun anew
+    listener_failures: int = 0  # times that receiving failed and was tried again
     wait: Histogram | None = None  # in the queue; None where the layer does not tell
     handling: Histogram = msgspec.field(default_factory=Histogram)
     in_flight: int = 0  # messages that it has in hand now

@@ -48,7 +48,7 @@ class Connection:
 
     def __init__(self, id: str) -> None:
         self.id = id  # the same in each worker, of no other connection; ASCII, at most 200
-        self.leaving = False  # the app was told to end, for another worker goes on
+        self.leaving = False  # the app was told to end, for another worker continues
         self.unfinished = False  # what it took from the channel layer is not for the next worker
         self.welcomes: list[Callable[[], None]] = []  # of the channel layer
         self.farewells: list[Callable[[], None]] = []

@@ -30,7 +30,9 @@ class HubReport(msgspec.Struct):
     parked: int = 0  # channels that wait for the end of a handover
     memory: int = 0  # bytes
     memory_limit: int = 0
-    epoch: str = ""  # the same as long as the counters go on: a planned replacement takes it over
+    epoch: str = (
+        ""  # the same as long as the counters continue: a planned replacement takes it over
+    )
 
 
 _encoder = msgspec.json.Encoder()

@@ -41,7 +41,7 @@ class AppWorker(msgspec.Struct, frozen=True):
     concurrency: int  # requests that it works on at a time, over all interface processes
     threads: int  # of a WSGI app
     peers: list[int]  # user ids whose processes may connect
-    disconnect_timeout: float = 10.0  # seconds that the app may go on when its client has left
+    disconnect_timeout: float = 10.0  # seconds that the app may continue when its client has left
 
 
 class ChannelWorker(msgspec.Struct, frozen=True):

@@ -26,8 +26,8 @@ def send(fields: Mapping[str, str], address: str | None = None, patience: float 
     """Send one message, and say whether anybody was there to take it.
 
     `address` defaults to ``$NOTIFY_SOCKET``. Nobody listening, or a queue that stays full for
-    `patience` seconds, is no error: the protocol is advisory. (The queue of a datagram socket is
-    short, net.unix.max_dgram_qlen in unix(7).)
+    `patience` seconds, is not an error: the protocol is advisory. (The queue of a datagram socket
+    is short, net.unix.max_dgram_qlen in unix(7).)
     """
     address = address or os.environ.get(SOCKET_VARIABLE)
     if not address:

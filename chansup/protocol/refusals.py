@@ -143,7 +143,7 @@ def _execution(path: str, error: OSError, user: str) -> str:
         )
     if number == errno.ENOEXEC:
         return (
-            f"{path} is no program of this machine: a script needs #! and its interpreter in the"
+            f"{path} is not a program of this machine: a script needs #! and its interpreter in the"
             " first line, a binary the right architecture"
         )
     if number == errno.E2BIG:

@@ -65,7 +65,7 @@ EXHAUSTED = _cells(len(DIRECTIONS))  # times that a sender had to wait for credi
 BYTES = _cells(len(DIRECTIONS))  # of frames, headers included
 STICKY_REQUESTS = _cells(len(STICKY))
 SESSIONS_LEARNED = _cells(1)  # from responses
-SESSIONS_DISPLACED = _cells(1)  # forgotten soon after they were used, for want of room
+SESSIONS_DISPLACED = _cells(1)  # forgotten soon after they were used, because there was no room
 CELLS = _place
 SIZE = MAX_POOLS * CELLS * 8  # bytes
 

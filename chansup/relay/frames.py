@@ -24,7 +24,7 @@ HEADER_SIZE = HEADER.size
 MAX_STREAM = MAX_NUMBER = 2**32 - 1
 
 END = 1  # nothing follows in this direction: the body is complete
-MORE = 2  # the payload goes on in the next frame of the stream
+MORE = 2  # the payload continues in the next frame of the stream
 TEXT = 4  # of a message: text, in UTF-8
 AGAIN = 8  # of a message: another worker had it in hand when it died
 FINISHED = 16  # of a response: the app has returned, too
@@ -52,7 +52,7 @@ class Kind:
     BODY = 18  # both: a part of a body; number: of this part, from 1 on
     MESSAGE = 19  # both: a WebSocket message; number: of this message, from 1 on
     DISCONNECT = 20  # interface: the client is gone; number: close code
-    LEAVE = 21  # interface: finish what is in hand, then say DONE; number: 1 if nobody goes on
+    LEAVE = 21  # interface: finish what is in hand, then say DONE; number: 1 if nobody continues
 
     RECEIVED = 32  # worker: the app is called now
     START = 33  # worker: status and headers
@@ -69,7 +69,7 @@ class Kind:
 
 
 class FrameError(ChansupError):
-    """What came is no frame, or not one that may come now: the connection is of no use any more."""
+    """Malformed, or not allowed now: the connection cannot be used any more."""
 
 
 Frame = tuple[int, int, int, int, bytes]  # kind, flags, stream, number, payload
@@ -114,7 +114,7 @@ class Decoder:
         while end - offset >= HEADER_SIZE:
             size, kind, flags, stream, number = unpack(data, offset)
             if size > MAX_PAYLOAD:
-                raise FrameError(f"a frame of {size} bytes: the other side is no relay")
+                raise FrameError(f"a frame of {size} bytes: the other side is not a relay")
             begin = offset + HEADER_SIZE
             offset_after = begin + size
             if offset_after > end:

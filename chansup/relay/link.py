@@ -19,7 +19,7 @@ from chansup.wire import Writer
 _READ_SIZE = 128 * 1024
 _QUIET = 0.0003  # seconds without a write, after which nobody is expected to share the next one
 _CROWDED = 128 * 1024  # bytes that wait to be written, above which senders of data wait
-_ADMITTED = 8  # senders that may go on at a time, each with one frame
+_ADMITTED = 8  # senders that may continue at a time, each with one frame
 
 
 class Late(Protocol):

@@ -7,7 +7,7 @@ Waiter = asyncio.Future[None] | None
 
 
 def wake(waiter: Waiter) -> None:
-    """Let whoever waits for `waiter` go on, if somebody does."""
+    """Let whoever waits for `waiter` continue, if somebody does."""
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
 
@@ -27,7 +27,7 @@ class Waiters(list[asyncio.Future[None]]):
             self.remove(waiter)
 
     def wake_all(self) -> None:
-        """Let all of them go on: each looks itself whether there is something for it."""
+        """Let all of them continue: each looks itself whether there is something for it."""
         for waiter in self:
             wake(waiter)
 

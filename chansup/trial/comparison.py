@@ -62,7 +62,7 @@ def words(answer: Answer) -> str:
 
 
 def structure(answer: Answer) -> str:
-    """Return which keys and types an answer has; of a text that is no JSON, its words."""
+    """Return which keys and types an answer has; of a text that is not JSON, its words."""
     if isinstance(answer, bytes):
         return "bytes"
     prefix, text = "", answer

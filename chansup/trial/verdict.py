@@ -65,7 +65,7 @@ class Verdict(msgspec.Struct, frozen=True):
                 yield 'looks at "count" in scope["extensions"]["chansup.handover"].'
         if self.numbers_differ:
             yield "Numbers or ids differ from those on a connection that stayed. Process ids and"
-            yield "times do that, and so does a counter that began anew. On one that stayed:"
+            yield "times do that, and so does a counter that started from zero. On one that stayed:"
             yield from self.stayed
             yield "On the one that moved:"
             yield from self.moved
@@ -117,8 +117,8 @@ def judge(trial: Trial) -> Verdict:
 def _of_code(code: int) -> str:
     if code == 1012:
         return (
-            "instead of moving it, chansup told the client to come back. Clients that connect anew "
-            "after a close, as libraries of such protocols do, lose nothing"
+            "instead of moving it, chansup told the client to come back. Clients that connect "
+            "again after a close, as libraries of such protocols do, lose nothing"
         )
     return (
         "the app refused the connection at the new process, or gave it up there: a handshake that "

@@ -113,7 +113,7 @@ class Listener:
         if loop.time() - self._told > _QUIET:
             self._told = loop.time()
             _log.error(
-                "chansup: channel %s: receiving failed, and is begun anew: %s",
+                "chansup: channel %s: receive failed, retrying: %s",
                 self.channel,
                 last_line(error),
             )

@@ -42,7 +42,7 @@ class Permits:
         await turn.future
 
     def ended(self, turn: Turn, *, expects: bool) -> None:
-        """Take the news that a take has ended, or goes on and is not answered at once."""
+        """Take the news that a take has ended, or continues and is not answered at once."""
         if turn.expects:
             self._expecting -= 1
         turn.expects = expects

@@ -205,7 +205,7 @@ class ChannelWorker:
         self._free()
 
     def _settle(self, settle: Callable[[], None]) -> None:
-        """Tell the layer what became of a message; whatever it answers, the work goes on."""
+        """Tell the layer what became of a message; whatever it answers, the work continues."""
         try:
             settle()
         except Exception as error:
@@ -256,7 +256,7 @@ class ChannelWorker:
         if self._stopping and not self._receiving and not self._busy:
             self.empty.set()
 
-    # What goes on beside
+    # What continues beside
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(asyncio.create_task(work))

@@ -141,7 +141,7 @@ def test_reload_of_broken_code(site: Site):
         answer = site.chansup("reload")
         assert answer.returncode == 1
         assert "ModuleNotFoundError: No module named 'nothere'" in answer.stderr
-        assert "Generation 3 goes on serving." in answer.stderr
+        assert "Generation 3 still serves." in answer.stderr
         code, shown = site.on_terminal("reload")
         assert code == 1
         assert "ModuleNotFoundError" in shown
@@ -168,7 +168,7 @@ def test_an_interrupted_reload_says_that_it_goes_on(site: Site):
         interrupt(process)
         assert process.wait(10) == 130
         error = process.communicate()[1]
-        assert "goes on" in error
+        assert "continues" in error
         assert "status --watch" in error
         assert "Traceback" not in error
 

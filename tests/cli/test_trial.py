@@ -51,7 +51,7 @@ def test_comparison(
 def test_a_counter_that_began_anew_is_shown() -> None:
     verdict = judge(Trial("ws://x/", None, [["visit 2"], ["visit 2"]], ["visit 1"], [], None))
     assert verdict.finding == "survives" and verdict.numbers_differ
-    assert "a counter that began anew" in "\n".join(verdict.lines())
+    assert "a counter that started from zero" in "\n".join(verdict.lines())
     assert not judge(
         Trial("ws://x/", None, [["pid 2"], ["pid 3"]], ["pid 1"], [], None)
     ).numbers_differ

@@ -106,7 +106,7 @@ def test_connections_of_the_past_are_no_obstacle(site):
 
 def test_an_address_of_no_interface(site):
     report = check(site('bind = ["203.0.113.7:8000", "no-such-host.invalid:1"]'), ENVIRON)
-    assert "is no address of this machine" in report.problems[0].message
+    assert "is not an address of this machine" in report.problems[0].message
     assert "cannot be resolved" in report.problems[1].message
 
 
@@ -123,7 +123,7 @@ def test_unix_sockets(site, tmp_path):
         )
     assert [problem.message.split('" ')[1].split(":")[0] for problem in report.problems] == [
         "is not a directory",
-        "exists and is no socket",
+        "exists and is not a socket",
         "is in use by another program",
     ]
     assert keys(report) == ["interface.bind[0]", "interface.bind[1]", "interface.bind[3]"]

@@ -62,5 +62,5 @@ def test_processes(value, count):
 
 @pytest.mark.parametrize("value", [-1, 5000, "", "3", "0-per-core", "per-cores", "-per-core", "x"])
 def test_what_is_no_number_of_processes(value):
-    with pytest.raises(ValueError, match="is no number of processes"):
+    with pytest.raises(ValueError, match="is not a number of processes"):
         processes(value, cores=4)

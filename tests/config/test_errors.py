@@ -13,7 +13,7 @@ asgi = "mysite/asgi.py:application"          # app.asgi: "mysite.asgi:applicatio
 environment = { "A B" = "x", C = 3 }         # app.environment."A B": no name # app.environment.C: put it in quotes, "3"
 
 [interface]
-bind = ["127.0.0.1:8000", "foo", ":8000000"] # interface.bind[1]: has no port # interface.bind[2]: is no port
+bind = ["127.0.0.1:8000", "foo", ":8000000"] # interface.bind[1]: has no port # interface.bind[2]: is not a port
 bnid = 3                                     # interface.bnid: did you mean "bind"?
 server = "uvicron"                           # interface.server: did you mean "uvicorn"?
 processes = "4"                              # interface.processes: without quotes

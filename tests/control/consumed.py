@@ -36,7 +36,7 @@ def counts(handled: int = 0, each: float = 0.0, waited: float | None = 0.0, **mo
 
 
 def pool(name: str = "images", ready: int = 1, **more: Any) -> ConsumerPool:
-    """Return a pool; what is no setting is one of its channels."""
+    """Return a pool; what is not a setting is one of its channels."""
     settings = {key: more.pop(key) for key in ("layer", "concurrency", "desired") if key in more}
     return ConsumerPool(
         name, **{"layer": "default", "concurrency": 1, "desired": ready or 1, **settings},

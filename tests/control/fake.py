@@ -210,7 +210,7 @@ def broken_deploy() -> list[Event]:
     return [
         *deploy()[:1],
         Event("output", "interface.0 did not boot:", "interface", "interface.0", lines=TRACEBACK),
-        Event("result", "The rollout failed: exit code 1. Generation 3 goes on serving.",
+        Event("result", "The rollout failed: exit code 1. Generation 3 still serves.",
               outcome="failed", exit_code=1),
     ]  # fmt: skip
 

@@ -92,7 +92,9 @@ def _turns(file: Path, number: int, text: str, known: int) -> Iterator[Finding]:
 def findings() -> list[Finding]:
     """Return everything that is not plain."""
     pages = [found for page in PAGES for found in in_page(page)]
-    sources = [path for path in sorted((ROOT / "chansup").rglob("*.py")) if "vendored" not in path.parts]
+    sources = [
+        path for path in sorted((ROOT / "chansup").rglob("*.py")) if "vendored" not in path.parts
+    ]
     return pages + [found for file in sources for found in in_source(file)]
 
 

@@ -1,4 +1,4 @@
-"""What docs/channel-layer.md and the README say of the channel layer, where it is no command."""
+"""What docs/channel-layer.md and the README say of the channel layer, where it is not a command."""
 
 import asyncio
 import json

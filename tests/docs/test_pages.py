@@ -105,7 +105,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
     pieces = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
     found = []
     for piece in pieces:
-        match = re.match(r"(?:.*\\\n)*.*\n?", piece)  # its line, and those that go on with it
+        match = re.match(r"(?:.*\\\n)*.*\n?", piece)  # its line, and those that continue with it
         assert match is not None
         found.append((match[0].rstrip("\n"), piece[match.end() :]))
     return found

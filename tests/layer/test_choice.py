@@ -72,7 +72,7 @@ def test_outside_of_chansup_the_hub_is_found_through_the_config(
         asyncio.run(layer.take("alpha"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "hub.sock").symlink_to(shared_hub.path)
-    with pytest.raises(NoHub):  # a link is no socket
+    with pytest.raises(NoHub):  # a link is not a socket
         asyncio.run(layer.group_add("all", "alpha"))
     (tmp_path / "run" / "hub.sock").unlink()
     os.link(shared_hub.path, tmp_path / "run" / "hub.sock")

@@ -424,7 +424,7 @@ def test_who_is_refused_hears_why() -> None:
 
 
 def test_a_hub_that_is_frozen_is_not_waited_for_without_end(hub: Hub) -> None:
-    """Who receives goes on waiting, and what is in hand stays in hand."""
+    """Who receives keeps waiting, and what is in hand stays in hand."""
 
     async def tried() -> None:
         layer = LocalChannelLayer(hub.path, timeout=1)

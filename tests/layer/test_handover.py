@@ -231,7 +231,7 @@ def test_a_process_that_ends_in_between_two_hubs_says_what_it_has_taken(hub: Hub
         await asyncio.to_thread(heir.receive)  # by then all are quiet
         assert [await old.receive(), await old.receive()] == [2, 3]
         await old.leave("lions")
-        heir.close()  # so the hub goes on, and this process does not
+        heir.close()  # so the hub continues, and this process does not
 
     async def begun() -> None:
         new = Worker(hub, id)

@@ -60,7 +60,7 @@ class Site:
         self.store.group_send(group, body, self.capacities)
 
     def replace(self) -> None:
-        """Let another hub go on."""
+        """Let another hub continue."""
         snapshot = Snapshot(list(take_snapshot(self.store, "", ())))
         now = self.store.now
         self.store = Store(Memory(10_000_000))

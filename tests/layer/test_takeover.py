@@ -252,7 +252,7 @@ def test_after_a_takeover_that_failed_everybody_gets_what_they_wait_for(hub: Hub
 
 @pytest.mark.thorough
 def test_a_successor_that_reads_nothing_is_given_up(hub: Hub) -> None:
-    """And the hub goes on, with everything."""
+    """And the hub continues, with everything."""
 
     async def tried() -> None:
         layer = LocalChannelLayer(hub.path, timeout=30)
@@ -262,7 +262,7 @@ def test_a_successor_that_reads_nothing_is_given_up(hub: Hub) -> None:
         await asyncio.to_thread(heir.receive)  # it begins
         await layer.send("work", {"number": 20})
         assert [(await layer.receive("work"))["number"] for _ in range(21)] == [*range(21)]
-        assert "going on" in hub.log.read_text()
+        assert "continuing" in hub.log.read_text()
         heir.close()
         await layer.close()
 
@@ -294,7 +294,7 @@ def test_a_successor_that_comes_too_late_does_not_begin_beside(hub: Hub) -> None
         command = [sys.executable, "-c", FROZEN, hub.path]
         with subprocess.Popen(command, stderr=subprocess.PIPE) as successor:
             try:
-                while "going on" not in hub.log.read_text():
+                while "continuing" not in hub.log.read_text():
                     assert successor.poll() is None
                     await asyncio.sleep(0.05)
                 await layer.send("work", {"number": 1})
@@ -303,7 +303,7 @@ def test_a_successor_that_comes_too_late_does_not_begin_beside(hub: Hub) -> None
             finally:
                 successor.kill()
             assert successor.stderr is not None
-            assert b"took too long. It goes on" in successor.stderr.read()
+            assert b"took too long. It continues" in successor.stderr.read()
         assert (await layer.statistics())["pid"] == before
         assert [(await layer.receive("work"))["number"] for _ in range(2)] == [0, 1]
         await layer.close()

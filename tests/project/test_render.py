@@ -103,7 +103,7 @@ def test_websockets_mean_relay_mode(tmp_path):
         "project.\n"
         "# `chansup reload` replaces these, and open WebSockets move to the new ones; after a crash "
         "likewise.\n"
-        "# The connection stays; what a consumer keeps in its attributes starts anew: "
+        "# The connection stays; what a consumer keeps in its attributes starts empty: "
         "documentation,\n"
         '# "Relay mode", "Checkpoints". Without this table, [interface] runs the project itself.\n'
         "[workers.web]\n"
@@ -164,8 +164,8 @@ CHANSUP = '    CHANNEL_LAYERS = {"default": {"BACKEND": "chansup.layer.ChannelLa
         ("chansup", True, None),
         ("memory", True, "which ends at the process"),
         (None, True, "mysite.settings has no CHANNEL_LAYERS"),
-        ("redis", False, "names channels_redis, and goes on to work"),
-        ("other", False, "names another layer, and goes on to work"),
+        ("redis", False, "names channels_redis, and still works"),
+        ("other", False, "names another layer, and still works"),
     ],
 )
 def test_a_project_with_channels(tmp_path, layer, has_table, says):

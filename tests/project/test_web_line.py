@@ -1,4 +1,4 @@
-"""The web line of a Procfile: nothing of it is dropped without a word."""
+"""The web line of a Procfile: nothing of it is dropped silently."""
 
 from pathlib import Path
 

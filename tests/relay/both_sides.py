@@ -136,7 +136,7 @@ class BothSides(Interface):
         return worker
 
     def kill(self, worker: Worker) -> None:
-        """End a worker without a word, as SIGKILL would; its app may go on, but nobody hears it."""
+        """End a worker silently, as SIGKILL would; its app may continue, but nobody hears it."""
         app = self.app_workers.pop(worker)
         app.cutting = True
         for interface in list(app._interfaces):
@@ -220,7 +220,7 @@ async def both_idle(both: BothSides, patience: float = 1.0) -> None:
 
 
 def _in_hand(pair: tuple[Worker, AppWorker]) -> int:
-    """Count the streams of both sides: an app may go on after its client."""
+    """Count the streams of both sides: an app may continue after its client."""
     worker, app = pair
     return len(worker.streams) + sum(interface.streams for interface in app._interfaces)
 

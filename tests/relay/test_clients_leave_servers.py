@@ -75,7 +75,7 @@ def test_half_closed_clients_have_left(served: tuple[Running, str], path: str) -
 
 @pytest.mark.parametrize("path", ["starlette/events", "starlette/ticks", "bare/events"])
 def test_streams_of_http2_that_are_reset(served: tuple[Running, str], path: str) -> None:
-    """The connection stays, and everything goes on upon it."""
+    """The connection stays, and everything continues upon it."""
     site, server = served
     if server not in HTTP2:
         pytest.skip("it speaks no HTTP/2")

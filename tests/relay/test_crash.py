@@ -216,7 +216,7 @@ def test_innocents_are_not_taken_for_poison(tmp_path: Path, killer: str) -> None
 
 
 def test_what_is_not_redelivered(tmp_path: Path) -> None:
-    """A message that kills is gone with its worker, and the WebSocket goes on."""
+    """A message that kills is gone with its worker, and the WebSocket continues."""
     with stage(tmp_path, workers=2) as site:
 
         async def run() -> None:

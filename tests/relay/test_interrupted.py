@@ -154,7 +154,7 @@ def test_the_app_closes_or_raises_instead_of_leaving(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_an_app_that_does_not_leave_is_left_behind(tmp_path: Path) -> None:
-    """The time for the goodbye is bounded: the client goes on at the new worker."""
+    """The time for the goodbye is bounded: the client continues at the new worker."""
     with stage(tmp_path, stop_timeout=4) as site:
 
         async def run() -> None:
@@ -270,7 +270,7 @@ def test_closing_is_spread(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_a_pool_without_workers_has_them_wait(tmp_path: Path) -> None:
-    """Scaled to nothing and up again: who waits goes on, nothing is lost."""
+    """Scaled to nothing and up again: who waits continues, nothing is lost."""
     with stage(tmp_path, workers=2, stop_timeout=2) as site:
 
         async def run() -> None:

@@ -427,7 +427,7 @@ def test_a_peer_that_breaks_the_rules_is_lost_as_one_that_does(run: Any, garbage
             await until(lambda: side.lost)
             (reason, is_error), *more = side.lost
             assert is_error and not more
-            assert "no relay" in reason
+            assert "not a relay" in reason
             assert await asyncio.get_running_loop().sock_recv(peer.socket, 10) == b""
         async with linked() as (side, peer):
             side.refuse = True

@@ -20,7 +20,7 @@ from tests.relay.both_sides import until
 from tests.relay.clients import Client, Request, WebSocket
 
 CONCURRENCY = 2
-PLACES = 4 * CONCURRENCY  # of apps that go on without a permit
+PLACES = 4 * CONCURRENCY  # of apps that continue without a permit
 LONG = 60.0  # seconds
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -77,7 +77,7 @@ class Front:
             self.clients.pop(0).leave()
 
     def kill(self) -> None:
-        """End it without a word, as SIGKILL would."""
+        """End it silently, as SIGKILL would."""
         if self.worker.link is not None:
             self.worker.link.close()
         for client in self.clients:
@@ -220,7 +220,7 @@ def play(course: Callable[[Site], Awaitable[None]], fronts: int = 2, **keywords:
 
 
 async def come_and_leave(made: Site, front: Front, number: int) -> None:
-    """Let so many clients come and go, one after the other, while their apps go on."""
+    """Let so many clients come and go, one after the other, while their apps continue."""
     for _ in range(number):
         await come_and_leave_once(made, front)
 

@@ -268,7 +268,7 @@ def test_what_is_broken_off_is_said_to_be_so() -> None:
             await interface.say(opening(1))
             await asyncio.sleep(0.1)
             credit = pack(Kind.CREDIT, 0, 1, 10_000)
-            await interface.say(credit, message(1, 1, b"go on"))
+            await interface.say(credit, message(1, 1, b"continue"))
             frames = await settled(interface)
             messages = [frame for frame in frames if frame[0] == Kind.MESSAGE]
             assert messages == [(Kind.MESSAGE, MORE, 1)] * 4 + [(Kind.MESSAGE, FAILED, 1)]

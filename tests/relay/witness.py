@@ -138,7 +138,7 @@ async def hear(scope, receive, send, name, query):
 
 
 async def push(scope, receive, send, name, query):
-    """Count, and go on from the checkpoint."""
+    """Count, and continue from the checkpoint."""
     handover = scope["extensions"][HANDOVER]
     kind = type(handover["checkpoint"]).__name__
     write_down(f"{name}.scopes", f"{handover['count']} {handover['reason']} {kind}")

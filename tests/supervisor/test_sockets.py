@@ -440,7 +440,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path, kind):
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(AddressError, match="no socket stands there"):
+    with pytest.raises(AddressError, match="not a socket"):
         SharedSocket.unix(Unix(str(path)))
     assert os.listdir(tmp_path) == ["web.sock"]
 
@@ -516,7 +516,7 @@ def test_an_adopted_socket_keeps_its_file(tmp_path):
     sock.listen()
     one = SharedSocket.adopt(sock, Systemd())
     assert not one.socket_of(3).getblocking()
-    one.refuse()  # systemd goes on listening
+    one.refuse()  # systemd keeps listening
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     one.close()

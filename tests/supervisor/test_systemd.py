@@ -236,7 +236,7 @@ def test_the_watchdog_is_fed_from_within_the_loop(tmp_path):
             assert await asyncio.to_thread(systemd.hear) == {"WATCHDOG": "1"}
         assert loop.time() - begun >= 0.29  # three pauses of half the watchdog's time
         time.sleep(0.5)  # a loop that hangs
-        assert await asyncio.to_thread(systemd.hear) == {"WATCHDOG": "1"}  # only then goes on
+        assert await asyncio.to_thread(systemd.hear) == {"WATCHDOG": "1"}  # only then continues
         service.stop_watchdog()
         while not systemd.hears_nothing():
             pass

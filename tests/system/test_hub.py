@@ -263,7 +263,7 @@ if "--takeover" in sys.orig_argv:
 
 @pytest.mark.thorough
 def test_a_successor_that_stalls_costs_nothing(tmp_path: Path) -> None:
-    """Neither what is queued, nor the hub that waits for it: it goes on to say that it is alive."""
+    """Neither what is queued, nor the hub that waits for it: it continues to say that it is alive."""
     (tmp_path / "sitecustomize.py").write_text(STALLS)
     config = HUB + (
         "options = { capacity = 1000 }\n[rollout]\nstart_timeout = 8\n[supervisor]\n"

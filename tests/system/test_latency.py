@@ -146,7 +146,7 @@ def test_nobody_consumes_it(local: Project) -> None:
     with running(local, THUMBNAILS) as site:
         assert site.run.command("scale", "thumbnails=0").returncode == 0
         local.send("thumbnails", *({"number": number} for number in range(3)))
-        site.wait_until(depth=3)  # the hub goes on looking
+        site.wait_until(depth=3)  # the hub keeps looking
         assert site.tells(3, "channel_depth", **ONE)
         measured = site.run.command("latency", "--seconds", "1")
         assert measured.returncode == 1
@@ -162,7 +162,7 @@ def test_no_counter_falls_when_processes_are_killed_or_replaced(local: Project) 
         local.send("thumbnails", *({"number": number} for number in range(4)))
         site.wait_until(handled=4, in_flight=0)
         assert site.tells(4, "layer_messages_sent_total")
-        # Replaced as planned: the successors go on counting.
+        # Replaced as planned: the successors keep counting.
         assert site.run.command("restart", "hub").returncode == 0
         assert site.run.command("restart", "thumbnails").returncode == 0
         site.wait_until(handled=4, in_flight=0)

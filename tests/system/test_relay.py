@@ -217,7 +217,7 @@ def test_readiness_names_the_app_workers(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_for(lambda: "web: 0 of 2 processes ready" in run.status()["reasons"])
         run.wait_for(lambda: run.slots()["interface.1"]["state"] == "READY")
-        left = "generation 1 goes on trying to start: web 0/2, interface 2/2 ready"
+        left = "generation 1 still tries to start: web 0/2, interface 2/2 ready"
         assert left in reload(run, code=1)
         write_app(site)
         run.wait_until_ready()

@@ -69,7 +69,7 @@ def test_code_that_does_not_boot_touches_nothing(site: Path, how: str) -> None:
         assert run.status()["ready"]
         rollout = run.status()["rollout"]
         assert rollout["outcome"] == "failed"
-        assert rollout["message"].endswith("generation 1 goes on serving")
+        assert rollout["message"].endswith("generation 1 still serves")
 
 
 @pytest.mark.thorough

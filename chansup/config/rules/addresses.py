@@ -25,7 +25,7 @@ def written(config: Config) -> list[tuple[Key, str]]:
 
 
 def rule(context: Context) -> Iterator[Finding]:
-    """Every address can be understood, is no other's, and fits the kernel's limits."""
+    """Every address can be understood, is not another's, and fits the kernel's limits."""
     interface = context.config.interface
     if interface is not None and interface.bind == []:
         yield ("interface", "bind"), 'expected at least one address, as in "127.0.0.1:8000"'

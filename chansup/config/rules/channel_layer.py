@@ -37,7 +37,7 @@ def _one(key: Key, given: str) -> Iterator[Finding]:
         yield key, f"there is no server in {quoted(given)}: write {given}HOST"
     elif not _has_ports(given):
         message = (
-            "a port in it is no number from 1 to 65535. In a password, write / ? # @ and : with "
+            "a port in it is not a number from 1 to 65535. In a password, write / ? # @ and : with "
             "percent signs, as in p%2Fq"
         )
         yield key, message

@@ -51,7 +51,7 @@ def _names(field: str, key: Key, names: list[str]) -> Iterator[Finding]:
     for place, name in enumerate(names):
         if field == "channels" and not _CHANNEL.match(name):
             message = (
-                f"{quoted(name)} is no name of a channel: expected letters, digits, "
+                f"{quoted(name)} is not a name of a channel: expected letters, digits, "
                 '".", "_" and "-", fewer than 100'
             )
             if any(sign in name for sign in "*?["):

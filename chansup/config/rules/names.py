@@ -20,8 +20,8 @@ def valid(context: Context) -> Iterator[Finding]:
             yield entry.key, f"{quoted(entry.name)} is chansup's own word: choose another name"
         elif not _NAME.match(entry.name):
             message = (
-                f"{quoted(entry.name)} is no name of a pool: expected a small letter, then small "
-                'letters, digits, "_" and "-", 63 at most'
+                f"{quoted(entry.name)} is not a name of a pool: expected a small letter, then "
+                'small letters, digits, "_" and "-", 63 at most'
             )
             yield entry.key, message
         elif entry.name in owners:

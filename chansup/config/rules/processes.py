@@ -129,5 +129,5 @@ def environments(context: Context) -> Iterator[Finding]:
     for key, environment in tables:
         for name in environment:
             if not _VARIABLE.match(name):
-                message = f"{quoted(name)} is no name of an environment variable"
+                message = f"{quoted(name)} is not a name of an environment variable"
                 yield (*key, "environment", name), message

@@ -89,7 +89,7 @@ class Connection:
                 host.report(f"a client is disconnected: {error}")
                 self.close()
             except _MALFORMED as error:
-                host.report(f"a client is disconnected, what it sent makes no sense: {error}")
+                host.report(f"disconnected a client: malformed message: {error}")
                 self.close()
         host.flush()
 
@@ -121,7 +121,9 @@ class Connection:
             host.begin_handing_over(self._detach())
             return
         if kind != Kind.HELLO:
-            raise FrameError("the first frame is no HELLO: the other side is no channel layer")
+            raise FrameError(
+                "the first frame is not a HELLO: the other side is not a channel layer"
+            )
         hello = _hello.decode(payload)
         token = hello.process.encode()
         former = host.former(token, hello.former, hello.received)

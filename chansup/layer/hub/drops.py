@@ -73,7 +73,7 @@ class Drops:
             _warn(reason, pattern, self.counts[key] - count)
 
     def restore(self, reason: str, pattern: str, count: int) -> None:
-        """Go on with the count of another hub, which has told what was to be told."""
+        """Continue with the count of another hub, which has told what was to be told."""
         self.counts[reason, pattern] = count
         if reason in _EXPLANATIONS:
             self._told[reason, pattern] = (time.monotonic() - _INTERVAL, count)

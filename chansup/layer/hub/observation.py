@@ -15,7 +15,7 @@ _MAX_PATTERNS = (200, 50, 10)  # that are reported: fewer if the document were t
 
 
 def observe(store: Store, names: Iterable[bytes]) -> dict[str, Queue]:
-    """Return what waits in these channels, and go on reporting the last thousand asked about."""
+    """Return what waits in these channels, and keep reporting the last thousand asked about."""
     observed = store.observed
     for name in names:
         observed.pop(name, None)

@@ -2,7 +2,7 @@
 
 A relayed WebSocket has an id that it keeps while it moves from one app worker to the next. A
 channel that was made for it is *bound* to that id. When its reader is gone, by a planned move or by
-a crash, the channel keeps its groups and goes on collecting. The channel that the next process
+a crash, the channel keeps its groups and keeps collecting. The channel that the next process
 binds to the same id takes over what was collected, in order, and the names: what is sent to the
 former name reaches it, too.
 """

@@ -162,7 +162,7 @@ class Queues(Registry):
         entries.insert(place, message)
 
     def again(self, message: Message, failed: bool) -> Message:
-        """Return a message that was held as it goes back: its expiry begins anew."""
+        """Return a message that was held as it goes back: its expiry starts again."""
         first = message.deadline - message.born
         expiry = message.expiry if isinstance(message, Returned) else first
         found = Returned(

@@ -334,8 +334,8 @@ class Server:
             heir.close()
 
     def _go_on(self, error: Exception) -> None:
-        """Be the hub again. The clients connect anew, as they would have to the other one."""
-        logger.warning("the other hub did not take over (%s): going on", error)
+        """Be the hub again. The clients connect again, as they would have to the other one."""
+        logger.warning("the other hub did not take over (%s): continuing", error)
         self._heir = self._giving = None
         self.tell_time()
         for connection in list(self._connections):

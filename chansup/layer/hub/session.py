@@ -270,7 +270,7 @@ class Session:
                 store.release(message)
 
     def forget_channels(self) -> None:
-        """Tell the client that it has to listen anew to its channels with "!"."""
+        """Tell the client that it has to listen again to its channels with "!"."""
         for id, channel in list(self.listening.items()):
             if channel.specific:
                 del self.listening[id]

@@ -134,7 +134,7 @@ class Store(Queues):
 
     @staticmethod
     def _is_abandoned(channel: Channel) -> bool:
-        """Say whether nobody will come for a channel: it is no fault of those who read."""
+        """Say whether nobody will come for a channel: it is not a fault of those who read."""
         return channel.process is not None and not channel.process.connections
 
     def _refusal(self, channel: Channel, capacities: Capacities, size: int) -> str:
@@ -298,7 +298,7 @@ class Store(Queues):
                 self.expire_members(group, group.expiry)
 
     def flush(self) -> None:
-        """Forget all messages and groups. Those who read go on reading."""
+        """Forget all messages and groups. Those who read keep reading."""
         for channel in list(self.channels.values()):
             for group in list(channel.groups):
                 self.leave(group, channel)

@@ -2,9 +2,9 @@
 
 The new one connects, says TAKE_OVER, and receives the listening socket itself, so that no client is
 ever refused, and then a snapshot: records of MessagePack behind their lengths, the last one empty.
-It answers with one byte, the old one does the same and ends, and its clients connect anew. If the
-new one is too slow the old one closes the connection, and goes on: until its byte has come, the new
-one is nothing.
+It answers with one byte, the old one does the same and ends, and its clients connect again. If the
+new one is too slow the old one closes the connection, and continues: until its byte has come, the
+new one is nothing.
 """
 
 import array
@@ -29,7 +29,7 @@ from chansup.protocol.hub_report import DEFAULT_PATTERN
 
 
 class TakeoverError(ChansupError):
-    """This hub was to take over, and the other one goes on."""
+    """This hub was to take over, and the other one continues."""
 
 
 _LENGTH = struct.Struct("!I")
@@ -224,7 +224,7 @@ def restore(store: Store, snapshot: Snapshot, capacities: Callable[[Policy], Cap
             store.hold_for(channel, messages[record.message])
         else:
             _restore_group(store, record, capacities)
-    for channel, hold, names in holds:  # not sooner: that it joins these groups is no news
+    for channel, hold, names in holds:  # not sooner: that it joins these groups is not news
         channel.hold = hold
         hold.unjoined = {store.groups[name] for name in names if name in store.groups}
     for channel, name in waiting:
@@ -310,7 +310,7 @@ class Received:
             self._socket.close()
         if answer != _DONE:
             raise TakeoverError(
-                "the former hub did not wait for this one, which took too long. It goes on, with"
+                "the former hub did not wait for this one, which took too long. It continues, with"
                 " all that is queued: try again"
             )
 

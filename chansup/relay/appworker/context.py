@@ -52,7 +52,7 @@ class StreamContext(Protocol):
         """Forget a stream whose app has returned."""
 
     def let_go(self, stream: int) -> None:
-        """Have the interface forget a stream whose client is gone; the app may go on."""
+        """Have the interface forget a stream whose client is gone; the app may continue."""
 
     def report(self, scope: MutableMapping[str, Any], error: BaseException) -> None:
         """Write the traceback of an app that raised."""

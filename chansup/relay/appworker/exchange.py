@@ -61,7 +61,7 @@ class Exchange:
     _gone = False  # the client, or the interface
     _left = 0.0  # when it was noticed that it is
     _unheard = 0  # bytes that the app sent since
-    is_let_go = False  # the interface was told that it is over; the app goes on
+    is_let_go = False  # the interface was told that it is over; the app continues
     status = 0  # of the response, as soon as it is known
     ended = 0.0
     task: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class Exchange:
             self._context.worker.orphans.adopt(self, holds_permit=True)
 
     def let_go(self) -> None:
-        """Give back what it holds for a client that is gone; the app may go on for a while."""
+        """Give back what it holds for a client that is gone; the app may continue for a while."""
         if not self.is_let_go:
             self.is_let_go = True
             if self._sender is not None:
@@ -195,8 +195,8 @@ class Exchange:
         """Take an event from the app.
 
         When the client is gone it goes nowhere, and as much as would go to one that does not read
-        is no error: the app may have more to do than to answer. What is more waits for a moment,
-        in which frameworks that listen for the disconnect break off, and raises.
+        is not an error: the app may have more to do than to answer. More than that waits for a
+        moment, in which frameworks that listen for the disconnect break off, and raises.
         """
         if self._finished:
             raise ClientDisconnected

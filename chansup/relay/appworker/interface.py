@@ -86,7 +86,7 @@ class Interface:
         if kind == Kind.HELLO and not self.greeted:
             self._greet(payload)
         elif not self.greeted:
-            raise FrameError("no greeting: the other side is no relay")
+            raise FrameError("no greeting: the other side is not a relay")
         elif kind == Kind.NEED:
             self.worker.give(self.worker.permits.need(self, number))
         elif kind == Kind.RETURN:
@@ -110,7 +110,7 @@ class Interface:
     def _scope(self, flags: int, place: int, payload: bytes) -> bytes | None:
         """Return the scope that a frame completes, or None."""
         if not self.greeted:
-            raise FrameError("no greeting: the other side is no relay")
+            raise FrameError("no greeting: the other side is not a relay")
         parts = self._scopes.get(place) if self._scopes else None
         if parts is None:
             if not self._is_new(place):
@@ -187,7 +187,7 @@ class Interface:
             self.worker.give(self.worker.permits.end())
 
     def let_go(self, stream: int) -> None:
-        """Have the interface forget a stream whose client is gone; the app may go on."""
+        """Have the interface forget a stream whose client is gone; the app may continue."""
         if not self.link.closed:
             self.link.send(pack(Kind.DONE, 0, stream, 0))
         elif self._is_gone and isinstance(self._streams.get(stream), Exchange):

@@ -1,7 +1,7 @@
-"""Apps whose client has left: how long they may go on, and what they hold meanwhile.
+"""Apps whose client has left: how long they may continue, and what they hold meanwhile.
 
 As soon as the client is gone an app gives its permit back, and the interface forgets it: neither a
-later request nor a drain waits for it. It may go on for `timeout` seconds, then it is cancelled.
+later request nor a drain waits for it. It may continue for `timeout` seconds, then it is cancelled.
 One that has sent its whole response, though nobody got it, does work of its own: it is left alone.
 A drain shortens this to a moment, but not for one that has something in hand: a deploy cuts off
 nothing that would be finished without it.
@@ -44,19 +44,19 @@ class Orphans:
     """All of one worker."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, places: int) -> None:
-        """`places`: how many may go on without a permit; more of them keep theirs."""
+        """`places`: how many may continue without a permit; more of them keep theirs."""
         self._loop = loop
         self._timeout = timeout
         self._places = places
         self._deadlines: dict[Orphan, asyncio.TimerHandle] = {}
         self._placed: set[Orphan] = set()
         self._with_permit: dict[Orphan, None] = {}  # in the order in which they came
-        self._cancelled: set[Orphan] = set()  # that have not returned: perhaps a thread goes on
+        self._cancelled: set[Orphan] = set()  # that have not returned: perhaps a thread continues
         self._changed = asyncio.Event()  # one has returned, or was cancelled
         self._draining = False
         self._quiet_until = 0.0
         self._untold = 0  # were cancelled since the last line
-        self.were_cut = False  # some were cancelled: perhaps threads of theirs go on
+        self.were_cut = False  # some were cancelled: perhaps threads of theirs continue
         self._cut_in_drain = False
 
     def adopt(self, app: Orphan, *, holds_permit: bool) -> None:
@@ -143,7 +143,7 @@ class Orphans:
         if now >= self._quiet_until:
             others = self._untold - 1
             _log.warning(
-                "%s %r: its client left %g s ago and the app goes on: it is cancelled%s. "
+                "%s %r: its client left %g s ago and the app continues: it is cancelled%s. "
                 "disconnect_timeout is how long it may",
                 app.scope.get("method", "WebSocket"),
                 app.scope.get("path"),

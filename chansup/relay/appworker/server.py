@@ -94,10 +94,10 @@ class AppWorker:
     def _is_welcome(self, sock: socket.socket) -> bool:
         pid, user, _ = credentials(sock)
         if user not in self._peers:
-            _log.warning("process %d of user %d knocked and was turned away", pid, user)
+            _log.warning("rejected connection from pid %d (uid %d): not an allowed user", pid, user)
             return False
         if len(self._interfaces) >= _MOST_CONNECTIONS:
-            _log.warning("process %d was turned away: there are too many connections", pid)
+            _log.warning("rejected connection from pid %d: too many connections", pid)
             return False
         return True
 

@@ -86,9 +86,9 @@ class WebSocket:
         self._closed = False  # by the app
         self._leaving = False
         self._deaf = False  # it is to leave, and does not receive
-        self._for_good = False  # it leaves, and no other worker goes on
+        self._for_good = False  # it leaves, and no other worker continues
         self._returned = False  # the app
-        self._let_go = False  # the interface was told that it is over; the app goes on
+        self._let_go = False  # the interface was told that it is over; the app continues
         self._goodbye = False  # the app knows that it is to leave
         self._code: int | None = None  # with which the client left
         self._reason = ""
@@ -218,7 +218,7 @@ class WebSocket:
         self._depart()
 
     def _depart(self) -> None:
-        """Tell the channel layer that the app ends, and another worker goes on."""
+        """Tell the channel layer that the app ends, and another worker continues."""
         if self._code is None and not self._closed and not self._for_good:
             self._connection.leaving = True
 
@@ -241,7 +241,7 @@ class WebSocket:
             self._context.worker.orphans.adopt(self, holds_permit=False)
 
     def let_go(self) -> None:
-        """Have the interface forget it, as its client is gone; the app may go on for a while."""
+        """Have the interface forget it, as its client is gone; the app may continue for a while."""
         if not self._let_go:
             self.emit()
             self._break_off()

@@ -35,7 +35,7 @@ Place = tuple[Pool, roster.Route]
 _SWEEP = 0.05  # seconds after which it is watched whether the client of a request goes away
 _COUNT_INTERVAL = 1.0  # seconds between two looks at how many bytes went by
 _NEWS_TIMEOUT = 10.0  # seconds that the first roster may take
-_RECONNECT = 0.2  # seconds after which a lost connection to a worker is made anew
+_RECONNECT = 0.2  # seconds after which a lost connection to a worker is made again
 # uvicorn's words for every handshake that is answered by a response, as ASGI has it.
 _DENIED = "ASGI callable returned without completing handshake."
 _LOGGERS = ("uvicorn.error", "hypercorn.error", "_granian", "daphne.server")  # of servers
@@ -277,7 +277,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 class _Quiet(logging.Filter):
-    """Keeps a server from reporting what is no error, or stands in a line of our own already."""
+    """Keeps a server from reporting non-errors, and errors that chansup has reported."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], BrokenResponse):

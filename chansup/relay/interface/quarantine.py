@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 
 MAX_DEATHS = 3  # of workers in a row: what they had in hand then is not tried again
 SUSPICIOUS = 2
-_LONGEST = 5.0  # seconds after which one that has killed nobody lets the next one go on
+_LONGEST = 5.0  # seconds after which one that has killed nobody lets the next one continue
 
 
 class Quarantine:

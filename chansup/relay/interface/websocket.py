@@ -198,12 +198,12 @@ class WebSocket:
 
     @property
     def is_transparent(self) -> bool:
-        """Whether another worker may go on with it, as was decided when it last mattered."""
+        """Whether another worker may continue with it, as was decided when it last mattered."""
         return self._verdict.moves
 
     @property
     def is_to_close(self) -> bool:
-        """Whether its worker is gone, and no other one may go on with it."""
+        """Whether its worker is gone, and no other one may continue with it."""
         return self._phase is Phase.BETWEEN and not self.is_transparent
 
     @property
@@ -349,7 +349,7 @@ class WebSocket:
             self._pool.loop.call_soon(self.give_up, *CLOSED)
 
     def _keep_for_another(self) -> bool:
-        """Keep the message that a dead worker had in hand, or lose it. Say whether it goes on."""
+        """Keep the message that a dead worker had in hand, or lose it. Say whether it continues."""
         if self._redeliver and not self._died_again():
             return False
         self._lose_or_keep()
@@ -367,7 +367,7 @@ class WebSocket:
             self._forget_pending()
 
     def _died_again(self) -> bool:
-        """Count a worker that died with something of it in hand. Say whether it may go on."""
+        """Count a worker that died with something of it in hand. Say whether it may continue."""
         self._deaths += 1
         self._pool.quarantine.leave(self)
         if self._deaths < MAX_DEATHS:
@@ -402,7 +402,7 @@ class WebSocket:
     def app_accepts(
         self, attachment: Attachment, subprotocol: str | None, headers: scopes.Headers
     ) -> None:
-        """Open it for the client, or go on after a handover."""
+        """Open it for the client, or continue after a handover."""
         self._release_permit()
         word, headers = sessions.word_of(headers)
         self._word = word or self._word

@@ -209,7 +209,7 @@ class Worker:
         if kind == Kind.HELLO and not self.usable:
             self._greet(payload)
         elif not self.usable:
-            raise FrameError("no greeting: the other side is no app worker")
+            raise FrameError("no greeting: the other side is not an app worker")
         elif kind == Kind.GRANT:
             self.granted += number
             self._needed = max(0, self._needed - number)

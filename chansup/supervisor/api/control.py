@@ -139,7 +139,7 @@ class Control:
             first = _failed("The command ended without a result.")
         buffer = Buffer()
         buffer.add(_line(first))
-        # The command goes on when its reader has left, so its events are read to the end.
+        # The command continues when its reader has left, so its events are read to the end.
         self._start(_read_events(events, buffer))
         if parameters.get("wait") == "0":
             await respond(send, 202, _line(first), NDJSON)

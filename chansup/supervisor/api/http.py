@@ -202,7 +202,7 @@ def _guarded(app: Application, stopping: asyncio.Event) -> Application:
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "CONNECT":  # 2xx would make a tunnel of it: RFC 9110, section 9.3.6
-            body = b'{"error":"This is no proxy."}'
+            body = b'{"error":"This is not a proxy."}'
             await respond(send, 405, body, headers=[(b"connection", b"close"), (b"allow", b"GET")])
             return
         for name, value in scope["headers"]:

@@ -106,7 +106,7 @@ def _content(status: Status, state: str, now: float, refresh: bool) -> list[str]
     again = (
         f'{moment}, every {REFRESH} s · <a href="/?refresh=0">pause</a>'
         if refresh
-        else f'{moment} · <a href="/">go on</a>'
+        else f'{moment} · <a href="/">continue</a>'
     )
     links = '<a href="/healthz">healthz</a> · <a href="/metrics">metrics</a>'
     parts.append(f"<footer>{' · '.join(notes)} · {links} · {again}</footer>")

@@ -67,7 +67,7 @@ def _counters(rows: Sequence[tuple[list[str], ChannelCounts]]) -> Iterator["Metr
     )
     failures = CounterMetricFamily(
         "chansup_channel_listener_failures",
-        "Times that receiving failed, and was begun anew.",
+        "Times that receiving failed and was tried again.",
         labels=_LABELS,
     )
     for names, counts in rows:

@@ -102,7 +102,7 @@ class LoopLag:
 
 
 class CpuClock:
-    """CPU seconds per slot, which go on from one process of the slot to the next.
+    """CPU seconds per slot, which continue from one process of the slot to the next.
 
     What a process used after the last scrape of its life is not seen.
     """

@@ -36,7 +36,7 @@ _COUNTERS = (
     (
         "sessions_displaced",
         board.SESSIONS_DISPLACED,
-        "Sessions that were forgotten within a minute of their use, for want of room.",
+        "Sessions that were forgotten within a minute of their use, because there was no room.",
     ),
 )
 _BY_DIRECTION = (

@@ -16,7 +16,7 @@ from chansup.config.accounts import obstacle
 def fingerprint(server: str | None = None) -> tuple[object, ...]:
     """Return what changes with the code of chansup, and with the version of `server`, the last.
 
-    The same code installed anew changes nothing: a deploy may do that each time.
+    The same code installed again changes nothing: a deploy may do that each time.
     """
     directory = _package()
     files = []

@@ -162,7 +162,7 @@ class Rollout:
             self._end("succeeded", f"generation {self.generation.number} runs everywhere")
 
     def supersede(self) -> None:
-        """End it where it stands: something else goes on from there."""
+        """End it where it stands: something else continues from there."""
         self._end("aborted" if self.site.stopping else "superseded", "")
 
     async def _advance(self) -> None:
@@ -497,9 +497,9 @@ class Rollout:
             )
         needed = self._needed()
         if all(pool.ready for pool, _ in needed):
-            return f"; generation {number} goes on serving"
+            return f"; generation {number} still serves"
         ready = ", ".join(f"{pool.name} {pool.ready}/{desired}" for pool, desired in needed)
-        return f"; generation {number} goes on trying to start: {ready} ready"
+        return f"; generation {number} still tries to start: {ready} ready"
 
     def _needed(self) -> list[tuple[Pool, int]]:
         """Return the pools without which nobody is served, with the processes that they want."""
@@ -568,7 +568,7 @@ async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
 def _what_changed(old: PoolSpecification, new: PoolSpecification) -> str:
     """Return why an interface that relays cannot stay."""
     if old.identity[:1] != new.identity[:1]:
-        return "chansup or its server was installed anew, and has other code"
+        return "chansup or its server was installed again, and has other code"
     former = {path: content for _, path, content in old.files}
     if changed := [path for _, path, content in new.files if content != former.get(path)]:
         return f"{' and '.join(changed)} changed"

@@ -1,6 +1,6 @@
 """The roster: telling the interface processes of relay mode which app workers there are.
 
-It is derived anew from the whole site whenever something changed, at most once in a turn of the
+It is derived again from the whole site whenever something changed, at most once in a turn of the
 event loop, and sent when it says something new.
 
 Routes change all at once. While a rollout replaces app workers, those of the former generation
@@ -110,7 +110,7 @@ class RosterKeeper:
             process.courier.send(self._line)
 
     def _take(self, interface: Process, line: bytes) -> None:
-        """Take what an interface process says; what makes no sense is left."""
+        """Take what an interface process says; malformed messages are ignored."""
         try:
             said = roster.decode_report(line)
         except msgspec.DecodeError:
@@ -130,7 +130,7 @@ class RosterKeeper:
                     process.courier.send(self._line)
 
     def _look(self) -> None:
-        """Derive the roster anew."""
+        """Derive the roster again."""
         now = self._derive()
         if now != self._roster:
             self._roster, self._line = now, roster.encode(now)

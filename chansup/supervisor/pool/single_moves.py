@@ -28,7 +28,7 @@ class SingleMoves:
     """The orders that stand, and what interface processes say of them."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed  # called when the roster is to be told anew
+        self._changed = changed  # called when the roster is to be told again
         self._waiting: dict[str, asyncio.Queue[str]] = {}  # by mark
 
     @property

@@ -292,7 +292,7 @@ class Slot:
         ended_well = process.exit is not None and process.exit.code == 0
         if not ended_well and not self.successor.ready.is_set():
             # Perhaps it got everything, perhaps nothing, and two at a time must not be.
-            self.say("ended while it was replaced, beginning anew", process, "warning")
+            self.say("ended while it was replaced, starting over", process, "warning")
             self.successor.kill()
         return True
 

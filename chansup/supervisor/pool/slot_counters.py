@@ -17,7 +17,7 @@ class SlotCounters:
         if process.scoreboard is None:
             return
         _add(self._totals, process.scoreboard, scoreboard.COUNTERS)
-        # Those that a killed process still had were closed without a word.
+        # Those that a killed process still had were closed silently.
         cut = process.scoreboard.read(scoreboard.WEBSOCKETS_OPEN)
         self._totals[scoreboard.close_cell(1006)] += cut
         process.scoreboard.close()

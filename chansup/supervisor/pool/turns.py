@@ -18,7 +18,7 @@ class Turn:
             self._before = None
 
     def give(self) -> None:
-        """Let the next one go on, as soon as it was one's own turn."""
+        """Let the next one continue, as soon as it was one's own turn."""
         self._given.set()
 
     def __enter__(self) -> "Turn":

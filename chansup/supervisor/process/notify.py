@@ -79,7 +79,7 @@ class NotifySocket:
         loop.add_reader(self._socket, self._receive, self._socket)
 
     def restore(self) -> Presence:
-        """Return what stands at its path; where that is nothing, make the file anew first.
+        """Return what stands at its path; where that is nothing, make a new file first.
 
         Raises OSError when it cannot be made.
         """

@@ -1,6 +1,6 @@
 """What processes leave behind: descendants that outlive them, in their process group or out of it.
 
-A shell dies of SIGTERM, and the program that it runs goes on; a daemon puts itself into a session
+A shell dies of SIGTERM, and the program that it runs continues; a daemon puts itself into a session
 of its own. As a subreaper the supervisor becomes the parent of both. Whose they were tells
 
 1. their process group or session, which is that of the process that the supervisor started;

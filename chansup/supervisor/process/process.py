@@ -147,7 +147,7 @@ class Process:
         return self.state in ALIVE
 
     def became_ready(self) -> bool:
-        """Take the news that the process does its work; False if that is no news.
+        """Take the news that the process does its work; False if that is not news.
 
         Whether it is of use to others is asked as well: `admits`.
         """

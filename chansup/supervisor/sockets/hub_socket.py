@@ -90,7 +90,7 @@ class HubSocket:
             ) from None
 
     def restore(self) -> Presence:
-        """Return what stands at its path; where that is nothing, listen there anew.
+        """Return what stands at its path; where that is nothing, listen there again.
 
         Who waits in the queue of the former socket is left to the hub that has it. Raises
         RuntimeDirectoryError when the socket cannot be made.

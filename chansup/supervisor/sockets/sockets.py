@@ -336,7 +336,7 @@ class SharedSocket(Listeners):
         return True
 
     def refuse(self) -> None:
-        """Refuse new connections from now on, unless systemd goes on listening."""
+        """Refuse new connections from now on, unless systemd keeps listening."""
         if not isinstance(self.address, Systemd):
             _shut(self._socket)
 
@@ -394,7 +394,7 @@ async def open_listeners(
     try:
         return _open_tcp(address, hosts, backlog, steer, dual_stack)
     except _PortTakenError as error:
-        # Looking through every process takes a while; the loop goes on meanwhile.
+        # Looking through every process takes a while; the loop continues meanwhile.
         holder = await asyncio.to_thread(_holder, error.address)
         raise AddressError(error.describe(address, holder)) from None
 
@@ -573,7 +573,7 @@ def _require_vacant(path: Path) -> None:
         raise AddressError(f"{name}: {_explain_path(error, path)}") from None
     if not stat.S_ISSOCK(kind):
         raise AddressError(
-            f"{name}: a file that is no socket stands there. Remove it, or choose another path"
+            f"{name}: path exists and is not a socket: remove it, or choose another path"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.setblocking(False)

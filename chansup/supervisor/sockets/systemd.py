@@ -44,7 +44,7 @@ class InheritedSockets:
         return [sock.dup() for own, sock in self._sockets if name is None or own == name]
 
     def close(self) -> None:
-        """Close them; systemd goes on listening."""
+        """Close them; systemd keeps listening."""
         for _, sock in self._sockets:
             sock.close()
         self._sockets = []
@@ -56,7 +56,7 @@ def _listening(descriptor: int, name: str) -> socket.socket:
         sock = socket.socket(fileno=descriptor)
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
-        raise AddressError(f"systemd passed {name!r}, which is no socket") from None
+        raise AddressError(f"systemd passed {name!r}, which is not a socket") from None
     if sock.type != socket.SOCK_STREAM or not listens:
         raise AddressError(
             f"systemd passed the socket {name!r}, which accepts no connections: "

@@ -1,7 +1,7 @@
 """What the hub and channel workers say of themselves, as far as it can be believed.
 
 A document that is broken, or that nothing of ours would write, counts as none: the one before it
-goes on to be used.
+stays in use.
 """
 
 import math

@@ -19,7 +19,7 @@ class QueueWaits:
         self._samples: deque[tuple[float, dict[str, list[float]]]] = deque()
 
     def is_due(self, now: float) -> bool:
-        """Whether it wants another sample; `now` is a time of any clock that only goes on."""
+        """Whether it wants another sample; `now` is a time of any clock that only moves forward."""
         return not self._samples or now - self._samples[-1][0] >= SAMPLE_EVERY
 
     def sample(self, rows: Mapping[str, Sequence[float]], now: float) -> None:

@@ -22,7 +22,7 @@ HISTORY = 50
 class RoomConsumer(HandoverMixin, AsyncJsonWebsocketConsumer):
     """One browser in one room.
 
-    In relay mode a browser's connection outlives this process: another one connects it anew, with
+    In relay mode a browser's connection outlives this process: another one connects it again, with
     `self.handover["count"]` one higher. The browser gets the history again, which holds whatever
     was said while nobody listened for it.
     """
@@ -54,7 +54,7 @@ class RoomConsumer(HandoverMixin, AsyncJsonWebsocketConsumer):
         if self.room is None:
             await self.close(self.NO_SUCH_ROOM)
             return
-        # Reading the session is no I/O: it is a signed cookie.
+        # Reading the session is not an I/O: it is a signed cookie.
         self.name = self.scope["session"].get("name") or "Guest"
         # First the group, then the history: what is said in between comes twice, not never.
         await self.channel_layer.group_add(self.room.group, self.channel_name)

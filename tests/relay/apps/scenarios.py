@@ -330,11 +330,11 @@ async def unfinished_length(record):
 
 
 async def background(record):
-    """Go on after the response."""
+    """Continue after the response."""
     await read(record)
     await answer(record)
     await told(f"{record.case}:seen")
-    record.note("went on")
+    record.note("continued")
     message = await record.receive()
     record.note("after", message["type"])
 

@@ -12,7 +12,7 @@ PATIENCE = 10.0
 
 
 class Broken(Exception):
-    """The connection ended where a response should be, or go on."""
+    """The connection ended where a response should be, or continue."""
 
 
 class Conversation:

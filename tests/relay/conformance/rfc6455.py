@@ -85,7 +85,7 @@ class Client(Conversation):
         else:
             words.append(summary(payload, "latin-1"))
         if not first & 0x80:
-            words.append("goes on")
+            words.append("continues")
         if first & 0x70:
             words.append(f"reserved {first >> 4 & 7}")
         if second & 0x80:

@@ -155,7 +155,7 @@ def closes() -> Rows:
     yield "twice", [HELLO, (closing(1000) + closing(1000), FAILS)]
     yield "then ping", [HELLO, (closing(1000) + frame(PING), FAILS)]
     yield "then text", [HELLO, (closing(1000) + frame(TEXT, b"late"), FAILS)]
-    yield "text goes on", [HELLO, (frame(TEXT, b"one", fin=False) + closing() + HELLO[0], FAILS)]
+    yield "text continues", [HELLO, (frame(TEXT, b"one", fin=False) + closing() + HELLO[0], FAILS)]
     yield "empty", [HELLO, (frame(CLOSE), FAILS)]
     yield "of one octet", [HELLO, (frame(CLOSE, b"a"), FAILS)]
     yield "with a reason", [HELLO, (closing(1000, b"Hello World!"), FAILS)]

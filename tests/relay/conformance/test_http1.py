@@ -99,7 +99,7 @@ def pipelined(talk: Conversation) -> None:
 
 
 def early(talk: Conversation) -> None:
-    """Read the answer to an upload that is still going on, and go on with it."""
+    """Read the answer to an upload that is still continuing, and continue with it."""
     talk.head(b"/", b"Content-Length: 300000", method=b"POST")
     talk.send(b"x" * 1000)
     talk.response()

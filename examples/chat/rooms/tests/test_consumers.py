@@ -21,7 +21,7 @@ from .pictures import picture
 
 
 class Browser(WebsocketCommunicator):
-    """Waits for longer than a second: a busy machine is no failure."""
+    """Waits for longer than a second: a busy machine is not a failure."""
 
     async def connect(self, timeout=20):
         return await super().connect(timeout)

@@ -8,7 +8,7 @@ from chat.static import StaticFilesMiddleware
 
 
 class RollingDeployTests(SimpleTestCase):
-    """A process goes on serving while the files of newer code are collected beside its own."""
+    """A process still serves while the files of newer code are collected beside its own."""
 
     def setUp(self):
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))

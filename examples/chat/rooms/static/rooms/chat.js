@@ -47,7 +47,7 @@ function closed(event) {
     return;
   }
   failures += 1;
-  // Polite: everyone was cut off at the same instant, so everyone waits a random time; and ever longer if it goes on.
+  // Polite: everyone was cut off at the same instant, so everyone waits a random time; and ever longer if it continues.
   const longest = event.code === SERVICE_RESTART && failures === 1 ? 300 : Math.min(LONGEST_WAIT, 500 * 2 ** failures);
   setState("waiting");
   if (navigator.onLine) timer = setTimeout(connect, 50 + Math.random() * longest);
