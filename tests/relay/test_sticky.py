@@ -81,6 +81,7 @@ async def answers(clients: list[Any], times: int = 4) -> list[set[int | None]]:
     return found
 
 
+@pytest.mark.thorough
 def test_clients_that_poll_have_one_process_each_and_come_back_after_a_deploy(
     tmp_path: Path,
 ) -> None:
@@ -119,6 +120,7 @@ def test_clients_that_poll_have_one_process_each_and_come_back_after_a_deploy(
         assert site.sum(metrics, "sessions_learned_total") >= CLIENTS * 2
 
 
+@pytest.mark.thorough
 def test_without_it_most_clients_that_poll_fail(tmp_path: Path) -> None:
     with running(tmp_path, CONFIG.format(root=ROOT, web="")) as run:
         run.wait_until_ready()
