@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -44,12 +44,11 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield one, other
 
 
-def run(tried: Callable[[Sender, socket.socket], "asyncio.Future[None] | object"]) -> None:
+def run(tried: Callable[[Sender, socket.socket], Coroutine[None, None, None]]) -> None:
     async def main() -> None:
         with pair() as (one, other):
-            found = tried(Sender(asyncio.get_running_loop(), one), other)
-            if asyncio.iscoroutine(found):
-                await found
+            async with asyncio.timeout(10):
+                await tried(Sender(asyncio.get_running_loop(), one), other)
 
     asyncio.run(main())
 

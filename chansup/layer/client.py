@@ -18,7 +18,7 @@ from chansup.layer.greetings import Hello, Welcome
 from chansup.layer.link import Link
 from chansup.layer.memberships import Memberships, added, discarded
 from chansup.layer.policies import Policy
-from chansup.layer.requests import Refusal
+from chansup.layer.requests import RefusedError
 from chansup.protocol.connection import connection as current_connection
 from chansup.protocol.hub_report import Queue
 
@@ -139,7 +139,7 @@ class Client:
     async def request(self, frame: bytes) -> bytes:
         """Send a request, and return the answer, also if it is another hub that gives it.
 
-        Raises HubUnavailable, HubLost, Refusal.
+        Raises HubUnavailable, HubLost, RefusedError.
         """
         link = self.link()
         if not link.outbox.ready:
@@ -196,7 +196,7 @@ class Client:
             encoded = name.encode()
             try:
                 await self.request(_bind(key, encoded))
-            except (HubUnavailable, Refusal) as error:  # group_add will say so, if it matters
+            except (HubUnavailable, RefusedError) as error:  # group_add will say so, if it matters
                 logger.warning("chansup: a channel cannot take over from another: %s", error)
             else:
                 self._bound[encoded] = key
@@ -226,7 +226,7 @@ class Client:
         return await demands.take(name, hold), demands.settle
 
     async def observe(self, names: list[Name]) -> dict[str, Queue]:
-        """Return what waits in channels. Raises Refusal."""
+        """Return what waits in channels. Raises RefusedError."""
         listed = b"".join(string(name) for name in names)
         answer = await self.request(pack(Kind.OBSERVE, listed))
         return _queues.decode(answer)

@@ -9,7 +9,7 @@ from chansup.layer.errors import HubLost
 from chansup.layer.frames import Kind, pack
 from chansup.layer.greetings import Welcome
 from chansup.layer.outbox import Outbox
-from chansup.layer.requests import GONE, Refusal, Request, Requests
+from chansup.layer.requests import GONE, RefusedError, Request, Requests
 from chansup.layer.waiters import fail, wake
 
 _AGAIN = 0.1  # seconds between two looks at a hub that says something, but no answer
@@ -95,7 +95,7 @@ class Conversation:
 
     def refused(self, payload: bytes) -> None:
         """Take notice that a request was refused."""
-        self._requests.answered().fail(Refusal(payload[0], payload[1:].decode()))
+        self._requests.answered().fail(RefusedError(payload[0], payload[1:].decode()))
 
     def is_clean(self) -> None:
         """Take notice that all is forgotten everywhere."""

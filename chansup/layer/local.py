@@ -36,7 +36,7 @@ from chansup.layer.errors import (
 from chansup.layer.frames import MAX_OBSERVED, Kind, pack, string
 from chansup.layer.names import check_channel, check_group
 from chansup.layer.policies import Policy, Rule, rules
-from chansup.layer.requests import Refusal
+from chansup.layer.requests import RefusedError
 from chansup.protocol.hub_report import Queue
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class LocalChannelLayer(Base):
         body = self._pack(message)
         try:
             await self._client.request(pack(Kind.SEND, name + body))
-        except Refusal as refusal:
+        except RefusedError as refusal:
             if refusal.is_full:
                 raise ChannelFull(self._why_full(channel, str(refusal))) from None
             raise refusal.as_hub_error() from None
@@ -272,7 +272,7 @@ class LocalChannelLayer(Base):
         names = self._group(group)[1:], self._channel(channel)[1:]
         try:
             await self._client.group_add(*names)
-        except Refusal as refusal:
+        except RefusedError as refusal:
             raise refusal.as_hub_error() from None
 
     async def group_discard(self, group: str, channel: str) -> None:

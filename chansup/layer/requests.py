@@ -21,7 +21,7 @@ GONE = "the hub went away before it answered"
 _NOBODY_KNOWS = f"{GONE}: whether the message was sent is not known"
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """The hub refused a request."""
 
     def __init__(self, reason: int, text: str) -> None:
@@ -151,7 +151,7 @@ def _settle(request: Request, ago: int, refused: int) -> None:
     if ago >= _KNOWN:
         request.fail(HubLost(_NOBODY_KNOWS))
     elif refused >> ago & 1:
-        request.fail(Refusal(Reason.FULL, "full"))
+        request.fail(RefusedError(Reason.FULL, "full"))
     else:
         request.succeed()
 

@@ -151,7 +151,7 @@ def test_for_a_consumer_whose_client_went_away(store: Store, told: Any) -> None:
     store.listen(channel, Pretended(), 1)
     store.group_send(b"all", b"", CAPACITIES)
     store.group_discard(b"all", OWN)
-    store.let_go(channel)
+    store.unlisten(channel)
     store.now += 61
     store.sweep_all()
     assert dropped(store, Drop.LEFT) == {"chat*": 1}

@@ -13,7 +13,7 @@ from chansup.layer.frames import ID, Decoder, Kind, pack, string
 from chansup.layer.greetings import Hello, Welcome
 from chansup.layer.hub import ledger
 from chansup.layer.policies import Policy
-from chansup.layer.requests import Refusal, Request, Requests
+from chansup.layer.requests import RefusedError, Request, Requests
 from tests.layer.hubs import PATIENCE, Hub
 
 SEND = pack(Kind.SEND, string(b"x") + b"body")
@@ -41,8 +41,8 @@ def outcome(answer: "asyncio.Future[bytes]") -> object:
         (2, 0, ["waits", "waits", "waits", "waits", HubLost], 4),
         (3, 0, [b"", "waits", "waits", "waits", HubLost], 3),
         (4, 0, [b"", b"", "waits", "waits", HubLost], 2),
-        (6, 0b1000, [Refusal, b"", "waits", b"", HubLost], 1),
-        (6, 0b0101, [b"", Refusal, "waits", Refusal, HubLost], 1),
+        (6, 0b1000, [RefusedError, b"", "waits", b"", HubLost], 1),
+        (6, 0b0101, [b"", RefusedError, "waits", RefusedError, HubLost], 1),
         (7, 0, [b"", b"", "waits", b"", HubLost], 1),
         (None, 0, [HubLost, HubLost, "waits", HubLost, HubLost], 1),
         (3 + 64, 0, [HubLost, b"", "waits", b"", HubLost], 1),

@@ -118,19 +118,19 @@ class Returning:
             return
         self._stop_watching(self._awaited.pop(process))
         if not self._awaited:
-            self._let_go()
+            self._forget_kept()
             self._missed.clear()
 
     def sweep(self) -> None:
         """Keep nothing for ever."""
         passed = self._queues.now - self._began
         if passed > KEPT:
-            self._let_go()
+            self._forget_kept()
         if passed > _FORGOTTEN:
             for process in list(self._awaited):
                 self.returned(process)
 
-    def _let_go(self) -> None:
+    def _forget_kept(self) -> None:
         for group, message in self._kept:
             if self._awaited:
                 self._miss(group)
@@ -156,7 +156,7 @@ class Returning:
         for descriptor in self._awaited.values():
             self._stop_watching(descriptor)
         self._awaited.clear()
-        self._let_go()
+        self._forget_kept()
 
 
 def _number(message: Message) -> int:

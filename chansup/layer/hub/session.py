@@ -90,7 +90,7 @@ class Session:
                 else:
                     answer()
             elif kind == Kind.TAKEN:
-                self._let_go(frames.ids(payload), "")
+                self._forget(frames.ids(payload), "")
             elif kind == Kind.GROUP_SEND:
                 end = payload[0] + 1
                 if not 1 < end <= len(payload):
@@ -134,7 +134,7 @@ class Session:
             store.group_discard(group, channel)
             self._out.answer()
         elif kind == Kind.EXPIRED:
-            self._let_go(frames.ids(payload), Drop.EXPIRED)
+            self._forget(frames.ids(payload), Drop.EXPIRED)
         elif kind == Kind.RETURN:
             returned = RETURNED.unpack_from(payload)
             channel, offset = read_string(payload, RETURNED.size)
@@ -221,7 +221,7 @@ class Session:
             return
         if channel.specific:
             if channel.reader is self._out and channel.id == id:
-                self._store.let_go(channel)
+                self._store.unlisten(channel)
             return
         found = self._out.flight.pop(id, None)
         if found is not None:
@@ -231,7 +231,7 @@ class Session:
             channel.demands.remove((self._out, id))
             self._store.consider(channel)
 
-    def _let_go(self, ids: tuple[int, ...], reason: str) -> None:
+    def _forget(self, ids: tuple[int, ...], reason: str) -> None:
         """Forget messages that are in the client's hands now."""
         store = self._store
         listening = self.listening

@@ -186,7 +186,7 @@ class Store(Queues):
         self.expire(channel)
         self.pump(channel)
 
-    def let_go(self, channel: Channel) -> None:
+    def unlisten(self, channel: Channel) -> None:
         """Take notice that the process that reads a channel with "!" reads it no more."""
         channel.left = True
         self.parking.stop_reading(channel)

@@ -85,7 +85,7 @@ class SavedGroup(msgspec.Struct, array_like=True, tag="group"):
     members: list[tuple[bytes, float]]
 
 
-class SavedCounts(msgspec.Struct, array_like=True, tag="counts"):
+class SavedCounters(msgspec.Struct, array_like=True, tag="counts"):
     """What was counted."""
 
     epoch: str
@@ -98,7 +98,7 @@ class SavedCounts(msgspec.Struct, array_like=True, tag="counts"):
     observed: list[bytes] = []
 
 
-Record = SavedMessage | SavedChannel | SavedHold | SavedGroup | SavedCounts
+Record = SavedMessage | SavedChannel | SavedHold | SavedGroup | SavedCounters
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
@@ -111,7 +111,7 @@ class Snapshot:
     @property
     def epoch(self) -> str:
         """The epoch that the clients know."""
-        return next(one.epoch for one in self.records if isinstance(one, SavedCounts))
+        return next(one.epoch for one in self.records if isinstance(one, SavedCounters))
 
 
 def take_snapshot(
@@ -122,7 +122,7 @@ def take_snapshot(
     `held` is what clients have in hand, and the channels that it came from.
     """
     drops = [(*key, count) for key, count in store.drops.counts.items()]
-    yield SavedCounts(
+    yield SavedCounters(
         epoch, store.number, store.sent, store.group_sent, store.delivered, drops,
         store.redelivered, list(store.observed),
     )  # fmt: skip
@@ -176,7 +176,7 @@ def restore(store: Store, snapshot: Snapshot, capacities: Callable[[Policy], Cap
     of_groups: list[tuple[Message, bytes]] = []
     holds: list[tuple[Channel, Hold, list[bytes]]] = []
     for record in snapshot.records:
-        if isinstance(record, SavedCounts):
+        if isinstance(record, SavedCounters):
             store.number, store.sent = record.number, record.sent
             store.group_sent, store.delivered = record.group_sent, record.delivered
             store.redelivered = record.redelivered
