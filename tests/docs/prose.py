@@ -27,7 +27,7 @@ TURNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bknock(?:s|ed)?\b", 'write "connects"'),
         (r"\bas good as\b", 'write "almost"'),
         (r"\bfor want of\b", 'write "lacks"'),
-        (rf"\b(?:never|seldom|only then|nor|neither) {_HAVE} (?:it|they|he|she|we|a|an|the)\b",
+        (rf"\b(?:never|seldom|only then|nor) {_HAVE} (?:it|they|he|she|we|a|an|the)\b",
          "put the subject first"),
         (rf"(?:^|[.:;] )(?:so|thus) {_HAVE} (?:it|they|the)\b", "put the subject first"),
     )
