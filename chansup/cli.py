@@ -460,7 +460,9 @@ class _Connections(click.IntRange):
 @click.option("--method", metavar="METHOD", help="HTTP: the method.  [default: GET, or POST]")
 @click.option("--data", metavar="TEXT|@FILE", help="HTTP: the body of each request.")
 @click.option(
-    "--message", metavar="TEXT", help="WebSocket: what is sent; {n} becomes a number of its own."
+    "--message",
+    metavar="TEXT",
+    help="WebSocket: the message to send; {n} becomes a number of its own.",
 )
 @click.option("--idle", is_flag=True, help="WebSocket: only hold the connections open.")
 @_json_option

@@ -1,7 +1,7 @@
 """A Unix stream socket that is written to once for each turn of an event loop.
 
 Written over the bare socket, not over a transport: whoever sends decides when the bytes leave.
-What is gathered during one turn leaves in one write at its end.
+All that is gathered during one turn leaves in one write at its end.
 """
 
 import asyncio

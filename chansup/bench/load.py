@@ -146,7 +146,7 @@ class Load:
                 ticks.close()
 
     async def _drain(self) -> None:
-        """Wait for what is under way, but not for long."""
+        """Wait for requests under way, but not for long."""
         deadline = perf_counter() + min(self.options.timeout, LONGEST_DRAIN)
         while not self.interrupted and perf_counter() < deadline:
             if not self._asked() and not self.pace.overdue(perf_counter()):

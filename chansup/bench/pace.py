@@ -96,7 +96,7 @@ class FixedRate(Pace):
             self._idle.remove(asker)
 
     def tick(self, now: float) -> None:
-        """Let idle connections ask what is due."""
+        """Let idle connections send the requests that are due."""
         while self._idle and (due := self.take(now)) is not None:
             self._idle.popleft().ask(due, now)
 

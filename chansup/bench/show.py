@@ -156,7 +156,7 @@ def _times(timed: dict[str, dict[str, float] | None]) -> Table:
 
 
 def heading(load: Load) -> str:
-    """Return what is going to be measured, without control characters."""
+    """Return the heading of a measurement, without control characters."""
     url = "".join("?" if unicodedata.category(each) == "Cc" else each for each in load.target.url)
     options = load.options
     if options.requests is not None:

@@ -1,4 +1,4 @@
-"""What is counted while it runs."""
+"""The counters of a run."""
 
 from collections import Counter
 

@@ -43,7 +43,7 @@ class Loaded(msgspec.Struct, frozen=True):
         """Return the environment of a process whose table has `own` variables.
 
         Unless the config sets PATH, the directory of `python`, by default the app's interpreter,
-        stands first on it, so that "python" and what is installed beside it are the app's.
+        stands first on it, so that "python" and the programs installed beside it are the app's.
         """
         environment = {**inherited, **self.environment, **own}
         if "PATH" not in self.environment and "PATH" not in own:

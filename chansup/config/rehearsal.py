@@ -25,7 +25,7 @@ def obstacles(
     group: str | None,
     wanted: Mapping[str, int | str],
 ) -> list[str]:
-    """Return what is in the way of `words`, run in `directory` as `user` with limits `wanted`."""
+    """Return what keeps `words` from running, run in `directory` as `user` with limits `wanted`."""
     account = accounts.find(user, group)
     if (account is None or account.user == os.geteuid()) and not wanted:
         return list(_unusable(words, directory, search_path))

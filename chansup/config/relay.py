@@ -82,7 +82,7 @@ def served(table: Workers) -> list[Served]:
 
 
 def handover_rules(config: Config) -> Rules:
-    """Return which WebSockets may move and which not, beyond what is known of protocols."""
+    """Return which WebSockets may move and which not, beyond the known protocols."""
     table = config.handover
     return Rules([pattern(one) for one in table.close], [pattern(one) for one in table.move])
 

@@ -170,7 +170,7 @@ class LocalOptions(Table, frozen=True, kw_only=True):
 
 
 class ServerOptions(Table, frozen=True, kw_only=True):
-    """What is known of ``[channel_layer.options]`` on Redis or RabbitMQ; there may be others."""
+    """Known keys of ``[channel_layer.options]`` on Redis or RabbitMQ; there may be others."""
 
     capacity: Annotated[int, Meta(ge=1)] = 100
     channel_capacity: dict[str, Annotated[int, Meta(ge=1)]] = {}

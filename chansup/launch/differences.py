@@ -12,14 +12,14 @@ from chansup.launch.options import OptionProblem
 
 
 class Relayed(NamedTuple):
-    """What is relayed, as far as options depend on it."""
+    """The relayed protocols, as far as options depend on them."""
 
     has_paths: bool  # routes with paths
     has_websockets: bool  # routes of WebSockets
 
 
 class Difference(NamedTuple):
-    """What is different about an option. `applies` takes its value; `relayed` is None if direct."""
+    """The difference of an option. `applies` takes its value; `relayed` is None if direct."""
 
     message: str
     applies: Callable[[object, Relayed | None], bool]

@@ -96,7 +96,7 @@ class Drain:
         return True
 
     def step(self) -> float | None:
-        """Do what is due. Return the seconds until the next step, or None after the last one."""
+        """Do the next steps. Return the seconds until the next step, or None after the last one."""
         now = self._clock()
         if self.phase in _LOOKING:
             self._look(now)

@@ -1,6 +1,6 @@
 """Runs granian in this process: its worker, without the parent that spawns workers.
 
-Granian has no public way to do so. What is used of its inside stands in `_require`, and a version
+Granian has no public way to do so. The parts used of its inside stands in `_require`, and a version
 without that is refused with a message.
 """
 

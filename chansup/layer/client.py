@@ -107,7 +107,7 @@ class Client:
         return self._policy
 
     def change_policy(self, policy: Policy) -> None:
-        """Let something else go for what is sent from now on."""
+        """Let something else go for messages sent from now on."""
         self._policy = policy
         for loop, link in list(self._links.items()):
             if _is_running(loop):

@@ -121,7 +121,7 @@ class Conversation:
             self._hearing.read()  # this process may be the one that stood still
             remaining = self._remaining(patience)
             if remaining <= 0 and not self.is_heard:
-                self._outbox.emit(pack(Kind.QUIET))  # what is in hand here stays
+                self._outbox.emit(pack(Kind.QUIET))  # the messages in hand here stays
                 self._outbox.flush_once()
                 silent = f"the hub has not answered for {patience:g} s"
                 self._hearing.lose(f"it has not answered for {patience:g} s", silent)

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Handed:
-    """A message as it came from the hub, and what is known of it there."""
+    """A message as it came from the hub, with its record there."""
 
     __slots__ = (
         "attempts", "body", "born", "deadline", "epoch", "held", "id", "name", "number", "waited",
@@ -39,9 +39,9 @@ Settle = Callable[[Handed, bool, bool], None]  # says whether it goes back, and 
 
 
 class Receipt:
-    """What is known of a message that was taken, and how to say what becomes of it.
+    """A message that was taken: its wait, its attempts, and how to settle it.
 
-    Call `done` or `give_back` once; what is called later does nothing. It may be called in any
+    Call `done` or `give_back` once; later calls do nothing. It may be called in any
     thread. In another than that of the event loop, and when the loop does not run, the hub learns
     of it when the loop runs the next time. After the loop or the layer was closed nothing happens:
     a message that was taken with `until_done` is somebody else's by then. In a child that was

@@ -183,9 +183,9 @@ class Demands:
     # The connection
 
     def ask_again(self, same: bool) -> None:
-        """Tell the hub of a new connection what is in hand here, and ask it for the rest.
+        """Tell the hub of a new connection the messages in hand here, and ask it for the rest.
 
-        `same`: it knows of what is in hand. Another one knows nothing of it.
+        `same`: it knows of messages in hand. Another one does not.
         """
         held = list(self._held.values())
         self._held.clear()

@@ -29,7 +29,7 @@ State = tuple[int, int, tuple[int, ...]]  # kind, set of characters, what follow
 
 
 class Expression:
-    """A compiled expression. Raises ValueError for what is not supported."""
+    """A compiled expression. Raises ValueError for unsupported syntax."""
 
     __slots__ = ("_begin", "_states")
 
@@ -41,7 +41,7 @@ class Expression:
         self._begin = self._build(_Parser(text, bool(flags & re.IGNORECASE)).parse(), accept)
 
     def matches(self, name: str) -> bool:
-        """Say whether a name begins with what is described, as `re.match` does."""
+        """Say whether a name begins with a match, as `re.match` does."""
         size = len(name)
         current = self._reached((self._begin,), 0, size)
         for place, character in enumerate(name, 1):

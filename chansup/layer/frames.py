@@ -7,8 +7,8 @@ the client's serializer made of it: the hub never looks inside.
 Requests are answered in the order in which they came, so that they need no numbers: ANSWERED says
 how many of those that wait have succeeded, REFUSED and RESULT answer one.
 
-A client listens to a channel under an id of its own, a new one each time. What is delivered under
-an id that the client does not know any more, it ignores: the hub still has it, because it forgets a
+A client listens to a channel under an id of its own, a new one each time. A client ignores a
+message under an id that it does not know any more: the hub still has it, because it forgets a
 message only when TAKEN comes. Between the two may stand HELD: the app has the message in hand, and
 the hub keeps it until TAKEN, or gives it to somebody else when the connection ends.
 """
@@ -152,7 +152,7 @@ def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 class Decoder:
-    """Finds the frames in what was read. Keeps what is not a whole frame yet."""
+    """Finds the frames in bytes that were read. Keeps the start of a frame."""
 
     __slots__ = ("_rest", "_wanted")
 

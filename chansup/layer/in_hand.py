@@ -37,7 +37,7 @@ async def received(channel: str, receive: Receive) -> dict[str, Any]:
 
 
 def watched(layer: Any) -> Any:
-    """Return a channel layer of another package, which tells from now on what is in hand."""
+    """Return a channel layer of another package, which tells from now on about messages in hand."""
     new_channel, receive = layer.new_channel, layer.receive
 
     async def watched_new_channel(*args: Any, **named: Any) -> str:

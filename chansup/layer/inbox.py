@@ -227,7 +227,7 @@ class Inboxes:
     def park(self, connection: bytes, name: bytes, in_hand: bool = True) -> None:
         """Leave a channel to the process that its client goes to.
 
-        `in_hand`: so is the message that was taken last, unless another one was asked for since.
+        `in_hand`: with the message that was taken last, unless another one was asked for since.
         """
         outbox = self._outbox
         inbox = self.forget(name)

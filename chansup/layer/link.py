@@ -1,7 +1,7 @@
 """The connection of one event loop to the hub.
 
-Nothing here runs in a task of its own: frames are read in a callback, and what is sent during one
-turn of the loop leaves in one write at its end. When the connection is lost, the link connects
+Nothing here runs in a task of its own: frames are read in a callback, and all messages of one
+turn of the loop leave in one write at its end. When the connection is lost, the link connects
 again, with growing pauses, and listens again to what was listened to; of requests that had no
 answer the hub then says which were carried out, and the others are sent again.
 """
@@ -80,7 +80,7 @@ class Owner(Protocol):
 
 
 class Link:
-    """Connects, reads, and connects again. What came and what is asked have places of their own."""
+    """Connects, reads, and connects again. Messages and requests have places of their own."""
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop

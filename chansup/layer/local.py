@@ -6,7 +6,7 @@ What happens when connections are lost:
   then it gives it to somebody else if the receiver is cancelled, its event loop is closed or its
   process dies. A receiver that was given a message of an ordinary channel and is cancelled before
   it runs gives it back.
-- A hub that is killed takes with it what is queued there. The links connect again, with growing
+- A hub that is killed takes the queued messages with it. The links connect again, with growing
   pauses; memberships, and everybody who waits, are known to the new hub at once. What was delivered
   to this process already stays. Group messages that were sent before it was back are kept for it.
 - `send` and `group_send` wait for a hub for `timeout` seconds, and raise HubUnavailable then: the
@@ -191,7 +191,7 @@ class LocalChannelLayer(Base):
         if reason == "memory":
             return (
                 f'the hub holds as much as [channel_layer] memory allows, so "{channel}" takes no '
-                "message: `chansup status` says what is queued; raise memory, or read faster"
+                "message: `chansup status` shows the queues; raise memory, or read faster"
             )
         fitting = (limit for pattern, limit in self.channel_capacity if pattern.match(channel))
         number = next(fitting, self.capacity)
@@ -232,7 +232,7 @@ class LocalChannelLayer(Base):
         `give_back` is a courtesy. With it the hub keeps the message until `done` or `give_back`.
         If the connection, the event loop or the process ends before, the message goes to somebody
         else, with its `attempt` counted on, before all others, and its expiry starts again. A hub
-        that takes over as planned knows what is in hand; if the hub was killed meanwhile, only
+        that takes over as planned knows the messages in hand; if the hub was killed meanwhile, only
         `give_back` brings the message to the next one.
 
         A message in hand counts as memory of the hub, and not for the capacity of its channel:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Closable(Protocol):
-    """What is to be closed with the event loop."""
+    """Closes with the event loop."""
 
     def close(self) -> None:
         """End for good."""

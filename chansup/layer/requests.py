@@ -34,7 +34,7 @@ class RefusedError(Exception):
         return self.reason == Reason.FULL
 
     def as_hub_error(self) -> HubError:
-        """Return the exception for what is not about a full channel."""
+        """Return the exception for a refusal other than a full channel."""
         return HubError(f"the hub refused: {self}")
 
 

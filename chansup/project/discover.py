@@ -1,4 +1,4 @@
-"""From a directory to what is known about the project in it."""
+"""From a directory to a description of the project in it."""
 
 import os
 import sys

@@ -178,7 +178,7 @@ class _Body:
                 yield found
 
     def _puts(self) -> Iterator[tuple[ast.expr, list[ast.expr], int]]:
-        """Yield what is put into something: the expression of the collection, and the values."""
+        """Yield the members put into something: the collection's expression, and the values."""
         for node in self._nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 if node.func.attr in _ADDS:

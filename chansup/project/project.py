@@ -1,4 +1,4 @@
-"""What is known about a project."""
+"""The description of a project."""
 
 from pathlib import Path
 from typing import Literal

@@ -79,7 +79,8 @@ def assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 def resolve(node: ast.expr, path: Path, root: Path, hops: int = 4) -> tuple[ast.expr, Path]:
     """Return what a name in the module `path` stands for, and the module that says so.
 
-    Imports are followed below `root`. What is not a name, or leads nowhere, is returned as it is.
+    Imports are followed below `root`. A value that is not a name, or leads nowhere, is
+    returned as it is.
     """
     if not isinstance(node, ast.Name) or hops == 0:
         return node, path
@@ -113,7 +114,7 @@ def string(module: ast.Module, name: str) -> str | None:
 
 
 def called(call: ast.expr) -> str | None:
-    """Return the last name of what is called: ``FastAPI`` for ``fastapi.FastAPI(…)``."""
+    """Return the last name of a callee: ``FastAPI`` for ``fastapi.FastAPI(…)``."""
     if not isinstance(call, ast.Call):
         return None
     if isinstance(call.func, ast.Name):

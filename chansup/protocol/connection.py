@@ -94,7 +94,7 @@ class Connection:
             self._goes_on(ends_answers=True)
 
     def _goes_on(self, ends_answers: bool) -> None:
-        """Forget what is done with.
+        """Forget finished channels.
 
         Whoever took something, and asks for something else, is done with it. So is a handler with
         an answer that it waited for in a task of its own, when the app asks for what comes next.

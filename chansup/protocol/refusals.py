@@ -56,7 +56,7 @@ def shortage(error: OSError) -> str:
 
 def closed(path: str, user: str) -> str:
     """Return what keeps this process from executing the file `path`; "" if nothing does."""
-    remedy = "let that user pass (chmod o+x), or install what is to run elsewhere"
+    remedy = "let that user pass (chmod o+x), or install the program elsewhere"
     for way in dict.fromkeys((path, os.path.realpath(path))):
         directory = closed_directory(os.path.dirname(way))
         if directory:

@@ -23,7 +23,7 @@ _LONGEST_NAME = 200  # characters of a subprotocol that is compared
 
 
 class Pattern(msgspec.Struct, frozen=True):
-    """Globs. What stands must fit, all of it; what is None fits everything."""
+    """Globs. What stands must fit, all of it; None fits everything."""
 
     subprotocol: str | None = None  # case does not matter: RFC 7936, section 2
     path: str | None = None  # as the app sees it, decoded
@@ -43,7 +43,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Handshake(msgspec.Struct, frozen=True):
-    """What is known of a WebSocket that was accepted."""
+    """The facts of a WebSocket that was accepted."""
 
     path: str
     query: bytes
@@ -180,7 +180,7 @@ def decide(
 
     `handover` is that of its route or pool, `word` what the app itself said. The first that fits
     counts: the app's "close", `move` and `close` of the rules, the route's "close", the app's
-    "transparent", and what is known of protocols.
+    "transparent", and the known protocols.
     """
     if word == "close":
         return Verdict(False, True, "the app asks for it")

@@ -14,7 +14,7 @@ with 1012 where others are moved, and its client comes back. `set_handover_polic
 takes it back. "transparent" moves it although its protocol is known to have a session.
 
 Works for asynchronous consumers (await the methods) and for synchronous ones (call them).
-Without relay mode there is no handover: `handover["count"]` is 0, and what is said is dropped.
+Without relay mode there is no handover: `handover["count"]` is 0, and orders are dropped.
 """
 
 from collections.abc import Awaitable, Generator
@@ -33,7 +33,7 @@ class HandoverMixin:
 
     @property
     def handover(self) -> dict[str, Any]:
-        """What is known of handovers: "count", "reason" ("deploy", "crash"), "checkpoint"."""
+        """The handovers so far: "count", "reason" ("deploy", "crash"), "checkpoint"."""
         nothing = {"count": 0, "reason": None, "checkpoint": None}
         found: dict[str, Any] = (self.scope.get("extensions") or {}).get(EXTENSION, nothing)
         return found

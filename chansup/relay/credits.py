@@ -2,7 +2,7 @@
 
 The sender counts what it sent and the other side has not consumed yet. Up to `ASSURED` bytes each
 stream may always have under way, so that nobody waits for a slow neighbour; up to `WINDOW` bytes as
-long as the connection has room for what is above that. Free of I/O.
+long as the connection has room for the rest. Free of I/O.
 """
 
 WINDOW = 64 * 1024  # bytes of one stream

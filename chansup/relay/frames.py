@@ -3,7 +3,7 @@
 A frame is a header of 12 bytes and a payload of at most 16 KiB, so that no stream keeps the others
 waiting for long. The header holds, in network byte order: the size of the payload (16 bits), the
 kind (8), flags (8), the stream (32; 0 is the connection itself), and a number (32), whose meaning
-depends on the kind. What is longer than a frame goes in several, all but the last flagged MORE.
+depends on the kind. A payload longer than a frame goes in several, all but the last flagged MORE.
 
 Free of I/O: `pack` makes bytes, a `Decoder` is fed with bytes.
 """
@@ -97,7 +97,7 @@ def split(kind: int, flags: int, stream: int, number: int, payload: bytes) -> It
 
 
 class Decoder:
-    """Finds the frames in what was read. Keeps what is not a whole frame yet."""
+    """Finds the frames in bytes that were read. Keeps the start of a frame."""
 
     __slots__ = ("_rest",)
 

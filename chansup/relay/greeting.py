@@ -48,7 +48,7 @@ def encode(said: Hello) -> bytes:
 def answer_to(payload: bytes, ours: Hello) -> Greeting:
     """Return what both sides agree on: the newest version that both speak.
 
-    Raises VersionError where there is none, FrameError for what is not a greeting.
+    Raises VersionError where there is none, FrameError for anything but a greeting.
     """
     try:
         theirs = _decoder.decode(payload)

@@ -1,6 +1,6 @@
 """One connection between an interface process and an app worker.
 
-What is sent during one turn of the event loop leaves in one write at its end. Control frames
+All that is sent during one turn of the event loop leaves in one write at its end. Control frames
 overtake data that could not be written yet.
 """
 
@@ -23,7 +23,7 @@ _ADMITTED = 8  # senders that may continue at a time, each with one frame
 
 
 class Late(Protocol):
-    """Somebody who decides at the end of the turn what is to be sent."""
+    """Somebody who decides at the end of the turn which frames to send."""
 
     def emit(self) -> None:
         """Send it now."""

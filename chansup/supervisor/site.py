@@ -1,4 +1,4 @@
-"""What is run: the pools, tasks and addresses of the newest generation, and how they change."""
+"""The site: the pools, tasks and addresses of the newest generation, and how they change."""
 
 import asyncio
 import signal
@@ -236,7 +236,7 @@ class Site:
             self.hub.close()
 
     def start(self) -> None:
-        """Start what is not started, each task and pool as soon as what it waits for is there."""
+        """Start the missing parts, each task and pool as soon as what it waits for is there."""
         for name, specification in self.generation.pools.items():
             self.pools.setdefault(name, Pool(self, specification))
         for name in self.generation.tasks:

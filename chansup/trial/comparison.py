@@ -31,7 +31,7 @@ _DEEPEST = 20
 class Comparison(msgspec.Struct, frozen=True):
     """How the answers compare. `strictness` is None where two that stayed differ in every way.
 
-    `numbers_differ`: those that stayed are equal to the letter, and only what is left out differs.
+    `numbers_differ`: those that stayed are equal to the letter, and only the omitted parts differ.
     """
 
     is_same: bool

@@ -1,4 +1,4 @@
-"""One WebSocket of a trial: what is said on it, and what comes back."""
+"""One WebSocket of a trial: its messages and the answers."""
 
 import asyncio
 import ssl
@@ -22,7 +22,7 @@ _ABNORMAL = 1006  # RFC 6455, section 7.4.1: no close frame came
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What is said to the app, and how long is listened. Times are seconds."""
+    """The messages to the app, and how long is listened. Times are seconds."""
 
     url: str
     subprotocols: Sequence[str] = ()

@@ -47,7 +47,7 @@ async def _try(
 
 
 async def _reference(options: Options) -> list[Answer]:
-    """Return what the app answers to what is said again, where nothing moves."""
+    """Return what the app answers to repeated messages, where nothing moves."""
     conversation = await dial(options)
     try:
         await conversation.greeting()

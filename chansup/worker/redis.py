@@ -120,6 +120,6 @@ class RedisSource:
         return Look(depth, since(min(oldest)) if depth and oldest else None)
 
     async def finish(self) -> None:
-        """Wait for what is on its way back."""
+        """Wait for messages on their way back."""
         if self._returns:
             await asyncio.wait(list(self._returns))

@@ -45,7 +45,7 @@ class Source(Protocol):
         """Return a message; None after a while, so that the caller can think again."""
 
     async def look(self, channels: Iterable[str]) -> Mapping[str, Look]:
-        """Return what is known of the queues."""
+        """Return the state of the queues."""
 
     async def finish(self) -> None:
         """Wait until what was done or given back is known to the layer."""

@@ -16,7 +16,7 @@ class OwnThread:
     """
 
     async def __aenter__(self) -> None:
-        """Have what is run in a thread from here on run in one of its own."""
+        """Have code that runs in a thread from here on run in one of its own."""
         from asgiref.sync import ThreadSensitiveContext
 
         self._context = cast(Any, ThreadSensitiveContext())

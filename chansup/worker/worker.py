@@ -73,7 +73,7 @@ class ChannelWorker:
         self._spawn(self._look())
 
     def stop(self) -> None:
-        """Take nothing more, and finish what is in hand."""
+        """Take nothing more, and finish the messages in hand."""
         self._stopping = True
         for listener in self._listeners:
             listener.stop()
@@ -81,7 +81,7 @@ class ChannelWorker:
         self._look_whether_empty()
 
     async def cut(self, patience: float) -> bool:
-        """End what is still in hand, in so many seconds. Say whether there was anything.
+        """End the messages still in hand, in so many seconds. Say whether there was anything.
 
         It goes back to the queue where the layer takes it back.
         """

@@ -90,7 +90,7 @@ def options(context: Context) -> Iterator[Finding]:
 
 
 def of_the_hub(context: Context) -> Iterator[Finding]:
-    """What is said of the hub is possible, and there is one."""
+    """The settings of the hub are possible, and there is a hub."""
     table = context.config.channel_layer
     if table.backend != "local":
         for field in _OF_THE_HUB:

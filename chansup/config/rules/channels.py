@@ -37,7 +37,7 @@ def _one_way_to_choose(name: str, context: Context) -> Iterator[Finding]:
     for field in ("only_channels", "exclude_channels"):
         if context.stands("workers", name, field):
             message = (
-                "stands beside channels: that names what is consumed, and globs choose among what "
+                "stands beside channels: that names the channels, and globs choose among what "
                 "the project's ChannelNameRouter has. Keep one of both"
             )
             yield ("workers", name, field), message

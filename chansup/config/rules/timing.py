@@ -37,7 +37,7 @@ def cut_clients(context: Context) -> Iterator[Finding]:
     if needed > stop_timeout:
         message = (
             f"settle and drain_spread take {needed:g} s together, and stop_timeout is over after "
-            f"{stop_timeout:g} s: what is open then is cut off"
+            f"{stop_timeout:g} s: open ones are cut off then"
         )
         yield ("rollout", "drain_spread"), message
 
@@ -53,7 +53,7 @@ def cut_handovers(context: Context) -> Iterator[Finding]:
             key = ("rollout", "drain_spread") if table.stop_timeout is None else own
             message = (
                 f"WebSockets are closed over drain_spread ({rollout.drain_spread:g} s), and "
-                f"stop_timeout is over after {stop_timeout:g} s: what is open then is cut off"
+                f"stop_timeout is over after {stop_timeout:g} s: open ones are cut off then"
             )
             yield key, message
 

@@ -85,7 +85,7 @@ def keys_of_the_kind(context: Context) -> Iterator[Finding]:
 
 
 def sticky(context: Context) -> Iterator[Finding]:
-    """What is sticky has one name, as a parameter, a cookie or a header may have."""
+    """A sticky key has one name, as a parameter, a cookie or a header may have."""
     for name, table in context.config.workers.items():
         said = table.sticky
         if said is None or _TOKEN.match(said):

@@ -123,7 +123,7 @@ class Channel:
 class Hold:
     """What came for a channel before its new process has joined all the groups of the former one.
 
-    In order: what is for a group that was not joined yet keeps all behind it waiting, until
+    In order: messages for a group that was not joined yet keeps all behind it waiting, until
     `deadline`.
     """
 

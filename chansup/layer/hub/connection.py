@@ -33,7 +33,7 @@ class Host(outbox.Host, session.Host, Protocol):
         """Say whether a descriptor is of the socket that this hub listens on."""
 
     def former(self, process: bytes, link: int, received: int) -> ledger.Former | None:
-        """Return what is known of a connection that a client has lost."""
+        """Return the record of a connection that a client has lost."""
 
     def begin_handing_over(self, heir: socket.socket) -> None:
         """Let another hub take over, as soon as the clients are quiet."""

@@ -92,7 +92,7 @@ class Ledger:
             self.processes[token] = pid
 
     def find(self, token: bytes, link: int) -> Former | None:
-        """Return what is known of a connection."""
+        """Return the record of a connection."""
         number = self._rows.get((token, link))
         if number is None:
             return None

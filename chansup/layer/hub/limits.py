@@ -36,7 +36,7 @@ class Limits(msgspec.Struct, frozen=True):
 class Memory:
     """How much of it is used.
 
-    What is sent, bound and joined stops at the limit. For those who read there is some more: else
+    Sending, binding and joining stop at the limit. For those who read there is some more: else
     nobody could come and empty full queues.
     """
 

@@ -1,6 +1,6 @@
 """What one client is sent, and what of it the ledger knows.
 
-What is sent during one turn leaves in one write at its end. Nothing here waits.
+All that is sent during one turn leaves in one write at its end. Nothing here waits.
 """
 
 import asyncio

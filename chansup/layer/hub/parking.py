@@ -3,8 +3,8 @@
 A relayed WebSocket has an id that it keeps while it moves from one app worker to the next. A
 channel that was made for it is *bound* to that id. When its reader is gone, by a planned move or by
 a crash, the channel keeps its groups and keeps collecting. The channel that the next process
-binds to the same id takes over what was collected, in order, and the names: what is sent to the
-former name reaches it, too.
+binds to the same id takes over what was collected, in order, and the names:
+messages to the former name reach it, too.
 """
 
 from collections import deque
@@ -258,7 +258,7 @@ class Parking:
         self._kept.pop(channel, None)
 
     def clear(self) -> None:
-        """Forget what is held for groups that are no more."""
+        """Forget messages held for groups that are no more."""
         for channel in list(self.holding):
             if channel.hold is not None:
                 channel.hold.unjoined.clear()

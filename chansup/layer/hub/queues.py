@@ -107,7 +107,7 @@ class Queues(Registry):
         return len(channel.entries) + held >= limit
 
     def expire(self, channel: Channel) -> None:
-        """Drop what is too old and was not delivered: what was, the client drops."""
+        """Drop messages that are too old and was not delivered: what was, the client drops."""
         if channel.sent:
             return
         entries = channel.entries
@@ -119,7 +119,7 @@ class Queues(Registry):
             self._expire_behind(channel)
 
     def _expire_behind(self, channel: Channel) -> None:
-        """Drop what is too old and stands behind what came back, or may stay longer."""
+        """Drop messages that are too old and stands behind what came back, or may stay longer."""
         kept: deque[Message] = deque()
         soonest, last = math.inf, 0.0
         in_order = True

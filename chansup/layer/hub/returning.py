@@ -25,7 +25,7 @@ _MAX_GROUPS = 10_000  # whose misses are counted
 
 
 class Returning:
-    """Who is to come, and what is kept for them."""
+    """Who is to come, and the messages kept for them."""
 
     def __init__(
         self,

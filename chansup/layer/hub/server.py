@@ -113,7 +113,7 @@ class Server:
     # Clients
 
     def former(self, process: bytes, link: int, received: int) -> ledger.Former | None:
-        """Return what is known of a connection that a client has lost."""
+        """Return the record of a connection that a client has lost."""
         if not link:
             return None
         for connection in list(self._connections):

@@ -1,10 +1,10 @@
 """Who may have how many requests in this worker: `concurrency` permits, shared by the interfaces.
 
 Each interface process holds permits and uses them again and again, so that an ordinary request
-costs no message. One that has none left says how many it needs. It gets what is free, the poorest
+costs no message. One that has none left says how many it needs. It gets the free ones, the poorest
 first. If nothing is, the others are asked for some of theirs, as soon as these are idle: those that
 need nothing, until they have none left, and those that are in need, too, until all have the same.
-Free of I/O: the methods return what is to be sent. At no time do the interfaces hold more than
+Free of I/O: the methods return the frames to send. At no time do the interfaces hold more than
 `concurrency` permits together.
 """
 
@@ -40,7 +40,7 @@ class Permits:
         self._grants = 0
 
     def join(self, holder: Hashable) -> list[Order]:
-        """Take in an interface. It begins with half of what is free."""
+        """Take in an interface. It begins with half of the free ones."""
         self._holders[holder] = _Holder()
         share = (self.free + 1) // 2
         return [self._grant(holder, share)] if share > 0 else []

@@ -1,4 +1,4 @@
-"""The stay of one WebSocket at one worker: its stream, and what is checked and counted on it."""
+"""The stay of one WebSocket at one worker: its stream, with its checks and counters."""
 
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ class Attachment:
             self._unreported = 0
 
     def catch_up(self) -> None:
-        """Take notice that the client had all that came, but for what is not complete yet."""
+        """Take notice that the client had all that came, but for incomplete messages."""
         if self._owed:
             owed, self._owed = self._owed, 0
             self.consumed(owed)
@@ -148,7 +148,7 @@ class Attachment:
             websocket.app_denies(self, kind, flags, payload)
 
     def _gather(self, kind: int, payload: bytes) -> None:
-        """Keep a part of what is larger than a frame."""
+        """Keep a part of a payload larger than a frame."""
         if self._parts is None:
             self._parts = {}
         parts = self._parts.setdefault(kind, [])

@@ -99,7 +99,7 @@ class Client:
         wake(self._waiter)
 
     async def write(self) -> None:
-        """Pass on what is put here, until it is over."""
+        """Pass on the items put here, until it is over."""
         websocket = self._websocket
         while True:
             while self._out:

@@ -385,7 +385,7 @@ class Request:
         wake(self._waiter)
 
     def _gather(self, kind: int, payload: bytes) -> None:
-        """Keep a part of what is larger than a frame."""
+        """Keep a part of a payload larger than a frame."""
         if kind not in (Kind.START, Kind.EVENT):
             raise FrameError(f"a frame of kind {kind} in parts")
         if self._gathered is None:

@@ -250,7 +250,7 @@ class WebSocket:
         return True
 
     def _decide(self) -> None:
-        """Decide, by what is known now, whether it may move."""
+        """Decide, with present knowledge, whether it may move."""
         if self._handshake is not None:
             rules = self._pool.settings.rules
             handshake, handover = self._handshake, self._route_handover

@@ -68,7 +68,7 @@ class Buffer:
         self._wake.set()
 
     def close(self) -> None:
-        """Let the reader end after what is there."""
+        """Let the reader end after the present items."""
         self._closed = True
         self._wake.set()
 

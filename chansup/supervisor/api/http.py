@@ -153,7 +153,7 @@ class _Connection(H11Protocol):
         self._limit_stall()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP; a response under way ends first, and the connection with it.
+        """Refuse anything but HTTP; a response under way ends first, and the connection with it.
 
         What follows a request that asked for the end is ignored (RFC 9112, section 9.6).
         """

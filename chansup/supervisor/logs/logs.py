@@ -80,12 +80,12 @@ class LineReader:
         loop.add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
-        """Take what is in the pipe now, and read no more. Harmless after the end."""
+        """Take the present content of the pipe, and read no more. Harmless after the end."""
         self.catch_up()
         self._end()
 
     def catch_up(self) -> None:
-        """Take what is in the pipe now."""
+        """Take the present content of the pipe."""
         for _ in range(_LAST_CHUNKS):  # whoever still holds the other end may never stop writing
             if self._descriptor < 0 or not self._read():
                 break
@@ -404,7 +404,7 @@ class LogWriter:
                     self._enqueue(self._report(time.time()))
 
     def _joined(self, joiner: TracebackJoiner, batches: list[Batch] | None) -> Iterator[Batch]:
-        """Give what is to be written now: in JSON, tracebacks in one piece."""
+        """Give the lines to write now: in JSON, tracebacks in one piece."""
         if batches is None or self.format != "json":
             yield from joiner.all()
             yield from batches or ()

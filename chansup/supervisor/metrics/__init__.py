@@ -1,1 +1,1 @@
-"""What is counted, in the format of Prometheus."""
+"""Counters, in the format of Prometheus."""

@@ -22,7 +22,7 @@ _LABELS = ["pool", "channel"]
 
 
 def channel_families(pools: Sequence[ConsumerPool]) -> Iterator["Metric"]:
-    """Return what is said of channels; nothing where there are no channel workers."""
+    """Return the metrics of channels; nothing where there are no channel workers."""
     if not pools:
         return
     rows = [

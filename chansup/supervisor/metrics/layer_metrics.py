@@ -33,7 +33,7 @@ _GAUGES = (
 
 
 def layer_families(report: HubReport | None) -> Iterator["Metric"]:
-    """Return what is said of the hub; nothing where there is none."""
+    """Return the metrics of the hub; nothing where there is none."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     if report is None:

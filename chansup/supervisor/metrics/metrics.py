@@ -217,7 +217,7 @@ def read_process(pid: int | None) -> Reading | None:
 
 
 def site_families(snapshot: Snapshot) -> Iterator["Metric"]:
-    """Return what is said of the site and its pools."""
+    """Return the metrics of the site and its pools."""
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -278,7 +278,7 @@ def site_families(snapshot: Snapshot) -> Iterator["Metric"]:
 
 
 def supervisor_families(snapshot: Snapshot) -> Iterator["Metric"]:
-    """Return what is said of the supervising process itself."""
+    """Return the metrics of the supervising process itself."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     yield GaugeMetricFamily(
@@ -315,7 +315,7 @@ def process_families(
     readings: Sequence[Reading | None],
     cpu: Sequence[float | None],
 ) -> Iterator["Metric"]:
-    """Return what is said of each slot and the process that fills it."""
+    """Return the metrics of each slot and the process that fills it."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     labels = ["pool", "slot"]

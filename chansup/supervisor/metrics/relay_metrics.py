@@ -46,7 +46,7 @@ _BY_DIRECTION = (
 
 
 def relay_families(rows: Mapping[str, Sequence[float]]) -> Iterator["Metric"]:
-    """Return what is said of the relay; nothing outside relay mode."""
+    """Return the metrics of the relay; nothing outside relay mode."""
     if not rows:
         return
     pools = [(name, cells) for name, cells in rows.items() if name != NO_POOL]

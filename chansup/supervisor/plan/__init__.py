@@ -1,1 +1,1 @@
-"""What is to run: one snapshot of config, code and environment, and what each pool of it starts."""
+"""The plan: one snapshot of config, code and environment, and what each pool of it starts."""

@@ -48,6 +48,6 @@ class CodeOnDisk:
         other = "other code" if version in (None, chansup.__version__) else f"version {version}"
         return (
             f"chansup on disk is {other} now, this supervisor runs {chansup.__version__} as it was "
-            "at its start: processes that start from now on run what is on disk. `chansup reload` "
+            "at its start: processes that start from now on run the code on disk. `chansup reload` "
             "replaces those that run; a restart of chansup itself replaces the supervisor, too"
         )

@@ -65,7 +65,7 @@ class _Listening:
 
 @dataclass
 class _Watched:
-    """What is known of one process; seconds since its last heartbeat, and without descriptors."""
+    """The facts of one process; seconds since its last heartbeat, and without descriptors."""
 
     beats: int
     since_beat: float = 0.0

@@ -1,7 +1,7 @@
 """Bringing every slot to a new generation, or back.
 
 Declarative: a slot whose process is of another generation wants a replacement. So a crash, a
-`scale` or a second reload in between needs no special case: whoever looks next sees what is left.
+`scale` or a second reload in between needs no special case: whoever looks next sees the rest.
 
 1. Open addresses that are new, run the tasks. Nothing that serves was touched.
 2. Prove the code: in each pool one new process becomes ready, beside the old ones.

@@ -1,4 +1,4 @@
-"""What is made for one process before it starts: shared memory, sockets, and their descriptors."""
+"""The resources of one process, made before it starts: memory, sockets, descriptors."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -117,7 +117,7 @@ class Equipment:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close what is the child's, or all of it."""
+        """Close the child's ends, or all of them."""
         if error is None:
             self._childs.close()
         else:

@@ -140,7 +140,7 @@ class RuntimeDirectory:
     def let_pass(self) -> None:
         """Let other users through to a socket that is meant for them; they still see no names.
 
-        Only through what is ours alone: a directory above that is closed to them stays closed.
+        Only through our own directories: a directory above that is closed to them stays closed.
         """
         self._lets_pass = True
         for path in (self.path.parent, self.path):

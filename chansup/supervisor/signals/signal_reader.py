@@ -61,7 +61,7 @@ class Received:
 class SignalReader:
     """Holds signals back from its making on, and hands them on once it was started.
 
-    Make it before any thread: a thread inherits what is blocked.
+    Make it before any thread: a thread inherits the blocked signals.
     """
 
     def __init__(self) -> None:

@@ -147,7 +147,7 @@ class Addresses:
                 one.close()
 
     def close_all_but(self, binds: Iterable[str]) -> None:
-        """Close what is open and not named."""
+        """Close open listeners that are not named."""
         self.close(set(self._listeners) - set(binds))
 
     def refuse(self) -> None:

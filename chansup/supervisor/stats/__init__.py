@@ -1,1 +1,1 @@
-"""What is counted: read from shared memory and summed over the dead and the living."""
+"""Counters: read from shared memory and summed over the dead and the living."""

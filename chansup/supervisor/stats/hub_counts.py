@@ -1,8 +1,8 @@
 """What the hub counts, over all hubs that ever were.
 
 A planned replacement takes its predecessor's counters over, and says so by the same epoch. After a
-crash they begin at 0, with a new epoch: those of the epochs before are added, so that what is
-exported only ever grows.
+crash they begin at 0, with a new epoch: those of the epochs before are added, so that exported
+counters only ever grow.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ class HubCounts:
             self._take(process)
 
     def look(self, living: Iterable[Reporting]) -> HubReport | None:
-        """Return how it is now; None if there never was a hub. Without one, gauges are 0."""
+        """Return how it is now; None before the first hub. Without one, gauges are 0."""
         present = None
         for process in living:
             if process.specification.kind == "hub":
