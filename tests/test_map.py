@@ -49,6 +49,16 @@ LEVELS: dict[str, Levels] = {
         ("server",),
         ("__main__",),
     ),
+    "relay/appworker": (
+        ("books", "errors", "lifespan", "orphans", "permits"),
+        ("context", "events", "standing"),
+        ("sender",),
+        ("exchange", "outbox"),
+        ("parting",),
+        ("websocket",),
+        ("interface",),
+        ("server",),
+    ),
     "supervisor": (
         ("errors",),
         ("plan",),

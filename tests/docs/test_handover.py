@@ -10,8 +10,7 @@ from chansup.config.schema import Workers
 from chansup.config.structure import fields
 from chansup.project import Project, render
 from chansup.relay import credits, scopes
-from chansup.relay.appworker import events
-from chansup.relay.appworker import websocket as worker_side
+from chansup.relay.appworker import events, parting
 from chansup.relay.interface import attachment, upload
 from tests.docs.pages import ROOT, Block, blocks, prose, table
 from tests.docs.scene import Scene
@@ -149,7 +148,7 @@ def test_the_limits() -> None:
     assert said["the scope of one request"].startswith(f"{scopes.MAX_SCOPE // 1024} KiB")
     assert any(value.startswith(f"{credits.WINDOW // 1024} KiB") for value in said.values())
     assert f"small enough to be kept ({upload._RETAINED // 1024} KiB)" in text
-    assert f"within {worker_side._PATIENCE:g} s of the goodbye" in text
+    assert f"within {parting._PATIENCE:g} s of the goodbye" in text
     for key in (
         "handover_rate",
         "websocket_timeout",

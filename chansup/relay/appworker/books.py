@@ -34,7 +34,9 @@ class CountedRequest(Protocol):
 class CountedWebSocket(Protocol):
     """A WebSocket that ended."""
 
-    code: int
+    @property
+    def code(self) -> int:
+        """The close code; 0 where none is known."""
 
     @property
     def accepted(self) -> bool:

@@ -249,7 +249,11 @@ class Exchange:
                     self._has_body = True
                     self._completed()
                     return
-            await self._send_body(body, more)
+            await self._ready_sender().send_body(body, more, self._check_body)
+            if not more:
+                self._has_body = True
+                if not self._trailers:
+                    self._completed()
         elif kind == _START:
             if self.status:
                 raise UnexpectedEvent(f'"{kind}" came twice')
@@ -260,11 +264,11 @@ class Exchange:
         elif kind == _TRAILERS:
             if self._complete or not self._trailers or not self._has_body:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
-            await self._send_event(events.extension(message))
+            await self._ready_sender().send_event(events.extension(message), self._check)
             if not message.get("more_trailers", False):
                 self._completed()
         elif kind in _EARLY:
-            await self._send_event(events.extension(message))
+            await self._ready_sender().send_event(events.extension(message), self._check)
         else:
             raise UnexpectedEvent(f'the relay does not carry "{kind}"')
 
@@ -297,17 +301,8 @@ class Exchange:
                 pack(Kind.RESPONSE, flags, self._stream, len(head), head + body)
             )
         else:
-            self._send_all(split(Kind.START, 0, self._stream, 0, head))
-
-    async def _send_body(self, body: bytes, more: bool) -> None:
-        await self._ready_sender().send_body(body, more, self._check_body)
-        if not more:
-            self._has_body = True
-            if not self._trailers:
-                self._completed()
-
-    async def _send_event(self, payload: bytes) -> None:
-        await self._ready_sender().send_event(payload, self._check)
+            for frame in split(Kind.START, 0, self._stream, 0, head):
+                self._context.link.send(frame)
 
     def _ready_sender(self) -> Sender:
         """Return what sends all but heads and small responses; what waits leaves before."""
@@ -321,10 +316,6 @@ class Exchange:
         """Take notice that the response is complete: whoever receives is told to go."""
         self._complete = True
         self._wake_receivers()
-
-    def _send_all(self, frames: Any) -> None:
-        for frame in frames:
-            self._context.link.send(frame)
 
     def _end(self) -> None:
         """Tell the interface that the app has returned."""
