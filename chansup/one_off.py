@@ -12,7 +12,7 @@ from chansup.config import accounts, limits
 from chansup.config.keys import quoted
 from chansup.config.load import load
 from chansup.errors import ChansupError
-from chansup.supervisor.plan import generation
+from chansup.supervisor.plan import building
 from chansup.supervisor.plan.command import Command
 
 
@@ -29,9 +29,9 @@ def execute(
     """
     loaded = load(config, environ)
     try:
-        command = generation.one_off(loaded, environ, words, pool)
+        command = building.one_off(loaded, environ, words, pool)
     except KeyError:
-        pools = ", ".join(generation.build(0, loaded, environ).pools) or "none"
+        pools = ", ".join(building.build(0, loaded, environ).pools) or "none"
         raise OneOffError(
             f"pool {quoted(str(pool))} does not exist in {config}: it has {pools}"
         ) from None

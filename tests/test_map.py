@@ -19,7 +19,7 @@ MAX_FILE = 400  # lines
 MAX_CLASS = 300  # lines
 
 # Rooms with files that are still to be parted
-LONG = {f"supervisor{room}" for room in ("", "/logs", "/metrics", "/plan", "/pool", "/sockets")}
+LONG = {"supervisor"}
 
 Levels = tuple[tuple[str, ...], ...]
 
@@ -83,24 +83,38 @@ LEVELS: dict[str, Levels] = {
         ("endpoint",),
     ),
     "supervisor/logs": (
-        ("log_batch", "repetition"),
+        ("levels", "line_reader", "log_batch", "recent_lines", "repetition", "subscription"),
         ("log_format", "traceback_joiner"),
-        ("logs",),
+        ("log_writer",),
     ),
     "supervisor/metrics": (
-        ("channel_metrics", "layer_metrics", "relay_metrics"),
+        (
+            "channel_metrics",
+            "layer_metrics",
+            "process_metrics",
+            "relay_metrics",
+            "request_metrics",
+            "snapshot",
+        ),
+        ("site_metrics", "supervisor_metrics"),
         ("metrics",),
     ),
     "supervisor/plan": (
         ("command", "descriptors", "installed"),
-        ("code_on_disk", "generation"),
+        ("code_on_disk", "specification"),
+        ("builder", "generation"),
+        ("kinds",),
+        ("building",),
     ),
+    "supervisor/plan/kinds": (("hub", "interface", "programs", "tasks", "workers"),),
     "supervisor/pool": (
-        ("crash", "host", "retirement", "single_moves", "slot_counters", "turns"),
-        ("examination", "slot", "tasks"),
+        ("crash", "host", "retirement", "retry", "single_moves", "slot_counters", "turns"),
+        ("examination", "filling", "tasks"),
+        ("slot",),
         ("pool", "replacement"),
-        ("dependencies", "greetings", "liveness", "roster", "side_by_side"),
-        ("acceptance", "rollout"),
+        ("announcements", "dependencies", "greetings", "liveness", "roster", "side_by_side"),
+        ("acceptance", "surge", "way_back"),
+        ("rollout",),
     ),
     "supervisor/process": (
         ("courier", "foreground", "guard", "notify", "probe", "process_table", "reaper", "spawn"),
@@ -117,9 +131,11 @@ LEVELS: dict[str, Levels] = {
     ),
     "supervisor/signals": (("signal_reader", "terminal"),),
     "supervisor/sockets": (
-        ("accept_queue", "ownership", "socket_file", "steering", "systemd"),
-        ("hub_socket", "sockets", "worker_sockets"),
-        ("addresses", "visitor"),
+        ("accept_queue", "ownership", "socket_file", "steering", "systemd", "tcp"),
+        ("hub_socket", "listeners", "unix_path", "worker_sockets"),
+        ("shared", "steered", "visitor"),
+        ("opening",),
+        ("addresses",),
     ),
     "supervisor/stats": (
         ("bulletins", "queue_waits", "recent_consumption", "relay_counts"),

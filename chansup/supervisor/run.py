@@ -11,9 +11,9 @@ from pathlib import Path
 from chansup.config import load
 from chansup.errors import ChansupError
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
-from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.logs.log_writer import LogWriter
+from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.descriptors import raise_descriptor_limit
-from chansup.supervisor.plan.generation import build
 from chansup.supervisor.process.guard import Guard, new_run_id
 from chansup.supervisor.process.notify_sockets import NotifySockets
 from chansup.supervisor.process.processes import Processes

@@ -13,14 +13,13 @@ from chansup.config import cores, load
 from chansup.config.errors import ConfigError, describe
 from chansup.config.pools import HUB
 from chansup.protocol.status import Event
-from chansup.supervisor.logs.logs import Level, LogWriter, RecentLines
+from chansup.supervisor.logs.levels import Level
+from chansup.supervisor.logs.log_writer import LogWriter
+from chansup.supervisor.logs.recent_lines import RecentLines
+from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.code_on_disk import CodeOnDisk
-from chansup.supervisor.plan.generation import (
-    Generation,
-    PoolSpecification,
-    TaskSpecification,
-    build,
-)
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification, TaskSpecification
 from chansup.supervisor.pool.dependencies import Dependencies
 from chansup.supervisor.pool.greetings import Greetings
 from chansup.supervisor.pool.pool import Pool

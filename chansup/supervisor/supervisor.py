@@ -14,7 +14,7 @@ from chansup.supervisor.api.http import Server, control_server
 from chansup.supervisor.api.malformed import MalformedRequests
 from chansup.supervisor.api.operations import Operations
 from chansup.supervisor.api.shutdown import Shutdown
-from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.pool.acceptance import Acceptance
 from chansup.supervisor.pool.liveness import TICK, Liveness

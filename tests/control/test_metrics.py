@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from chansup.protocol import relay_board, scoreboard
 from chansup.protocol.status import Measurement
 from chansup.supervisor.metrics import layer_metrics, metrics
-from chansup.supervisor.metrics.metrics import CpuClock, Metrics, Reading
+from chansup.supervisor.metrics.metrics import Metrics
+from chansup.supervisor.metrics.process_metrics import CpuClock, Reading
 
 from . import consumed
 from .fake import FakeCommands, cells

@@ -13,7 +13,9 @@ from chansup.protocol import roster
 from chansup.protocol.roster import Roster
 from chansup.protocol.states import Happening, State, after
 from chansup.protocol.status import Event
-from chansup.supervisor.plan.generation import Generation, PoolSpecification, build
+from chansup.supervisor.plan.building import build
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.process.courier import Courier
 from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.site import Site

@@ -11,7 +11,8 @@ from chansup.config import load
 from chansup.protocol.launch import Launch
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.plan import installed
-from chansup.supervisor.plan.generation import Generation, build
+from chansup.supervisor.plan.building import build
+from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.process.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.process.notify_sockets import NotifySockets
 from chansup.supervisor.process.processes import _launch

@@ -12,7 +12,8 @@ import pytest
 from chansup.config import load
 from chansup.config.pools import HUB
 from chansup.supervisor.errors import RuntimeDirectoryError
-from chansup.supervisor.plan.generation import Generation, build
+from chansup.supervisor.plan.building import build
+from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.sockets.hub_socket import HubSocket
 

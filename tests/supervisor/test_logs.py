@@ -20,10 +20,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chansup.protocol.status import LogLine
-from chansup.supervisor.logs import logs
+from chansup.supervisor.logs import line_reader
+from chansup.supervisor.logs.line_reader import CHUNK, MAX_LINE, LineReader, escape
 from chansup.supervisor.logs.log_batch import Batch
 from chansup.supervisor.logs.log_format import Formatter, resolve
-from chansup.supervisor.logs.logs import CHUNK, MAX_LINE, LineReader, LogWriter, RecentLines, escape
+from chansup.supervisor.logs.log_writer import LogWriter
+from chansup.supervisor.logs.recent_lines import RecentLines
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -233,7 +235,7 @@ def test_a_crowded_queue_slows_a_flood_and_nobody_else():
             sent = len(quiet)
             os.write(writer, b"hello\n")
             await until(lambda sent=sent: len(quiet) > sent)
-        assert 1 <= sum(flood) / CHUNK <= 2 * (0.5 / logs.PAUSE + 1)
+        assert 1 <= sum(flood) / CHUNK <= 2 * (0.5 / line_reader.PAUSE + 1)
         assert len(quiet) > 20
         first.close()
         second.close()
@@ -459,7 +461,7 @@ def test_a_disk_that_fills_and_empties_again(tmp_path):
     """RLIMIT_FSIZE stands in for a full disk: write(2) fails half-way, then works again."""
     program = """
 import os, resource, signal, sys, time
-from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.logs.log_writer import LogWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 writer = LogWriter(descriptor, "prefix")

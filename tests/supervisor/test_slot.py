@@ -19,8 +19,10 @@ from chansup.clock import Moment
 from chansup.config import load
 from chansup.protocol.states import Happening, State, after
 from chansup.supervisor.errors import BootFailed, SlotRemoved
-from chansup.supervisor.logs.logs import RecentLines
-from chansup.supervisor.plan.generation import Generation, PoolSpecification, build
+from chansup.supervisor.logs.recent_lines import RecentLines
+from chansup.supervisor.plan.building import build
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot
@@ -185,7 +187,7 @@ async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
     pool = Pool(site, generations[0].pools["hub" if how == "takeover" else "one"])
     slot = Slot(pool, 0)
     pool.slots.append(slot)
-    slot._backoff = Backoff(base=0.001, cap=0.002)
+    slot._retry._backoff = Backoff(base=0.001, cap=0.002)
     slot.start(generations[0])
     newest = 0
     commands: list[asyncio.Task[None]] = []

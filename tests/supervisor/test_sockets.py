@@ -14,9 +14,11 @@ import pytest
 
 from chansup.config.address import Systemd, Tcp, Unix
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.sockets import sockets, steering
+from chansup.supervisor.sockets import opening, steering, tcp
+from chansup.supervisor.sockets.opening import open_listeners
 from chansup.supervisor.sockets.ownership import Ownership
-from chansup.supervisor.sockets.sockets import SharedSocket, SteeredGroup, open_listeners
+from chansup.supervisor.sockets.shared import SharedSocket
+from chansup.supervisor.sockets.steered import SteeredGroup
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -267,12 +269,12 @@ def test_a_privileged_port_names_the_capability():
     program = (
         "import asyncio, encodings.idna, os; from chansup.config.address import Tcp;"
         "from chansup.supervisor.errors import AddressError;"
-        "from chansup.supervisor.sockets.sockets import open_listeners\n"
+        "from chansup.supervisor.sockets.opening import open_listeners\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: asyncio.run(open_listeners(Tcp('127.0.0.1', 81)))\n"
         "except AddressError as error: print(error)"
     )
-    if sockets._first_free_port() <= 81:
+    if tcp._first_free_port() <= 81:
         pytest.skip("no port is privileged here (net.ipv4.ip_unprivileged_port_start)")
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
     assert "127.0.0.1:81" in said
@@ -297,7 +299,7 @@ def test_too_many_open_files(monkeypatch):
 
     monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(AddressError, match="ulimit -n"):
-        sockets._listen(LOOPBACK, 10, False)
+        tcp.listen(LOOPBACK, 10, False)
 
 
 # Host names, port 0, both IP versions
@@ -328,7 +330,7 @@ def both_loopbacks(monkeypatch):
 
     if not has_ipv6():
         pytest.skip("this machine has no IPv6")
-    monkeypatch.setattr(sockets, "_resolve", both)
+    monkeypatch.setattr(opening, "_resolve", both)
 
 
 @pytest.mark.parametrize("steer", [True, False])

@@ -11,7 +11,7 @@ import pytest
 
 from chansup.config.address import Systemd
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.sockets.sockets import open_listeners
+from chansup.supervisor.sockets.opening import open_listeners
 from chansup.supervisor.sockets.systemd import InheritedSockets, ServiceNotifier
 
 # Moves the descriptors in argv to 3, 4, … as systemd does, says so, and becomes the program.
@@ -32,7 +32,7 @@ SERVICE = """
 import asyncio, os
 from chansup.config.address import parse
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.sockets.sockets import open_listeners
+from chansup.supervisor.sockets.opening import open_listeners
 from chansup.supervisor.sockets.systemd import InheritedSockets
 
 async def main():

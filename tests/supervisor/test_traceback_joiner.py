@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chansup.supervisor.logs.log_batch import Batch
-from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.logs.traceback_joiner import HOLD, TracebackJoiner
 
 

@@ -7,7 +7,8 @@ from chansup.supervisor.api.admin import Admin
 from chansup.supervisor.api.http import Server, admin_server
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.runtime.file_identity import Presence
-from chansup.supervisor.sockets import sockets
+from chansup.supervisor.sockets.listeners import Listeners
+from chansup.supervisor.sockets.opening import open_listeners, overlap
 
 
 class Endpoint:
@@ -19,7 +20,7 @@ class Endpoint:
         self._directory = directory  # that paths of Unix sockets are relative to
         self._bind: str | None = None  # as in the config
         self._server: Server | None = None
-        self._listeners: list[sockets.Listeners] = []
+        self._listeners: list[Listeners] = []
 
     async def open(self, bind: str | None) -> None:
         """Serve on `bind`, and nowhere else any more. Raises AddressError; nothing changes then."""
@@ -39,7 +40,7 @@ class Endpoint:
         for one in present:
             one.close()
 
-    def _server_on(self, listeners: list[sockets.Listeners]) -> Server:
+    def _server_on(self, listeners: list[Listeners]) -> Server:
         on = [one.socket_of(0) for one in listeners]
         return admin_server(self._admin, on, self._admin.malformed)
 
@@ -58,11 +59,11 @@ class Endpoint:
             if former is not None:
                 await former.stop()  # which closes the former sockets
 
-    async def _listen(self, asked: address.Address) -> list[sockets.Listeners]:
+    async def _listen(self, asked: address.Address) -> list[Listeners]:
         try:
-            return await sockets.open_listeners(asked, directory=self._directory, steer=False)
+            return await open_listeners(asked, directory=self._directory, steer=False)
         except AddressError as error:
-            said = sockets.overlap(asked, self._listeners) or error
+            said = overlap(asked, self._listeners) or error
             raise AddressError(f"[admin] bind: {said}") from None
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from chansup.supervisor.api import report
 from chansup.supervisor.api.progress import Progress
 from chansup.supervisor.api.shutdown import Shutdown
 from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
-from chansup.supervisor.logs.logs import LogWriter
+from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot

@@ -12,7 +12,8 @@ import msgspec
 from chansup.config import schema
 from chansup.protocol.probe import VARIABLE, Question
 from chansup.supervisor.errors import BootFailed, SpawnError
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
@@ -52,7 +53,7 @@ async def examine(site: ExaminationHost, generation: Generation) -> None:
             process.kill()
             await asyncio.shield(process.gone.wait())
     if process.exit is not None and process.exit.code == _IMPOSSIBLE:
-        lines = [line.text for line in recent.tail(60, process.pid)]
+        lines = recent.last_words(process.pid)
         raise BootFailed("interface: the server does not take its options", lines)
 
 

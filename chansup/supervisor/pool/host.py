@@ -3,7 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from chansup.supervisor.logs.logs import Level, RecentLines
+from chansup.supervisor.logs.levels import Level
+from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.plan.generation import Generation
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from chansup.errors import ChansupError
 from chansup.protocol.states import State
-from chansup.supervisor.logs.logs import Level
+from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from chansup.supervisor.plan.generation import Generation, Kind, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import Kind, PoolSpecification
 from chansup.supervisor.pool.host import Publisher
 from chansup.supervisor.pool.slot import Slot, SlotHost
 from chansup.supervisor.process.equipment import Inheritance

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from chansup.protocol.states import State
 from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process import boot
 from chansup.supervisor.process.process import Process
@@ -154,7 +155,9 @@ async def prepare(slot: Slot, generation: Generation) -> None:
         raise
     slot.require_place()
     if not ready:
-        raise BootFailed(f"{slot.name}: {_why_not_ready(process)}", slot.last_lines(process))
+        raise BootFailed(
+            f"{slot.name}: {_why_not_ready(process)}", slot.recent.last_words(process.pid)
+        )
 
 
 async def _promote(slot: Slot, reason: str, retiring: Retiring) -> None:

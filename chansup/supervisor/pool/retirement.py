@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from chansup.supervisor.logs.logs import Level
+from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.process import boot
 from chansup.supervisor.process.process import Process
 from chansup.waiting import within

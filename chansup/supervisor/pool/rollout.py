@@ -14,37 +14,30 @@ back to what they ran, if that code is still there.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Protocol
 
 from chansup.config.pools import HUB
 from chansup.errors import ChansupError
-from chansup.protocol.scoreboard import IN_PROGRESS, WEBSOCKETS_OPEN
 from chansup.protocol.status import Event, RolloutStatus
 from chansup.supervisor.errors import BootFailed, SlotRemoved
-from chansup.supervisor.logs.logs import Level
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
+from chansup.supervisor.pool.announcements import Announcements, Outcome
 from chansup.supervisor.pool.examination import ExaminationHost, examine
 from chansup.supervisor.pool.host import Publisher
 from chansup.supervisor.pool.pool import Pool
-from chansup.supervisor.pool.replacement import prepare, replace
+from chansup.supervisor.pool.replacement import prepare
 from chansup.supervisor.pool.side_by_side import SideBySide, SideBySideHost, interface_first
-from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.pool.surge import Surge
 from chansup.supervisor.pool.tasks import Task
-from chansup.supervisor.pool.turns import Turn, Turns
+from chansup.supervisor.pool.way_back import ChangingHost, WayBack
 from chansup.supervisor.process.process import Process
-from chansup.supervisor.sockets.addresses import Addresses
-
-Outcome = Literal["running", "succeeded", "failed", "superseded", "aborted"]
 
 
-class RolloutHost(SideBySideHost, ExaminationHost, Protocol):
+class RolloutHost(SideBySideHost, ExaminationHost, ChangingHost, Protocol):
     """What a rollout asks of the site."""
-
-    @property
-    def addresses(self) -> Addresses:
-        """The listening sockets of the interface."""
 
     @property
     def roster(self) -> Publisher:
@@ -55,18 +48,6 @@ class RolloutHost(SideBySideHost, ExaminationHost, Protocol):
 
     def new_pool(self, specification: PoolSpecification) -> Pool:
         """Make a pool that the former generation does not have."""
-
-    async def remove_pool(self, name: str) -> None:
-        """Stop a pool that the config has no more."""
-
-    def open_hub(self, generation: Generation) -> None:
-        """Listen for the clients of the hub, if the generation has one."""
-
-    def close_hub(self, generation: Generation) -> None:
-        """Listen no more if the generation has no hub."""
-
-    async def apply(self, generation: Generation) -> None:
-        """Take over what a generation says of the supervisor itself. Raises AddressError."""
 
 
 class Rollout:
@@ -86,7 +67,6 @@ class Rollout:
         self.site = site
         self.generation = generation
         self.outcome: Outcome = "running"
-        self.message = ""
         self.started = time.time()
         self.duration = 0.0
         self.returns = False  # it failed, and takes back what it changed
@@ -95,7 +75,8 @@ class Rollout:
         self._side_by_side = SideBySide(site, generation)
         self._apart = False  # old and new processes do not speak with each other
         self._proves = False  # new workers may start that the interface before cannot speak to
-        self._tell = tell
+        self._tell = Announcements(site, generation, tell)
+        self._surge = Surge(site, generation, self._tell)
         self._begun = time.monotonic()
 
     # Questions
@@ -115,29 +96,17 @@ class Rollout:
         """The generation that it brings every slot to."""
         return self._former if self.returns else self.generation
 
-    def total(self) -> int:
-        """How many slots the new generation wants."""
-        return sum(self.site.desired_in(pool) for pool in self.generation.pools.values())
-
-    def done(self) -> int:
-        """How many slots run the new generation."""
-        return sum(
-            slot.serves and slot.runs(self.generation)
-            for pool in self.site.pools.values()
-            for slot in pool.slots
-        )
-
     def status(self) -> RolloutStatus:
         """Return where it stands."""
-        running = self.runs
+        running, told = self.runs, self._tell
         return RolloutStatus(
             generation=self.generation.number,
             outcome=self.outcome,
-            done=self.done() if running else self.total() * (self.outcome == "succeeded"),
-            total=self.total(),
+            done=told.done() if running else told.total() * (self.outcome == "succeeded"),
+            total=told.total(),
             started=self.started,
             duration=time.monotonic() - self._begun if running else self.duration,
-            message=self.message,
+            message=told.message,
         )
 
     # Running it
@@ -177,7 +146,7 @@ class Rollout:
             await self._add_what_is_missing([HUB])  # whatever boots from here on may use it
             for name, task in {} if self._renews else self.generation.tasks.items():
                 await self._add_what_is_missing(task.program.after)
-                self._progress(f"task {name} runs", step="task")
+                self._tell.progress(f"task {name} runs", step="task")
                 await self.site.task(name).run(self.generation)
             self._keep_what_is_the_same()
             self._say_what_closes()
@@ -205,7 +174,7 @@ class Rollout:
                 raise asyncio.CancelledError
             for name in self._in_turn():
                 if name in self.site.pools:
-                    await self._replace(self.site.pools[name])
+                    await self._surge.carry_out(self.site.pools[name])
                 else:
                     await self._add(self.generation.pools[name])
 
@@ -216,7 +185,7 @@ class Rollout:
     async def _stand_side_by_side(self) -> None:
         """Start all that serves beside the old processes, before any of these is touched."""
         self._apart = True
-        self._progress(
+        self._tell.progress(
             "new workers and the present interface have no version of the relay in common: all new "
             "processes start beside the old ones, then the interface is replaced first",
             step="check",
@@ -224,7 +193,7 @@ class Rollout:
         for slots in self._side_by_side.slots():
             await self._side_by_side.prepare(slots)
             for slot in slots:
-                self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+                self._tell.progress(f"{slot.name}: ready", slot=slot, step="ready")
 
     def _in_turn(self) -> list[str]:
         """Return the pools in the order in which they are replaced.
@@ -265,7 +234,9 @@ class Rollout:
                     and new.runs_the_same_as(process.specification)
                 ):
                     slot.adopt(self.generation)
-                    self._progress(f"{slot.name} is the same, it stays", slot=slot, step="kept")
+                    self._tell.progress(
+                        f"{slot.name} is the same, it stays", slot=slot, step="kept"
+                    )
 
     def _say_what_closes(self) -> None:
         """Say it early if an interface is replaced that would hold WebSockets through a deploy."""
@@ -276,7 +247,7 @@ class Rollout:
         if pool.slots_not_of(self.generation) and self.site.desired_in(new):
             why = _what_changed(pool.specification, new)
             message = f"the interface itself changes ({why}), so its WebSockets will be closed"
-            self._progress(message, step="check")
+            self._tell.progress(message, step="check")
 
     async def _prove(self) -> None:
         """Boot one new process in each pool before anything old is touched."""
@@ -289,11 +260,11 @@ class Rollout:
             stale = pool.slots_not_of(self.generation)
             if stale and self.site.desired_in(self.generation.pools[pool.name]):
                 slot = pool.first_to_replace(stale)
-                self._progress(f"{slot.name}: starting", slot=slot, step="starting")
+                self._tell.progress(f"{slot.name}: starting", slot=slot, step="starting")
                 with suppress(SlotRemoved):
                     async with slot.changing:
                         await prepare(slot, self.generation)
-                    self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+                    self._tell.progress(f"{slot.name}: ready", slot=slot, step="ready")
 
     def _unfinished(self) -> bool:
         """Whether a pool is missing, has the wrong size, or has slots of another generation."""
@@ -323,7 +294,7 @@ class Rollout:
                 await self._boot_all(pool)
 
     async def _add(self, specification: PoolSpecification) -> None:
-        self._progress(f"{specification.name}: new pool", step="starting")
+        self._tell.progress(f"{specification.name}: new pool", step="starting")
         await self._begin(self.site.new_pool(specification))
 
     async def _begin(self, pool: Pool) -> None:
@@ -332,73 +303,12 @@ class Rollout:
 
     async def _boot_all(self, pool: Pool) -> None:
         for slot in list(pool.slots):
-            await self._booted(slot)
-
-    async def _replace(self, pool: Pool) -> None:
-        specification = self.generation.pools[pool.name]
-        pool.specification = specification
-        pool.resize(self.site.desired_in(specification), self.generation)
-        surge = asyncio.Semaphore(self.generation.config.rollout.surge)
-        failed = asyncio.Event()
-
-        waiting = list(pool.slots)
-        turns = Turns()
-
-        async def replace_next() -> None:
-            async with surge:
-                slot = self._next(pool, waiting)
-                waiting.remove(slot)
-                if not failed.is_set() and not slot.runs(self.generation):
-                    with turns.take() as turn:
-                        try:
-                            await self._replace_slot(slot, turn)
-                        except BootFailed:
-                            failed.set()
-                            raise
-                        except SlotRemoved:
-                            pass
-
-        # All of those under way come to their end, then the first failure counts.
-        results = await _all(replace_next() for _ in pool.slots)
-        for slot in pool.slots:
-            if slot.runs(self.generation) and not slot.serves:
-                await self._booted(slot)
-        await pool.let_go()
-        for failure in results:
-            if failure is not None:
-                raise failure
-
-    def _next(self, pool: Pool, waiting: list[Slot]) -> Slot:
-        """Return which of those that wait goes first: one whose new process is there already."""
-        proven = [slot for slot in waiting if self._has_proven(slot)]
-        return pool.first_to_replace(proven or waiting)
-
-    def _has_proven(self, slot: Slot) -> bool:
-        return slot.successor is not None and slot.successor.generation is self.generation
-
-    async def _replace_slot(self, slot: Slot, turn: Turn) -> None:
-        if not self._has_proven(slot):
-            self._progress(f"{slot.name}: starting", slot=slot, step="starting")
-
-        def retiring(process: Process) -> None:
-            held = f", with {slot_holds(process)}" if slot_holds(process) else ""
-            message = f"{slot.name}: the old process drains{held}"
-            self._progress(message, slot=slot, step="retiring")
-            turn.give()
-
-        await replace(slot, self.generation, "reload", retiring, turn.come)
-        lost = slot.current.lost if slot.current is not None else ""
-        what = f", but {lost}: the messages and groups that it had are lost" if lost else ""
-        self._progress(f"{slot.name}: replaced{what}", slot=slot, step="replaced")
-
-    async def _booted(self, slot: Slot) -> None:
-        await slot.booted()
-        self._progress(f"{slot.name}: ready", slot=slot, step="ready")
+            await self._surge.booted(slot)
 
     async def _stop_what_is_gone(self) -> None:
         gone = [name for name in self.site.pools if name not in self.generation.pools]
         for name in reversed(gone):
-            self._progress(f"{name}: stopping, the config has it no more", step="retiring")
+            self._tell.progress(f"{name}: stopping, the config has it no more", step="retiring")
             await self.site.remove_pool(name)
         self.site.addresses.close_all_but(self._binds())
         self.site.close_hub(self.generation)
@@ -408,7 +318,7 @@ class Rollout:
     async def _go_back(self, failure: ChansupError, lines: list[str]) -> None:
         """Bring everything back to the former generation, as far as it can be; never raises."""
         if lines:
-            self._tell(Event(type="output", message=str(failure), lines=lines))
+            self._tell.output(str(failure), lines)
         if self._apart and self._side_by_side.has_begun():
             message = (
                 f"{failure}; there is no way back, for old and new processes do not speak with "
@@ -419,94 +329,12 @@ class Rollout:
         self.returns = True
         self.site.roster.changed()
         self._dismiss_successors()
-        problems = []
-        for step in (self._replace_with_the_former, self._undo_pools, self._undo_settings):
-            try:
-                await step()
-            except ChansupError as second:
-                problems.append(str(second))
-            except Exception as error:
-                self.site.say_defect("the way back of a rollout", error)
-                problems.append(repr(error))
-        message = str(failure) + self._where_that_leaves()
+        way = WayBack(self.site, self._former, self._tell)
+        problems = await way.take()
+        message = str(failure) + way.where_that_leaves()
         if problems:
             message += f"; the way back failed: {', '.join(problems)}"
         self._end("failed", message)
-
-    async def _replace_with_the_former(self) -> None:
-        """Take every slot back that the former generation can still be started in."""
-        for name, pool in self.site.pools.items():
-            former = self._former.pools.get(name)
-            for slot in list(pool.slots):
-                if former is None or slot.generation is self._former or slot.generation is None:
-                    continue
-                process = slot.current
-                kept = former.stays and process is not None
-                own = former.relays or former.takes_over  # chansup's code, which is always there
-                if kept and process and former.runs_the_same_as(process.specification):
-                    slot.adopt(self._former)
-                elif own or self._former.can_start_beside(slot.generation):
-                    message = f"{slot.name}: back to generation {self._former.number}"
-                    self._progress(message, slot=slot, step="back")
-                    with suppress(SlotRemoved):
-                        await replace(slot, self._former, "reload")
-
-    async def _undo_pools(self) -> None:
-        """Bring sizes, new pools and addresses back to the former config."""
-        for name in [name for name in self.site.pools if name not in self._former.pools]:
-            if not self._is_needed(self.site.pools[name]):
-                await self.site.remove_pool(name)
-        for name, pool in self.site.pools.items():
-            former = self._former.pools.get(name)
-            if former is None:
-                continue
-            if pool.started:
-                pool.resize(self.site.desired_in(former), self._former)
-                await pool.let_go()
-            if all(slot.generation is self._former for slot in pool.slots):
-                pool.specification = former
-        generations = {
-            slot.generation
-            for pool in self.site.pools.values()
-            for slot in pool.slots
-            if slot.generation is not None
-        }
-        pools = [one.pools.get("interface") for one in (self._former, *generations)]
-        self.site.addresses.close_all_but({bind for pool in pools if pool for bind in pool.binds})
-
-    def _is_needed(self, pool: Pool) -> bool:
-        """Whether interface processes that could not be taken back relay to it."""
-        interface = self.site.pools.get("interface")
-        processes = [slot.current for slot in interface.slots] if interface else []
-        relayed = any(process and process.specification.relays for process in processes)
-        return pool.specification.serves and relayed
-
-    async def _undo_settings(self) -> None:
-        self.site.open_hub(self._former)
-        self.site.close_hub(self._former)
-        await self.site.apply(self._former)
-
-    def _where_that_leaves(self) -> str:
-        number = self._former.number
-        slots = [slot for pool in self.site.pools.values() for slot in pool.slots]
-        stayed = [slot for slot in slots if slot.generation is not self._former]
-        if stayed:
-            return (
-                f"; {len(stayed)} of {len(slots)} slots run newer code: its directory is the same"
-                " as before, so there is no old code to go back to"
-            )
-        needed = self._needed()
-        if all(pool.ready for pool, _ in needed):
-            return f"; generation {number} still serves"
-        ready = ", ".join(f"{pool.name} {pool.ready}/{desired}" for pool, desired in needed)
-        return f"; generation {number} still tries to start: {ready} ready"
-
-    def _needed(self) -> list[tuple[Pool, int]]:
-        """Return the pools without which nobody is served, with the processes that they want."""
-        pools = list(self.site.pools.values())
-        serving = [pool for pool in pools if pool.kind == "interface" or pool.specification.serves]
-        sized = [(pool, self.site.desired_in(pool.specification)) for pool in serving or pools]
-        return [(pool, desired) for pool, desired in sized if desired]
 
     def _dismiss_successors(self) -> None:
         for pool in self.site.pools.values():
@@ -514,55 +342,10 @@ class Rollout:
                 if slot.successor is not None and slot.successor.generation is self.generation:
                     slot.dismiss()
 
-    # Telling
-
-    def _progress(self, message: str, *, step: str, slot: Slot | None = None) -> None:
-        self.message = message
-        self.site.say(f"rollout {self.generation.number}: {message}")
-        self._tell(
-            Event(
-                type="progress",
-                message=message,
-                pool=slot.pool.name if slot else "",
-                slot=slot.name if slot else "",
-                step=step,
-                done=self.done(),
-                total=self.total(),
-                generation=self.generation.number,
-            )
-        )
-
     def _end(self, outcome: Outcome, message: str) -> None:
         self.outcome = outcome
         self.duration = time.monotonic() - self._begun
-        self.message = message or {
-            "superseded": "another reload took its place",
-            "aborted": "the supervisor is stopping",
-        }.get(outcome, outcome)
-        level: Level = "info" if outcome == "succeeded" else "warning"
-        self.site.say(f"rollout {self.generation.number}: {outcome}: {self.message}", level)
-        self._tell(
-            Event(
-                type="result",
-                message=self.message,
-                generation=self.generation.number,
-                outcome=outcome,
-                exit_code=0 if outcome == "succeeded" else 1,
-                done=self.done(),
-                total=self.total(),
-            )
-        )
-
-
-async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
-    """Run everything to its end; return the failures, in order. Cancelling cancels all."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    failures: list[BootFailed | None] = []
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, BootFailed):
-            raise result
-        failures.append(result)
-    return failures
+        self._tell.result(outcome, message)
 
 
 def _what_changed(old: PoolSpecification, new: PoolSpecification) -> str:
@@ -573,14 +356,3 @@ def _what_changed(old: PoolSpecification, new: PoolSpecification) -> str:
     if changed := [path for _, path, content in new.files if content != former.get(path)]:
         return f"{' and '.join(changed)} changed"
     return "its settings are others"
-
-
-def slot_holds(process: Process) -> str:
-    """Return what a process holds, for people: "2 requests, 30 WebSockets"; "" for nothing."""
-    if process.scoreboard is None:
-        return ""
-    counts = {
-        "request": int(process.scoreboard.read(IN_PROGRESS)),
-        "WebSocket": int(process.scoreboard.read(WEBSOCKETS_OPEN)),
-    }
-    return ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)

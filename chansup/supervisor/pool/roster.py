@@ -18,7 +18,8 @@ from chansup.config import relay, schema
 from chansup.protocol import roster
 from chansup.protocol.roster import MAX_POOLS, Greeted, Roster, Worker
 from chansup.protocol.states import State
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.single_moves import SingleMoves
 from chansup.supervisor.pool.slot import Slot

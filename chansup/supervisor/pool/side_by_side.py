@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from chansup.supervisor.errors import SlotRemoved
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.replacement import prepare

@@ -1,39 +1,33 @@
 """One numbered place in a pool: it keeps a process in it, and replaces it when asked."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from chansup.backoff import HEALTHY_AFTER, Backoff
+from chansup.backoff import HEALTHY_AFTER
 from chansup.protocol import scoreboard
 from chansup.protocol.states import Happening, State, after
 from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
-from chansup.supervisor.logs.logs import Level
+from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.logs.repetition import Repetition
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool import crash
+from chansup.supervisor.pool.filling import Filling, FillingHost
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.pool.retirement import Forwarding, Retirements, left
+from chansup.supervisor.pool.retry import Retry
 from chansup.supervisor.pool.slot_counters import SlotCounters
 from chansup.supervisor.process import boot, foreground
 from chansup.supervisor.process.equipment import Inheritance
 from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.process.spawn import CANNOT_RUN
-from chansup.waiting import within
-
-LINES_OF_FAILURE = 60  # that a failed boot shows to the caller of a reload
-LONGEST_TURN = 10.0  # seconds after which a process that still boots lets others begin
 
 
-class SlotHost(Host, Protocol):
+class SlotHost(Host, FillingHost, Protocol):
     """What a slot asks of the site."""
-
-    @property
-    def spawning(self) -> asyncio.Lock:
-        """Held while one process is started."""
 
     def spawn(
         self,
@@ -93,17 +87,17 @@ class Slot:
         self.restarts: Counter[str] = Counter()
         self.last_exit: Exit | None = None
         self.complaint: list[str] = []  # the last words of a process that crashed
-        self.retry_at: float | None = None  # time.time()
         self.recent = pool.site.recent_lines()
         self.changing = asyncio.Lock()  # one replacement at a time
         self.accepts = True  # False: clients that come to it wait, or are refused
         self.stalled = False  # connections wait, and it takes none
         self.accept_stalls = 0  # times that it began to
         self._idle_state = State.GONE
-        self._backoff = Backoff()
         self._refusals = Repetition()  # what keeps it from starting, said once
-        self._retry: asyncio.TimerHandle | None = None
-        self._filling: asyncio.Task[None] | None = None
+        self._retry = Retry()
+        self._filling = Filling(
+            pool.site, self.retirements, lambda: pool.specification.launcher, self._attempt
+        )
         self._counters = SlotCounters()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -121,6 +115,11 @@ class Slot:
             # For a moment, between the end of a hub and the word of the one that took over.
             return self.wanted and self.successor.specification.takes_over
         return self.state is State.READY and self.current is not None and not self.current.hung
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next attempt to fill it is made (time.time())."""
+        return self._retry.at
 
     @property
     def draining(self) -> set[Process]:
@@ -144,16 +143,12 @@ class Slot:
 
     def held(self) -> int:
         """Return how many requests and WebSockets the process in it holds."""
-        if self.current is None or self.current.scoreboard is None:
-            return 0
-        read = self.current.scoreboard.read
-        return int(read(scoreboard.IN_PROGRESS) + read(scoreboard.WEBSOCKETS_OPEN))
+        board = self.current.scoreboard if self.current is not None else None
+        kinds = (scoreboard.IN_PROGRESS, scoreboard.WEBSOCKETS_OPEN)
+        return int(sum(map(board.read, kinds))) if board is not None else 0
 
     def cells(self) -> list[float]:
-        """Return the scoreboard of the slot: counters of all processes it ever had.
-
-        Gauges are those of the processes that live; loop lag is that of the current one.
-        """
+        """Return the scoreboard of the slot: counters of all processes it ever had."""
         return self._counters.cells(self.processes(), self.current)
 
     # Keeping a process in the slot
@@ -162,14 +157,14 @@ class Slot:
         """Fill the slot, and keep it filled."""
         self.wanted = True
         self.generation = generation
-        if self.current is None and self._retry is None and self._filling is None:
-            self._fill()
+        if self.current is None and not self._retry.waits and self._filling.waiting is None:
+            self._filling.begin()
 
     async def booted(self) -> None:
         """Wait until the slot is filled by a ready process. Raises BootFailed."""
         while self.wanted and not self.serves:
-            if self._filling is not None:
-                await asyncio.shield(self._filling)
+            if self._filling.waiting is not None:
+                await asyncio.shield(self._filling.waiting)
             elif self.current is not None:
                 await self.current.settled.wait()
             elif self.changing.locked():
@@ -178,28 +173,10 @@ class Slot:
             else:
                 raise BootFailed(f"{self.name}: did not become ready", self.complaint)
 
-    def _fill(self) -> None:
-        self._retry = self.retry_at = None
-        self._filling = self.background(self._fill_in_turn())
-
-    async def _fill_in_turn(self) -> None:
-        site = self.pool.site
-        if not self.pool.specification.launcher:
-            await self.retirements.remains_gone()
-            await self._fill_now()
-            return
-        # Hundreds of interpreters that boot would starve each other and the supervisor.
-        async with site.turns:
-            await self._fill_now()
-            if self.current is not None:
-                await within(LONGEST_TURN, self.current.settled)
-
-    async def _fill_now(self) -> None:
-        async with self.pool.site.spawning:
-            self._filling = None
-            if self.wanted and self.current is None:
-                self._try_to_fill()
-            await asyncio.sleep(0)  # one spawn per turn of the loop: others have work, too
+    def _attempt(self) -> Process | None:
+        if self.wanted and self.current is None:
+            self._try_to_fill()
+        return self.current
 
     def _try_to_fill(self) -> None:
         assert self.generation is not None
@@ -235,22 +212,21 @@ class Slot:
 
     def process_leaves(self, process: Process) -> None:
         """Take the news that `process` stopped accepting of its own accord: fill its place now."""
-        if process is self.current and self.wanted:
-            if process.specification.on_reload != "overlap":
-                # Two of its kind must not run at a time: the next one comes after its end.
-                process.drain()
-                self.retirements.see_off(process)
-                self.pool.changed()
-                return
+        if process is not self.current or not self.wanted:
+            return
+        # Where two of its kind must not run at a time, the next one comes after its end.
+        overlaps = process.specification.on_reload == "overlap"
+        if overlaps:
             self.say("leaves by itself, starting another", process)
             self.current = None
             self.draining.add(process)
-            process.drain()
-            self.retirements.see_off(process)
+        process.drain()
+        self.retirements.see_off(process)
+        if overlaps:
             self._pause("exit", process.healthy_for())
             if process.healthy_for() < HEALTHY_AFTER:
                 self.pool.site.crashed(self)
-            self.pool.changed()
+        self.pool.changed()
 
     def process_ended(self, process: Process) -> None:
         """Take the end of one of the slot's processes."""
@@ -297,7 +273,7 @@ class Slot:
         return True
 
     def _crashed(self, process: Process) -> None:
-        self.complaint = self.last_lines(process)
+        self.complaint = self.recent.last_words(process.pid)
         if process.refused:
             self.complaint = [process.refused]
             if (said := self._refusals.filter(process.refused)) is not None:
@@ -309,9 +285,7 @@ class Slot:
             self.pool.site.gave_up(self)
             return
         self._pause(crash.reason(process), process.healthy_for())
-        assert self.retry_at is not None
-        pause = max(0.0, self.retry_at - time.time())
-        when = f"in {pause:.1f} s" if pause >= 0.05 else "now"
+        when = self._retry.when()
         refused = self.complaint[-1] if self.complaint else ""
         if process.remains is not None:
             self.say(left(process), process, "warning")
@@ -326,16 +300,12 @@ class Slot:
 
     def _pause(self, reason: str, healthy_for: float) -> None:
         self.restarts[reason] += 1
-        delay = self._backoff.next_delay(healthy_for)
         self._idle_state = after(self._idle_state, Happening.PAUSED)
-        self.retry_at = time.time() + delay
-        self._retry = asyncio.get_running_loop().call_later(delay, self._fill)
+        self._retry.begin(healthy_for, self._filling.begin)
 
     def stop_retrying(self) -> None:
         """Forget what was to be tried later."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = self.retry_at = None
+        self._retry.cancel()
         if self._idle_state is not State.GONE:
             self._idle_state = after(self._idle_state, Happening.ASKED_TO_STOP)
 
@@ -365,7 +335,7 @@ class Slot:
         """Take notice that a successor was put in the slot."""
         self.stop_retrying()
         self.generation = generation
-        self._backoff.reset()
+        self._retry.reset()
         self.complaint = []
         self.restarts[reason] += 1
 
@@ -386,10 +356,6 @@ class Slot:
         await self.retirements.all_gone()
 
     # Helpers
-
-    def last_lines(self, process: Process) -> list[str]:
-        """Return the end of what `process` printed."""
-        return [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
 
     def say(self, text: str, process: Process | None = None, level: Level = "info") -> None:
         """Write a line about the slot, or one of its processes, to the log."""

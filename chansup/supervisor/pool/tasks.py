@@ -11,12 +11,11 @@ from chansup.backoff import Backoff
 from chansup.protocol.status import TaskStatus
 from chansup.supervisor.errors import BootFailed, SpawnError
 from chansup.supervisor.logs.repetition import Repetition
-from chansup.supervisor.plan.generation import Generation, TaskSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import TaskSpecification
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.process.process import Process
 from chansup.waiting import within
-
-LINES_OF_FAILURE = 60  # that a failed task shows to the caller of a reload
 
 
 class TaskHost(Host, Protocol):
@@ -65,7 +64,7 @@ class Task:
         self._silent = False
         self._refusals.forget()
         reason = await self._wait(process, specification)
-        lines = [line.text for line in self.recent.tail(LINES_OF_FAILURE, process.pid)]
+        lines = self.recent.last_words(process.pid)
         if reason is None:
             self.done.set()
             self._finish(generation, started, "succeeded", str(process.exit), [])

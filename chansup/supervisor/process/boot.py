@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chansup.config import readiness
-from chansup.supervisor.logs.logs import Level
+from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.process import probe
 from chansup.supervisor.process.process import Process
 from chansup.waiting import within

@@ -12,7 +12,7 @@ from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.relay_board import RelayBoard
 from chansup.protocol.scoreboard import Scoreboard
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.plan.generation import PoolSpecification
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.process.courier import Courier
 from chansup.supervisor.process.notify import NotifySocket
 from chansup.supervisor.process.notify_sockets import NotifySockets

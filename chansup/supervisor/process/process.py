@@ -29,7 +29,8 @@ from chansup.waiting import within
 if TYPE_CHECKING:
     from chansup.protocol.bulletin import Bulletin
     from chansup.protocol.relay_board import RelayBoard
-    from chansup.supervisor.plan.generation import Generation, PoolSpecification
+    from chansup.supervisor.plan.generation import Generation
+    from chansup.supervisor.plan.specification import PoolSpecification
     from chansup.supervisor.process.courier import Courier
     from chansup.supervisor.process.equipment import Equipment
     from chansup.supervisor.process.notify import NotifySocket

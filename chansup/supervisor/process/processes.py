@@ -15,10 +15,13 @@ from chansup.config import channels, readiness, relay, schema
 from chansup.protocol import channel_layer, launch, run_mark, session_table
 from chansup.protocol.notify import LOST, SOCKET_VARIABLE
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.logs.logs import LineReader, LogWriter, RecentLines
+from chansup.supervisor.logs.line_reader import LineReader
+from chansup.supervisor.logs.log_writer import LogWriter
+from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.plan.command import Command
-from chansup.supervisor.plan.generation import Generation, PoolSpecification
+from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.process.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.process.guard import Guard
 from chansup.supervisor.process.notify_sockets import NotifySockets

@@ -6,9 +6,11 @@ from typing import Protocol
 
 from chansup.config import accounts, address, schema
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.plan.generation import PoolSpecification
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.runtime.file_identity import Presence
-from chansup.supervisor.sockets import sockets, steering
+from chansup.supervisor.sockets import steering
+from chansup.supervisor.sockets.listeners import Listeners
+from chansup.supervisor.sockets.opening import open_listeners, overlap
 from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.systemd import InheritedSockets
 
@@ -58,9 +60,9 @@ class Addresses:
     def __init__(self, directory: Path, systemd: InheritedSockets) -> None:
         self._directory = directory  # that paths of Unix sockets are relative to
         self._systemd = systemd
-        self._listeners: dict[str, list[sockets.Listeners]] = {}
+        self._listeners: dict[str, list[Listeners]] = {}
 
-    def of(self, bind: str) -> list[sockets.Listeners]:
+    def of(self, bind: str) -> list[Listeners]:
         """Return the sockets of an open address: several for a host name with several addresses."""
         return self._listeners[bind]
 
@@ -68,7 +70,7 @@ class Addresses:
         """Return where it listens, with real port numbers."""
         return [str(one.address) for group in self._listeners.values() for one in group]
 
-    def listeners(self) -> list[sockets.Listeners]:
+    def listeners(self) -> list[Listeners]:
         """Return everything that listens."""
         return [one for group in self._listeners.values() for one in group]
 
@@ -119,7 +121,7 @@ class Addresses:
                     continue
                 asked = address.parse(bind)
                 try:
-                    group = await sockets.open_listeners(
+                    group = await open_listeners(
                         asked,
                         directory=self._directory,
                         backlog=interface.backlog,
@@ -130,7 +132,7 @@ class Addresses:
                     )
                 except AddressError as error:
                     present = [one for group in self._listeners.values() for one in group]
-                    raise sockets.overlap(asked, present) or error from None
+                    raise overlap(asked, present) or error from None
                 self._listeners[bind] = group
                 opened.append(bind)
                 for one in group:

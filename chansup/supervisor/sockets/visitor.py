@@ -10,7 +10,7 @@ import socket
 from contextlib import ExitStack
 
 from chansup.supervisor.sockets import accept_queue
-from chansup.supervisor.sockets.sockets import Listeners
+from chansup.supervisor.sockets.listeners import Listeners
 
 _PAUSE = 0.05  # seconds between two looks
 

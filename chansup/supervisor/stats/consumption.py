@@ -12,7 +12,7 @@ from chansup.protocol.channel_report import ChannelCounts, ChannelReport
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport
 from chansup.protocol.status import ConsumerPool, Consumption
-from chansup.supervisor.plan.generation import PoolSpecification
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.stats.bulletins import MAX_CHANNELS, may_consume, read_channels
 
 _COUNTERS = ("handled", "failed", "returned", "lost", "redelivered", "dead", "listener_failures")

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import HubReport
-from chansup.supervisor.plan.generation import PoolSpecification
+from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.stats.bulletins import MAX_PATTERNS, OTHERS, read_hub
 
 _COUNTERS = (

@@ -1,0 +1,20 @@
+"""What one page of metrics is made of."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from chansup.protocol.status import Consumption, Measurement, Status
+
+if TYPE_CHECKING:
+    pass
+
+
+class Snapshot(NamedTuple):
+    """What one page is made of; taken at one moment in the event loop."""
+
+    status: Status
+    measurements: list[Measurement]
+    rollouts: dict[str, tuple[int, float]]
+    relayed: dict[str, list[float]]
+    consumption: Consumption
+    loop_lag: float
+    malformed: int  # requests to the admin address

@@ -1,0 +1,87 @@
+"""The path of a Unix socket: free, short enough, in a directory that is there."""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from chansup.config.address import MAX_UNIX_PATH, Unix
+from chansup.supervisor.errors import AddressError
+from chansup.supervisor.sockets.ownership import Ownership
+
+_OTHER_PATH = "Remove it, or choose another path"
+
+
+def require_vacant(path: Path) -> None:
+    """Raise AddressError unless `path` is free or a socket that nobody listens on."""
+    name = f"cannot listen on unix:{path}"
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise AddressError(f"{name}: {explain_path(error, path)}") from None
+    if not stat.S_ISSOCK(kind):
+        raise AddressError(
+            f"{name}: path exists and is not a socket: remove it, or choose another path"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except BlockingIOError:  # its queue is full, so it lives
+            pass
+        except OSError as error:
+            raise AddressError(
+                f"{name}: a socket stands there that cannot be tried ({error.strerror}). "
+                f"{_OTHER_PATH}"
+            ) from None
+    raise AddressError(
+        f"{name}: another process already listens there. Stop it, or choose another path"
+    )
+
+
+def require_short(private: Path, path: Path) -> None:
+    """Raise AddressError if one of two paths is too long for a Unix socket."""
+    length = max(len(os.fsencode(private)), len(os.fsencode(path)))
+    if length > MAX_UNIX_PATH:
+        raise AddressError(
+            f"cannot listen on unix:{path}: the path is too long, a Unix socket's has at most "
+            f"{MAX_UNIX_PATH} bytes. Choose a shorter one"
+        )
+
+
+def make_directory(directory: Path, ownership: Ownership, address: Unix) -> None:
+    """Make the directory of a socket if it is missing. Raises AddressError."""
+    try:
+        ownership.make_directory(directory)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AddressError(
+            f"cannot listen on {address}: the directory {directory} does not exist, and cannot be"
+            f" made ({reason}). Create it"
+        ) from None
+
+
+def not_given(address: Unix, error: OSError) -> str:
+    """Return what to say when a socket file does not get its mode and owner."""
+    reason = error.strerror or str(error)
+    remedy = (
+        ": only root with CAP_CHOWN may. Unset [interface] unix_owner and unix_group, or add the"
+        " capability to CapabilityBoundingSet= of the unit"
+        if error.errno == errno.EPERM
+        else ""
+    )
+    return f"cannot set mode and owner of {address} ({reason}){remedy}"
+
+
+def explain_path(error: OSError, path: Path) -> str:
+    """Return why nothing can be made at `path`, and what to do."""
+    if error.errno == errno.ENOENT:
+        return f"the directory {path.parent} does not exist. Create it"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"the directory {path.parent} is not writable ({error.strerror})"
+    return error.strerror or str(error)
