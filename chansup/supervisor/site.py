@@ -1,44 +1,35 @@
 """The site: the pools, tasks and addresses of the newest generation, and how they change."""
 
 import asyncio
-import signal
-import time
 import traceback
-from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
 
 from chansup.config import cores, load
-from chansup.config.errors import ConfigError, describe
+from chansup.config.errors import describe
 from chansup.config.pools import HUB
-from chansup.protocol.status import Event
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.logs.recent_lines import RecentLines
-from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.code_on_disk import CodeOnDisk
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification, TaskSpecification
+from chansup.supervisor.pool.crash_limits import CrashLimits
 from chansup.supervisor.pool.dependencies import Dependencies
 from chansup.supervisor.pool.greetings import Greetings
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.rollout import Rollout
+from chansup.supervisor.pool.rollouts import Rollouts
 from chansup.supervisor.pool.roster import RosterKeeper
 from chansup.supervisor.pool.slot import Slot
+from chansup.supervisor.pool.stopping import Stopping
 from chansup.supervisor.pool.tasks import Task
-from chansup.supervisor.process.boot import UNDEAD
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
 from chansup.supervisor.sockets.addresses import Addresses
 from chansup.supervisor.sockets.hub_socket import HubSocket
 from chansup.supervisor.stats.queue_waits import QueueWaits
 from chansup.supervisor.stats.recent_consumption import RecentConsumption
-from chansup.waiting import within
-
-# Of the time, cumulated; the last kind that there is gets all that is left
-STOP_SHARES = {"interface": 0.6, "workers": 0.85, "programs": 0.95, "hub": 1.0}
-HURRY_BEFORE = 2.0  # seconds before the end of its share, a launcher is asked to hurry
 
 
 class Site:
@@ -61,9 +52,6 @@ class Site:
         self.log = log
         self.pools: dict[str, Pool] = {}
         self.tasks: dict[str, Task] = {}
-        self.rollout: Rollout | None = None
-        self.rollouts: Counter[str] = Counter()
-        self.rollout_seconds: defaultdict[str, float] = defaultdict(float)
         self.stopping = False
         self.files_restored = 0  # of chansup, that had vanished
         self.obstacles: dict[str, str] = {}  # by path: why a file cannot be made again
@@ -72,25 +60,26 @@ class Site:
         self.spawning = asyncio.Lock()
         self.removing: list[Pool] = []  # that the config has no more, while they stop
         self.code = CodeOnDisk(partial(self.say, level="warning"))
+        self.rollouts = Rollouts(self, environ)
         self.greetings = Greetings(self)
         self.roster = RosterKeeper(self)
         self.dependencies = Dependencies(self)
         self.queue_waits = QueueWaits()
         self.recent_consumption = RecentConsumption()
         self._followers: list[Callable[[Generation], Awaitable[None]]] = []
-        self._environ = environ
-        self._hub_is_needed = False
-        self._on_fatal = on_fatal
-        self._last_number = generation.number
+        self.hub_is_needed = False
+        self._crash_limits = CrashLimits(partial(self.say, level="error"), on_fatal)
         self._scaled: dict[str, tuple[int, int]] = {}  # pool: (number in the file, wanted number)
-        self._crashes: dict[str, deque[float]] = {}
+        self._stopping: Stopping | None = None
         self._starting: set[asyncio.Task[None]] = set()
         self._removals: set[asyncio.Task[None]] = set()
-        self._renewed: list[object] = []  # identities of code on disk
-        self._rolling: asyncio.Task[None] | None = None
-        self._rollout_turn = asyncio.Lock()
 
     # What pools, slots and tasks ask of it
+
+    @property
+    def rollout(self) -> Rollout | None:
+        """The newest rollout."""
+        return self.rollouts.newest
 
     @property
     def settle(self) -> float:
@@ -162,28 +151,11 @@ class Site:
 
     def crashed(self, slot: Slot) -> None:
         """Take notice of a crash: too many may end the supervisor."""
-        settings = slot.pool.specification.settings
-        if settings.max_restarts is None:
-            return
-        crashes = self._crashes.setdefault(slot.pool.name, deque())
-        now = time.monotonic()
-        crashes.append(now)
-        while crashes and now - crashes[0] > settings.restart_window:
-            crashes.popleft()
-        if len(crashes) > settings.max_restarts:
-            excess = (
-                f"{slot.pool.name}: {len(crashes)} crashes within {settings.restart_window:g} s,"
-                f" more than max_restarts = {settings.max_restarts}"
-            )
-            if settings.on_max_restarts == "exit":
-                self._on_fatal(excess)
-            else:
-                self.say(f"{excess}; trying on", "error")
+        self._crash_limits.crashed(slot)
 
     def gave_up(self, slot: Slot) -> None:
         """Take notice of a slot that cannot work before the config changes."""
-        if slot.pool.specification.settings.on_max_restarts == "exit":
-            self._on_fatal(f"{slot.name} cannot work with this config")
+        self._crash_limits.gave_up(slot)
 
     def task(self, name: str) -> Task:
         """Return the task of that name."""
@@ -218,7 +190,7 @@ class Site:
                 self.hub.watch(self._bring_hub)
 
     def _bring_hub(self) -> None:
-        self._hub_is_needed = True
+        self.hub_is_needed = True
         rollout = self.rollout
         rolled_out = [rollout.generation] if rollout is not None and rollout.advances else []
         having = [one for one in (*rolled_out, self.generation) if one.hub is not None]
@@ -249,6 +221,11 @@ class Site:
         task = asyncio.create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
+
+    def cancel_starts(self) -> None:
+        """Break off what waits to be started."""
+        for task in list(self._starting):
+            task.cancel()
 
     async def _start_task(self, task: Task) -> None:
         await self.dependencies.available(self.generation.tasks[task.name].program.after)
@@ -293,68 +270,6 @@ class Site:
         for follow in self._followers:
             await follow(generation)
 
-    def begin_rollout(self, tell: Callable[[Event], None]) -> "asyncio.Task[None]":
-        """Begin to roll a new generation out; one under way is superseded.
-
-        Raises ConfigError before anything is touched.
-        """
-        try:
-            loaded = load.load(self.generation.loaded.path, self._environ)
-        except ConfigError:
-            self.rollouts["failed"] += 1
-            raise
-        self.say_doubts(loaded, self.generation.loaded)
-        self._last_number += 1
-        generation = build(self._last_number, loaded, self._environ)
-        if self._hub_is_needed:
-            generation.with_hub()
-        return self._roll(generation, tell)
-
-    def renew(self, reason: str) -> None:
-        """Replace what relays and what serves by the code on disk, with the config as it is.
-
-        For a site whose processes cannot come back after a crash, since those that still run speak
-        another protocol. Once for each code on disk.
-        """
-        rolling = self._rolling is not None and not self._rolling.done()
-        if rolling or self.stopping or self.code.identity in self._renewed:
-            return
-        self._renewed.append(self.code.identity)
-        self.say(f"{reason}: replacing workers and interface by the code on disk", "warning")
-        self._last_number += 1
-        generation = build(self._last_number, self.generation.loaded, self._environ)
-        if self._hub_is_needed:
-            generation.with_hub()
-        self._roll(generation, lambda event: None, renews=True)
-
-    def _roll(
-        self, generation: Generation, tell: Callable[[Event], None], *, renews: bool = False
-    ) -> "asyncio.Task[None]":
-        former = self._rolling
-        if former is not None:
-            former.cancel()
-        rollout = self.rollout = Rollout(self, generation, tell, renews=renews)
-
-        async def roll() -> None:
-            for task in list(self._starting):  # the rollout starts what is missing by itself
-                task.cancel()
-            async with self._rollout_turn:  # those that were superseded end first
-                self.roster.changed()
-                await rollout.run()
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if rollout.runs:  # cancelled before its turn came
-                rollout.supersede()
-            self.roster.changed()
-            self.rollouts[rollout.outcome] += 1
-            self.rollout_seconds[rollout.outcome] += rollout.duration
-            if rollout.outcome == "failed" and not self.stopping and task is self._rolling:
-                self.start()  # what had not been started yet, with the former generation
-
-        self._rolling = asyncio.create_task(roll())
-        self._rolling.add_done_callback(ended)
-        return self._rolling
-
     async def scale(self, pool: Pool, number: int) -> None:
         """Change the number of slots of a pool. Returns when what leaves is gone.
 
@@ -381,103 +296,9 @@ class Site:
             process.announce_end()
 
     async def stop(self, deadline: float, hurried: asyncio.Event) -> None:
-        """Stop interface, workers, programs, and the hub, in this order, by `deadline` (loop time).
-
-        A pool with a `stop_timeout` of its own has that, even if everything takes longer then.
-        `hurried` takes the patience away.
-        """
+        """Stop everything by `deadline` (loop time). `hurried` takes the patience away."""
         self.stopping = True
-        for work in [*self._starting, *([self._rolling] if self._rolling else [])]:
-            work.cancel()
-        running = [task for task in self.tasks.values() if task.process is not None]
-        ending = asyncio.gather(*(task.stop() for task in running))
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        late = 0.0  # by those that had a longer time of their own
-        for kind, share in STOP_SHARES.items():
-            order = [self.pools[name] for name in self.generation.pools if name in self.pools]
-            order += [pool for pool in [*self.pools.values(), *self.removing] if pool not in order]
-            stage = [pool for pool in reversed(order) if pool.kind == kind]
-            if kind == "hub":
-                self.hub.ignore()  # nobody is left who could need it
-            planned = begun + (deadline - begun) * (1.0 if self._is_last(kind) else share)
-            until = planned + late
-            if kind == "programs":  # tasks first: they may need a program
-                await self._end_tasks(ending, running, until, hurried)
-                for pool in stage:
-                    await self._stop_by([pool], until, hurried)
-            else:
-                await self._stop_by(stage, until, hurried)
-            late = max(0.0, loop.time() - planned)
-
-    def longest_stop(self) -> float:
-        """Return how many seconds `stop` may take, `stop_timeout` of pools included."""
-        pools = [*self.pools.values(), *self.removing]
-        own = sum(pool.specification.settings.stop_timeout or 0.0 for pool in pools)
-        return self.generation.config.rollout.stop_timeout + own
-
-    async def _end_tasks(
-        self,
-        ending: asyncio.Future[Any],
-        running: list[Task],
-        deadline: float,
-        hurried: asyncio.Event,
-    ) -> None:
-        left = deadline - asyncio.get_running_loop().time()
-        impatience: asyncio.Future[Any] = asyncio.create_task(within(left, hurried))
-        await asyncio.wait([ending, impatience], return_when=asyncio.FIRST_COMPLETED)
-        impatience.cancel()
-        for task in running:
-            if task.process is not None:
-                task.process.kill()
-        await asyncio.wait([ending], timeout=UNDEAD)
-
-    def _is_last(self, kind: str) -> bool:
-        kinds = list(STOP_SHARES)
-        later = kinds[kinds.index(kind) + 1 :]
-        return not any(pool.kind in later for pool in self.pools.values())
-
-    async def _stop_by(self, pools: list[Pool], until: float, hurried: asyncio.Event) -> None:
-        if not pools:
-            return
-        loop = asyncio.get_running_loop()
-        own = max(pool.specification.settings.stop_timeout or 0.0 for pool in pools)
-        until = max(until, loop.time() + own)
-        stopped = asyncio.Event()
-
-        async def stop() -> None:
-            await asyncio.gather(*(pool.stop() for pool in pools))
-            stopped.set()
-
-        async def refuse() -> None:
-            await asyncio.gather(*(process.accepts_no_more.wait() for process in listening))
-            self.addresses.refuse()
-
-        listening = [one for one in _processes_of(pools) if one.specification.binds]
-        stopping = asyncio.create_task(stop())
-        if listening:
-            self._begin(refuse())
-        patience = asyncio.create_task(within(until - HURRY_BEFORE - loop.time(), stopped))
-        impatience = asyncio.create_task(hurried.wait())
-        await asyncio.wait([patience, impatience], return_when=asyncio.FIRST_COMPLETED)
-        impatience.cancel()
-        patience.cancel()
-        if not stopped.is_set():
-            self._hurry(pools)
-            await within(min(HURRY_BEFORE, max(until - loop.time(), 0.5)), stopped)
-        if not stopped.is_set():
-            for process in _processes_of(pools):
-                self.say(
-                    f"{process.slot}[{process.pid}]: did not end in time, killing it", "warning"
-                )
-                process.kill()
-        await asyncio.wait([stopping], timeout=UNDEAD + HURRY_BEFORE)
-
-    def _hurry(self, pools: list[Pool]) -> None:
-        for process in _processes_of(pools):
-            if process.specification.launcher:
-                process.signal(signal.SIGTERM)
-
-
-def _processes_of(pools: list[Pool]) -> list[Process]:
-    return [process for pool in pools for slot in pool.all_slots() for process in slot.processes()]
+        self.cancel_starts()
+        self.rollouts.cancel()
+        self._stopping = Stopping(self, deadline, hurried)
+        await self._stopping.carry_out()

@@ -16,6 +16,7 @@ from chansup.supervisor.api.operations import Operations
 from chansup.supervisor.api.shutdown import Shutdown
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.pool import stopping
 from chansup.supervisor.pool.acceptance import Acceptance
 from chansup.supervisor.pool.liveness import TICK, Liveness
 from chansup.supervisor.process.guard import Guard
@@ -241,7 +242,7 @@ class Supervisor:
         deadline = loop.time() + rollout.stop_timeout
         self.site.announce_end()
         self._service.stopping("stopping")
-        longest = rollout.shutdown_delay + self.site.longest_stop()
+        longest = rollout.shutdown_delay + stopping.longest(self.site)
         if longest > rollout.stop_timeout + rollout.shutdown_delay:
             self._service.extend_timeout(longest + SWEEP_TIME)
         if rollout.shutdown_delay and self._shutdown.exit_code is ExitCode.OK:

@@ -214,7 +214,7 @@ class Pretended:
         """Roll the config file out; return the outcome."""
         if config is not None:
             self.write(config)
-        rolling = self.site.begin_rollout(self.events.append)
+        rolling = self.site.rollouts.begin(self.events.append)
         await asyncio.wait_for(rolling, PATIENCE)
         assert self.site.rollout is not None
         await asyncio.sleep(0.01)

@@ -236,7 +236,7 @@ async def test_a_pool_that_is_removed_stays_known_while_it_has_workers(path: Pat
     (slow,) = site.of("other")
     slow.lives_on = True
     site.write(RELAY)
-    rolling = site.site.begin_rollout(site.events.append)
+    rolling = site.site.rollouts.begin(site.events.append)
     await site.until(lambda: slow.signals)
     assert routes(site.told()) == {"web": ["http", "websocket"], "other": []}
     assert states(site.told())["other.0"] == ["draining"]
@@ -377,7 +377,7 @@ async def live(path: Path, chance: random.Random) -> None:
         step = chance.choice(("reload", "reload", "crash", "leave", "scale", "pause"))
         if step == "reload":
             site.write(chance.choice(CONFIGS))
-            rollings.append(site.site.begin_rollout(site.events.append))
+            rollings.append(site.site.rollouts.begin(site.events.append))
         elif step == "scale":
             pool = chance.choice(list(site.site.pools.values()))
             rollings.append(asyncio.create_task(site.site.scale(pool, chance.randrange(4))))

@@ -55,8 +55,8 @@ class Operations:
 
     def rollouts(self) -> dict[str, tuple[int, float]]:
         """Return for each outcome how many rollouts ended so, and their seconds in total."""
-        seconds = self.site.rollout_seconds
-        return {outcome: (n, seconds[outcome]) for outcome, n in self.site.rollouts.items()}
+        ended = self.site.rollouts
+        return {outcome: (n, ended.seconds[outcome]) for outcome, n in ended.counts.items()}
 
     def relayed(self) -> dict[str, list[float]]:
         """Return what relays counted, by pool."""
@@ -70,7 +70,7 @@ class Operations:
         """Roll a new generation out."""
         self._refuse_while_stopping("reload")
         progress = Progress()
-        rolling = self.site.begin_rollout(progress.tell)
+        rolling = self.site.rollouts.begin(progress.tell)
         self._service.reloading("reloading")
         rolling.add_done_callback(self._tell_service)
         async for event in progress.events():

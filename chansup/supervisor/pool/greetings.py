@@ -29,6 +29,13 @@ class InterfaceReplacing(Protocol):
         """Whether `worker` is one of its own, and the interface follows."""
 
 
+class Renewing(Protocol):
+    """The rollouts of a site."""
+
+    def renew(self, reason: str) -> None:
+        """Replace what relays and what serves by the code on disk."""
+
+
 class GreetingHost(Protocol):
     """What greetings ask of the site."""
 
@@ -46,8 +53,9 @@ class GreetingHost(Protocol):
     def code(self) -> CodeOnDisk:
         """What processes that start now run."""
 
-    def renew(self, reason: str) -> None:
-        """Replace what relays and what serves by the code on disk."""
+    @property
+    def rollouts(self) -> Renewing:
+        """Who can replace workers and interface."""
 
 
 class Greetings:
@@ -149,7 +157,7 @@ class Greetings:
             process.kill_alone()
         pool = self._site.pools.get(process.specification.name)
         if pool is not None and not pool.ready:
-            self._site.renew(f"{pool.name}: no process is left that can be spoken to")
+            self._site.rollouts.renew(f"{pool.name}: no process is left that can be spoken to")
 
     def _remedy(self) -> str:
         self._site.code.look()
