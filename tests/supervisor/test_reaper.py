@@ -11,9 +11,12 @@ import textwrap
 PRELUDE = """
 import asyncio, json, os, signal, subprocess, sys, time
 from chansup.supervisor.process import reaper
-from chansup.supervisor.process.reaper import Reaper, become_subreaper, descendants
+from chansup.supervisor.process.reaper import Reaper, _Scan, become_subreaper
 
 assert become_subreaper()
+
+def descendants():
+    return _Scan().descendants()[0]
 
 def orphan(seconds=0, setsid=False):
     "Start a grandchild whose parent ends at once; return the pids of both."

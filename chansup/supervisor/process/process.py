@@ -331,8 +331,3 @@ class Process:
     def _all_gone(self) -> None:
         self.gone.set()
         self._on_gone(self)
-
-    @property
-    def output(self) -> int:
-        """The descriptor that its stdout and stderr can be read from."""
-        return self._child.output

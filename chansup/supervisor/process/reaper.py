@@ -152,11 +152,6 @@ class _Scan:
         return living, zombies
 
 
-def descendants(spare: Collection[int] = ()) -> list[int]:
-    """Return the living descendants of this process, zombies and `spare` left out."""
-    return _Scan(lambda: spare).descendants()[0]
-
-
 def _kill(pid: int) -> None:
     """Kill `pid` if it is still a descendant: its number may be somebody else's by now."""
     try:

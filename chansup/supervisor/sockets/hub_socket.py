@@ -59,11 +59,6 @@ class HubSocket:
         return str(self.path)
 
     @property
-    def is_open(self) -> bool:
-        """Whether it listens."""
-        return self._socket is not None
-
-    @property
     def listener(self) -> socket.socket | None:
         """The listening socket; None where it does not listen."""
         return self._socket
