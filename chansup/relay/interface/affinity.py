@@ -4,19 +4,19 @@ The session has a name for a value: of a query parameter, a cookie or a header. 
 value up, so it is learned from the response that tells it to the client, before the client has it.
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, MutableMapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote_plus
 from weakref import WeakSet
 
 from chansup.protocol import relay_board as board
+from chansup.protocol import roster
 from chansup.protocol.session_table import SessionTable, place_of
+from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.worker import Sticky, Worker
-
-if TYPE_CHECKING:
-    from chansup.relay.interface.pool import Pool
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -25,10 +25,20 @@ _GRACE = 1.0  # seconds that requests have which are under way when their worker
 _YOUNG = 60.0  # seconds: a session that gives way to another one so soon is counted
 
 
+class AffinityPool(Protocol):
+    """The pool, as what is sticky in it sees it."""
+
+    settings: roster.Pool
+    counts: Counts
+    loop: asyncio.AbstractEventLoop
+    choices: list[Worker]  # that may get something new
+    homes: list[Worker]  # of these, those that do not leave soon, if there are any
+
+
 class Affinity:
     """What one pool knows of sessions. `name` is None where nothing is sticky."""
 
-    def __init__(self, pool: "Pool", table: SessionTable | None) -> None:
+    def __init__(self, pool: AffinityPool, table: SessionTable | None) -> None:
         self._pool = pool
         self._table = table or SessionTable()
         self.name: str | None = None

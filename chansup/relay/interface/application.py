@@ -19,10 +19,11 @@ from chansup.relay.interface import error_pages
 from chansup.relay.interface.answers import answer
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.headers import host_of
 from chansup.relay.interface.orders import Orders
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.reports import Reports
-from chansup.relay.interface.request import BrokenResponse, Request, host_of
+from chansup.relay.interface.request import BrokenResponse, Request
 from chansup.relay.interface.websocket import WebSocket
 from chansup.relay.interface.worker import Worker
 

@@ -1,12 +1,12 @@
 """The stay of one WebSocket at one worker: its stream, with its checks and counters."""
 
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, MutableMapping
+from typing import Any, Protocol
 
 import msgspec
 
 from chansup.protocol import relay_board as board
-from chansup.protocol.sessions import WORDS
+from chansup.protocol.sessions import WORDS, Handover
 from chansup.relay import scopes
 from chansup.relay.credits import MESSAGE_COST, REPORTED
 from chansup.relay.frames import (
@@ -20,16 +20,65 @@ from chansup.relay.frames import (
     pack,
     split,
 )
-from chansup.relay.interface.worker import Worker
+from chansup.relay.interface.worker import Movable, Worker
 from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
-
-if TYPE_CHECKING:
-    from chansup.relay.interface.websocket import WebSocket
 
 Message = MutableMapping[str, Any]
 
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes that an app may send at once
+
+
+class StreamOwner(Movable, Protocol):
+    """The WebSocket, as the one who goes from worker to worker."""
+
+    checkpoint: Any  # the newest of the app
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end."""
+
+    def works_at(self, attachment: "Attachment") -> bool:
+        """Whether it is open, and `attachment` is where."""
+
+    def worker_lost(self, attachment: "Attachment") -> None:
+        """Take notice that the worker is gone."""
+
+    def app_accepts(
+        self, attachment: "Attachment", subprotocol: str | None, headers: scopes.Headers
+    ) -> None:
+        """Open it for the client, or go on after a handover."""
+
+    def app_decides(self, word: Handover) -> None:
+        """Take the app's word on whether it may move."""
+
+    def app_returned(self, attachment: "Attachment", flags: int, given: int) -> None:
+        """Take notice that the app has returned; `given` is the last message that it had."""
+
+
+class Traffic(Protocol):
+    """What the app and the client of a WebSocket say to each other."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something waits for the client, which may be slow."""
+
+    def sent(self) -> None:
+        """Take notice that the worker has all that the client sent."""
+
+    def app_sends(self, attachment: "Attachment", event: Message, size: int) -> None:
+        """Pass a message on. `size` bytes of it were not reported as consumed yet."""
+
+    def app_sends_too_much(self, attachment: "Attachment") -> None:
+        """Close it: such a message is not kept in memory."""
+
+    def app_asks(self, number: int | None = None) -> None:
+        """Take notice that it has dealt with a message, the newest if `number` is None."""
+
+    def app_closes(self, code: int, reason: str) -> None:
+        """Close it; after a handover that is a refusal."""
+
+    def app_denies(self, attachment: "Attachment", kind: int, flags: int, payload: bytes) -> None:
+        """Pass on an HTTP response instead of an acceptance. Raises FrameError."""
 
 
 class Attachment:
@@ -37,13 +86,21 @@ class Attachment:
 
     __slots__ = (
         "_link", "_messages_out", "_owed", "_parts", "_state",
-        "_stream", "_told", "_unreported", "is_sending", "websocket", "worker",
+        "_stream", "_told", "_traffic", "_unreported", "is_sending", "websocket", "worker",
     )  # fmt: skip
 
-    def __init__(self, websocket: "WebSocket", worker: Worker, number: int, opening: bytes) -> None:
+    def __init__(
+        self,
+        websocket: StreamOwner,
+        traffic: Traffic,
+        worker: Worker,
+        number: int,
+        opening: bytes,
+    ) -> None:
         """Begin, after `number` messages of the client that other workers had."""
         assert worker.link is not None
         self.websocket = websocket
+        self._traffic = traffic
         self.worker = worker
         self._link: Link = worker.link
         self._state = State.CONNECTING
@@ -79,7 +136,7 @@ class Attachment:
                 return  # it leaves: another worker gets all of it
             self._link.send(frame)
         self.is_sending = False
-        self.websocket.sent()
+        self._traffic.sent()
 
     def leave(self, for_good: bool) -> None:
         """Ask the app to let it go; `for_good`: to no other worker."""
@@ -120,32 +177,32 @@ class Attachment:
         if self._parts and kind in self._parts:
             payload = b"".join([*self._parts.pop(kind), payload])
         self._state = advance(TO_INTERFACE, self._state, kind, flags)
-        websocket = self.websocket
         if kind == Kind.MESSAGE:
             self._messages_out += 1
             if number != self._messages_out:
                 raise FrameError(f"message {number} instead of {self._messages_out}")
             if flags & FAILED:
                 return  # the rest of it will not come
-            websocket.app_sends(self, _event(flags, payload), size + MESSAGE_COST)
+            traffic = self._traffic
+            traffic.app_sends(self, _event(flags, payload), size + MESSAGE_COST)
             if flags & ASKS:
-                websocket.app_asks()
+                traffic.app_asks()
         elif kind == Kind.CONSUMED:
-            websocket.app_asks(number)
+            self._traffic.app_asks(number)
         elif kind == Kind.DONE:
             self.worker.websockets -= 1
-            websocket.app_returned(self, flags, number)
+            self.websocket.app_returned(self, flags, number)
         elif kind == Kind.CHECKPOINT and number:
             if number <= len(WORDS):
-                websocket.app_decides(WORDS[number - 1])
+                self.websocket.app_decides(WORDS[number - 1])
         elif kind == Kind.CHECKPOINT:
-            websocket.checkpoint = _decoded(scopes.decode_checkpoint, payload)
+            self.websocket.checkpoint = _decoded(scopes.decode_checkpoint, payload)
         elif kind == Kind.ACCEPT:
-            websocket.app_accepts(self, *_decoded(scopes.decode_accept, payload))
+            self.websocket.app_accepts(self, *_decoded(scopes.decode_accept, payload))
         elif kind == Kind.CLOSE:
-            websocket.app_closes(number, payload.decode("utf-8", "replace"))
+            self._traffic.app_closes(number, payload.decode("utf-8", "replace"))
         else:
-            websocket.app_denies(self, kind, flags, payload)
+            self._traffic.app_denies(self, kind, flags, payload)
 
     def _gather(self, kind: int, payload: bytes) -> None:
         """Keep a part of a payload larger than a frame."""
@@ -157,11 +214,11 @@ class Attachment:
         if kind == Kind.MESSAGE:
             # The whole of it must come in; but not before the client had what came earlier.
             self._owed += len(payload) + MESSAGE_COST
-            if not self.websocket.is_writing:
+            if not self._traffic.is_writing:
                 self.catch_up()
             if size > MAX_MESSAGE:
                 parts.clear()
-                self.websocket.app_sends_too_much(self)
+                self._traffic.app_sends_too_much(self)
         elif size > scopes.MAX_EVENT:
             raise FrameError("an event that is too large")
 

@@ -3,14 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from chansup.relay.frames import MAX_PAYLOAD, TEXT
 from chansup.relay.interface.attachment import Attachment
+from chansup.relay.interface.standing import Standing
 from chansup.relay.waiters import Waiter, wake
-
-if TYPE_CHECKING:
-    from chansup.relay.interface.websocket import WebSocket
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -21,25 +19,40 @@ NO_STATUS, ABNORMAL = 1005, 1006  # RFC 6455, section 7.4
 _log = logging.getLogger("chansup.relay")
 
 
+class Listener(Protocol):
+    """Who takes what the client says."""
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether its newest message is not dealt with yet: the next one has to wait."""
+
+    def client_says(self, flags: int, payload: bytes) -> None:
+        """Take its next message."""
+
+    def client_left(self, code: int, reason: bytes) -> None:
+        """Take notice that the client is gone."""
+
+
 class Client:
     """The client of one WebSocket. It may be slow."""
 
     __slots__ = (
-        "_loop", "_out", "_receive", "_room", "_send", "_task", "_waiter", "_websocket",
+        "_listener", "_loop", "_out", "_receive", "_room", "_send", "_standing", "_task", "_waiter",
         "is_writing",
     )  # fmt: skip
 
     def __init__(
         self,
-        websocket: "WebSocket",
+        listener: Listener,
+        standing: Standing,
         receive: Receive,
         send: Send,
-        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._websocket = websocket
+        self._listener = listener
+        self._standing = standing
         self._receive = receive
         self._send = send
-        self._loop = loop
+        self._loop = standing.pool.loop
         self._out: list[tuple[Attachment | None, Message, int]] = []  # and the sizes
         self._task: asyncio.Task[None] | None = None
         self._waiter: Waiter = None  # of what goes out
@@ -62,29 +75,29 @@ class Client:
         wake(self._room)
 
     async def _read(self) -> None:
-        websocket = self._websocket
         try:
             await self._read_on()
         except Exception as error:
-            _log.error("WebSocket %s: the server broke: %r", websocket.host_and_path()[1], error)
-            websocket.client_left(ABNORMAL, b"")
+            path = self._standing.host_and_path()[1]
+            _log.error("WebSocket %s: the server broke: %r", path, error)
+            self._listener.client_left(ABNORMAL, b"")
 
     async def _read_on(self) -> None:
-        receive, websocket = self._receive, self._websocket
+        receive, listener = self._receive, self._listener
         while True:
             message = await receive()
             if message["type"] != "websocket.receive":
                 reason = (message.get("reason") or "").encode()[:MAX_PAYLOAD]
-                websocket.client_left(message.get("code") or NO_STATUS, reason)
+                listener.client_left(message.get("code") or NO_STATUS, reason)
                 return
-            while websocket.has_pending:
+            while listener.has_pending:
                 self._room = self._loop.create_future()
                 await self._room
             text = message.get("text")
             if text is not None:
-                websocket.client_says(TEXT, text.encode())
+                listener.client_says(TEXT, text.encode())
             else:
-                websocket.client_says(0, message["bytes"])
+                listener.client_says(0, message["bytes"])
 
     # What goes to it
 
@@ -100,25 +113,24 @@ class Client:
 
     async def write(self) -> None:
         """Pass on the items put here, until it is over."""
-        websocket = self._websocket
+        standing = self._standing
         while True:
             while self._out:
                 out, self._out = self._out, []
                 for attachment, message, size in out:
                     gone = await self._write_one(message)
-                    if gone and attachment is not None and attachment is websocket.attachment:
+                    if gone and attachment is not None and attachment is standing.attachment:
                         attachment.consumed(size)
             self.is_writing = False
-            if websocket.attachment is not None:
-                websocket.attachment.catch_up()
-            if websocket.is_over:
+            if standing.attachment is not None:
+                standing.attachment.catch_up()
+            if standing.is_over:
                 return
             self._waiter = self._loop.create_future()
             await self._waiter
 
     async def _write_one(self, message: Message) -> bool:
         """Say whether the server has taken it."""
-        websocket = self._websocket
         if message["type"] == "websocket.close":
             await self._stop_reading()
         try:
@@ -127,11 +139,11 @@ class Client:
         except OSError:
             return False  # the client is gone: it will be read from it
         except Exception as error:  # the server has closed it, or refuses the event
-            if not websocket.accepted:
+            if not self._standing.accepted:
                 raise
-            path = websocket.host_and_path()[1]
+            path = self._standing.host_and_path()[1]
             _log.warning("WebSocket %s: the server refused: %s", path, error)
-            websocket.client_left(ABNORMAL, b"")
+            self._listener.client_left(ABNORMAL, b"")
             return False
 
     async def _stop_reading(self) -> None:

@@ -3,14 +3,12 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
-from chansup.relay.interface.worker import Worker
-
-if TYPE_CHECKING:
-    from chansup.relay.interface.pool import Pool
-    from chansup.relay.interface.websocket import WebSocket
+from chansup.protocol import roster
+from chansup.relay.interface.quarantine import Quarantine
+from chansup.relay.interface.worker import Movable, Worker
 
 CLOSED = ("closed", "service restart")  # result and reason of one that may not move
 _CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead worker find another
@@ -19,13 +17,29 @@ _DEPLOY_SHARE = 0.5  # of stop_timeout, at most, over which those of a draining 
 _log = logging.getLogger("chansup.relay")
 
 
+class HandoverPool(Protocol):
+    """The pool, as its handovers see it."""
+
+    settings: roster.Pool
+    loop: asyncio.AbstractEventLoop
+    quarantine: Quarantine
+    choices: list[Worker]  # that may get something new
+    homes: list[Worker]  # of these, those that do not leave soon, if there are any
+
+    def may_leave(self, worker: Worker) -> bool:
+        """Whether what `worker` has can go elsewhere."""
+
+    def look_at(self, worker: Worker) -> None:
+        """Let a draining worker go when nothing is left there."""
+
+
 class Handovers:
     """The handovers of one pool."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: HandoverPool) -> None:
         self._pool = pool
-        self._homeless: set[WebSocket] = set()  # for whom there is no worker at all
-        self._deadlines: dict[WebSocket, asyncio.TimerHandle] = {}  # of all that are on their way
+        self._homeless: set[Movable] = set()  # for whom there is no worker at all
+        self._deadlines: dict[Movable, asyncio.TimerHandle] = {}  # of all that are on their way
         self._said: set[str] = set()  # why WebSockets do not move, as the log has it already
 
     def empty(self, worker: Worker) -> None:
@@ -40,26 +54,25 @@ class Handovers:
         self._spread(closing, min(settings.drain_spread, longest), worker)
         self._pool.look_at(worker)
 
-    def _spread(self, websockets: "Sequence[WebSocket]", seconds: float, worker: Worker) -> None:
+    def _spread(self, websockets: Sequence[Movable], seconds: float, worker: Worker) -> None:
         for place, websocket in enumerate(websockets):
             delay = place / len(websockets) * seconds
             self._pool.loop.call_later(delay, websocket.leave, worker)
 
-    def also_moves(self, websocket: "WebSocket", worker: Worker) -> None:
+    def also_moves(self, websocket: Movable, worker: Worker) -> None:
         """Move a WebSocket that was accepted by a worker that drains already."""
         if self._pool.may_leave(worker) and websocket.begin_to_move(worker):
             self._pool.loop.call_soon(websocket.leave, worker)
 
-    def rescue(self, websockets: "Iterable[WebSocket]") -> None:
+    def rescue(self, websockets: Collection[Movable]) -> None:
         """Find a worker for those that have none, not for all at the same moment."""
-        websockets = list(websockets)
         self._close_those_that_stay(websockets)
         lost = [websocket for websocket in websockets if websocket.needs_worker]
         spread = min(_CRASH_SPREAD, len(lost) / self._pool.settings.handover_rate)
         for place, websocket in enumerate(lost):
             self._pool.loop.call_later(place / len(lost) * spread, self.find_home, websocket)
 
-    def _close_those_that_stay(self, websockets: "Iterable[WebSocket]") -> None:
+    def _close_those_that_stay(self, websockets: Collection[Movable]) -> None:
         """Close those of a dead worker that may not move: nobody is behind them any more.
 
         A reconnect costs what a move costs, so they have the pace of moves.
@@ -82,7 +95,7 @@ class Handovers:
                 reason,
             )
 
-    def find_home(self, websocket: "WebSocket") -> None:
+    def find_home(self, websocket: Movable) -> None:
         """Attach a WebSocket to a worker, now or as soon as there is one.
 
         A deploy may have changed the routes: then it goes where new ones go.
@@ -90,15 +103,9 @@ class Handovers:
         pool = self._pool
         if not websocket.needs_worker:
             return
-        if websocket.reason == "deploy" or not pool.settings.routes:
-            place = pool.place_of("websocket", *websocket.host_and_path())
-            if place is None:
-                websocket.give_up("closed", "no route")
-                return
-            if place[0] is not pool:
-                websocket.change_pool(*place)
-                return
-            websocket.follow(place[1])
+        routes_count = websocket.reason == "deploy" or not pool.settings.routes
+        if routes_count and not websocket.follow_routes(pool):
+            return
         self._set_deadline(websocket)
         if not pool.choices:
             self._homeless.add(websocket)
@@ -107,7 +114,7 @@ class Handovers:
         else:
             websocket.attach(self._best(websocket))
 
-    def _best(self, websocket: "WebSocket") -> Worker:
+    def _best(self, websocket: Movable) -> Worker:
         """Return the emptiest worker, of those that stay if there are any.
 
         It is not the one that the WebSocket comes from, unless there is no other.
@@ -118,7 +125,7 @@ class Handovers:
         places = others or pool.choices
         return min(places, key=lambda worker: (worker.load, random.random()))  # noqa: S311
 
-    def _try(self, suspect: "WebSocket") -> None:
+    def _try(self, suspect: Movable) -> None:
         """Attach a suspect, now that it is its turn."""
         if suspect.needs_worker and self._pool.choices:
             suspect.attach(self._best(suspect))
@@ -127,18 +134,18 @@ class Handovers:
         if suspect.needs_worker:
             self._homeless.add(suspect)
 
-    def _set_deadline(self, websocket: "WebSocket") -> None:
+    def _set_deadline(self, websocket: Movable) -> None:
         """Give it `websocket_timeout` to be with a worker again, whatever comes between."""
         if websocket not in self._deadlines:
             self._deadlines[websocket] = self._pool.loop.call_later(
                 self._pool.settings.websocket_timeout, self._give_up, websocket
             )
 
-    def _give_up(self, websocket: "WebSocket") -> None:
+    def _give_up(self, websocket: Movable) -> None:
         self.forget(websocket)
         websocket.give_up("no_worker", "no worker")
 
-    def forget(self, websocket: "WebSocket") -> None:
+    def forget(self, websocket: Movable) -> None:
         """Take notice that a WebSocket has a worker, or needs none any more."""
         self._homeless.discard(websocket)
         timer = self._deadlines.pop(websocket, None)
@@ -152,5 +159,5 @@ class Handovers:
             self.rescue(homeless)
 
 
-def _websockets(worker: Worker) -> "list[WebSocket]":
+def _websockets(worker: Worker) -> list[Movable]:
     return [one.websocket for one in worker.streams.values() if one.websocket is not None]

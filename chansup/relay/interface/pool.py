@@ -1,10 +1,9 @@
 """A pool of app workers, as the interface sees it: who gets the next request, and who waits."""
 
 import asyncio
-import random
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -13,10 +12,11 @@ from chansup.protocol import relay_board as board
 from chansup.protocol import roster
 from chansup.protocol.session_table import SessionTable
 from chansup.relay.interface.affinity import Affinity, Session
+from chansup.relay.interface.choice import emptiest, least_busy
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.handovers import Handovers
 from chansup.relay.interface.quarantine import Quarantine
-from chansup.relay.interface.worker import Worker
+from chansup.relay.interface.worker import Movable, Worker
 
 
 class Rejected(ChansupError):
@@ -180,40 +180,10 @@ class Pool:
             known.used += 1
             return known
         if stay is Stay.PASSING:
-            return self._least_busy()
-        worker = self._emptiest()
+            return least_busy(self.choices)
+        worker = emptiest(self.homes)
         if worker is None and stay is Stay.MOVABLE:
-            worker = self._least_busy()
-        return worker
-
-    def _emptiest(self) -> Worker | None:
-        """Take a permit of the worker with the fewest WebSockets, of those that stay."""
-        free = [worker for worker in self.homes if worker.has_permit]
-        if not free:
-            return None
-        worker = min(free, key=lambda one: (one.load, one.used, random.random()))  # noqa: S311
-        worker.used += 1
-        return worker
-
-    def _least_busy(self) -> Worker | None:
-        """Take a permit of the worker with the fewest requests, the longest idle among equals."""
-        choices = self.choices
-        if len(choices) == 1:
-            worker = choices[0]
-            if worker.used >= worker.granted:
-                return None
-            worker.used += 1
-            return worker
-        place, fewest = -1, 0
-        for index, worker in enumerate(choices):
-            if worker.used < worker.granted and (place < 0 or worker.used < fewest):
-                place, fewest = index, worker.used
-        if place < 0:
-            return None
-        worker = choices[place]
-        worker.used += 1
-        del choices[place]
-        choices.append(worker)
+            worker = least_busy(self.choices)
         return worker
 
     def serve(self) -> None:
@@ -378,6 +348,10 @@ class Pool:
             return True
         others = any(other is not worker and not other.draining for other in self.choices)
         return others and not any(other.is_awaited for other in self.workers.values())
+
+    def rescue(self, websockets: Collection[Movable]) -> None:
+        """Find another worker for the WebSockets of one that is gone."""
+        self.handovers.rescue(websockets)
 
     def place_of(
         self, kind: str, host: bytes | None, path: str

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Collection
+from typing import Protocol, runtime_checkable
 
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
@@ -11,11 +12,8 @@ from chansup.relay import greeting
 from chansup.relay.credits import Budget
 from chansup.relay.frames import FINISHED, MAX_STREAM, Frame, FrameError, Kind, pack
 from chansup.relay.greeting import VersionError
+from chansup.relay.interface.counts import Counts
 from chansup.relay.link import Link
-
-if TYPE_CHECKING:
-    from chansup.relay.interface.pool import Pool
-    from chansup.relay.interface.websocket import WebSocket
 
 _log = logging.getLogger("chansup.relay")
 _GREETING_TIMEOUT = 10.0  # seconds
@@ -23,11 +21,55 @@ _RETRY = 0.2  # seconds between attempts to connect to a worker that should be t
 _LONGEST_PAUSE = 5.0  # seconds, before another attempt with one that we cannot talk to
 
 
+class Movable(Protocol):
+    """A WebSocket, as its handovers see it."""
+
+    reason: str  # of the handover under way
+
+    def __hash__(self) -> int:
+        """Tell it from others: sets and dictionaries hold it."""
+
+    @property
+    def moving_from(self) -> "Worker | None":
+        """The worker that it is to leave."""
+
+    @property
+    def needs_worker(self) -> bool:
+        """Whether it looks for a worker."""
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether another worker may go on with it."""
+
+    @property
+    def is_to_close(self) -> bool:
+        """Whether its worker is gone, and no other one may go on with it."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether so many workers died with it that it is tried alone."""
+
+    def begin_to_move(self, worker: "Worker") -> bool:
+        """Say whether it is to leave `worker`, and was not told so before."""
+
+    def leave(self, worker: "Worker") -> None:
+        """Ask the app at `worker` to let it go."""
+
+    def follow_routes(self, pool: object) -> bool:
+        """Take over what the routes say now. Say whether it is to go on in `pool`."""
+
+    def attach(self, worker: "Worker") -> None:
+        """Begin at a worker."""
+
+    def give_up(self, result: str, reason: str) -> None:
+        """Close it."""
+
+
 class Stream(Protocol):
     """Whoever has begun a stream at a worker."""
 
     @property
-    def websocket(self) -> "WebSocket | None":
+    def websocket(self) -> Movable | None:
         """The WebSocket that it was begun for, if it was for one."""
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
@@ -48,12 +90,43 @@ class Sticky(Protocol):
         """Ask another worker, if this one has not begun to answer."""
 
 
+class WorkerPool(Protocol):
+    """The pool, as its workers see it."""
+
+    counts: Counts
+    failures: dict[str, int]  # attempts in a row to work with a worker, by its address
+
+    def worker_usable(self, worker: "Worker") -> None:
+        """Take notice that a worker answers."""
+
+    def refuses(self, worker: "Worker", reason: str) -> None:
+        """Take notice that a worker speaks no version of the relay that this process speaks."""
+
+    def worker_gone(self, worker: "Worker") -> None:
+        """Take notice that a worker does not answer any more."""
+
+    def rescue(self, websockets: Collection[Movable]) -> None:
+        """Find another worker for the WebSockets of one that is gone."""
+
+    def drains(self, worker: "Worker") -> None:
+        """Take everything away from a worker, as soon as there is another one."""
+
+    def look_at(self, worker: "Worker") -> None:
+        """Let a draining worker go when nothing is left there."""
+
+    def serve(self) -> None:
+        """Give permits that are free to those who wait."""
+
+    def released(self, worker: "Worker") -> None:
+        """Take notice that a worker has done with a request."""
+
+
 class Worker:
     """A process that runs the app. `usable`: it was greeted, and its connection stands."""
 
     def __init__(
         self,
-        pool: "Pool",
+        pool: WorkerPool,
         listed: roster.Worker,
         hello: greeting.Hello,
         loop: asyncio.AbstractEventLoop,
@@ -163,7 +236,7 @@ class Worker:
         for stream in streams.values():
             self._tell_lost(stream)
         lost = [one.websocket for one in streams.values() if one.websocket is not None]
-        self.pool.handovers.rescue(lost)
+        self.pool.rescue(lost)
 
     def _tell_lost(self, stream: Stream) -> None:
         try:
