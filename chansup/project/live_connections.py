@@ -1,8 +1,8 @@
 """Collections of live connections that outlive a request: what a broadcast goes through.
 
 A collection counts when connections are put into it: a WebSocket, a consumer, or the queue of a
-subscriber that is taken out again. What else lives as long (constants, caches, registries of
-classes, pools of a database) holds no such thing.
+subscriber: one that is taken out again, or that its own function passes on to a client. What else
+lives as long (constants, caches, registries of classes, pools of a database) holds no such thing.
 """
 
 import ast
@@ -17,6 +17,8 @@ from chansup.project.containers import is_container, last
 
 _ADDS = {"add", "append", "appendleft", "insert", "update", "setdefault", "extend"}
 _REMOVES = {"remove", "discard", "pop", "popitem", "popleft"}
+_READS = {"get", "receive"}  # from a queue
+_SENDS = {"send", "send_text", "send_json", "send_bytes"}  # to a client
 _LOOKS = {"setdefault", "get"}  # of a collection of collections
 _TYPES = re.compile(
     r"(?i)(web_?socket(connection|serverprotocol|protocol|adapter|response)?|\w*websocketconsumer)\Z"
@@ -173,7 +175,7 @@ class _Body:
         for base, values, line in self._puts():
             is_live = any(self._is_connection(value) for value in values)
             if not is_live and any(self._is_queue(value) for value in values):
-                is_live = self._takes_out(base)
+                is_live = self._takes_out(base) or any(map(self._reads, values))
             if is_live and (found := self._lasting(base, line)) is not None:
                 yield found
 
@@ -235,6 +237,21 @@ class _Body:
         if isinstance(made, ast.Call) and isinstance(made.func, ast.Subscript):
             return last(made.func.value) in _QUEUES
         return made is not None and sources.called(made) in _QUEUES
+
+    def _reads(self, value: ast.expr) -> bool:
+        """Whether this function, or one in it, passes on to a client what comes to its queue."""
+        if not isinstance(value, ast.Name):
+            return False
+        is_read = is_passed_on = False
+        for node in ast.walk(self._function):
+            if isinstance(node, ast.Yield):
+                is_passed_on = True
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                receiver = node.func.value
+                of_queue = isinstance(receiver, ast.Name) and receiver.id == value.id
+                is_read |= of_queue and node.func.attr in _READS
+                is_passed_on |= node.func.attr in _SENDS
+        return is_read and is_passed_on
 
     def _takes_out(self, base: ast.expr) -> bool:
         """Whether the same function, or another of its class or module, takes something out."""

@@ -29,6 +29,20 @@ _OWN = {
     "backlog": "[interface] backlog",
 }
 
+# What uvicorn calls that of gunicorn which its worker class hands over to it.
+_OF_UVICORN = {
+    "max_requests": "limit_max_requests",
+    "keep_alive": "timeout_keep_alive",
+    "forwarded_allow_ips": "forwarded_allow_ips",
+    "log_level": "log_level",
+    "keyfile": "ssl_keyfile",
+    "certfile": "ssl_certfile",
+    "ca_certs": "ssl_ca_certs",
+    "ciphers": "ssl_ciphers",
+}
+
+_WORDS = {"http"}  # options whose values are words even where they look like numbers
+
 _SHORT = {
     "-b": "[interface] bind",
     "-p": "[interface] bind",
@@ -54,19 +68,24 @@ def read(command: str) -> WebLine:
         words = shlex.split(command)
     except ValueError:
         return WebLine(command)
+    left_out: dict[str, str] = {}
     while words and (_ASSIGNMENT.match(words[0]) or words[0] in ("exec", "env")):
+        if _ASSIGNMENT.match(words[0]):
+            left_out[words[0]] = "[app] environment"
         words = words[1:]
     if words[:2] and words[0].startswith("python") and words[1:2] == ["-m"]:
         words = words[2:]
     server = words[0].rpartition("/")[2] if words else ""
     if server not in SERVERS:
         return WebLine(command)
-    return _options(command, server, words[1:])
+    return _options(command, server, words[1:], left_out)
 
 
-def _options(command: str, server: str, words: list[str]) -> WebLine:
+def _options(command: str, program: str, words: list[str], left_out: dict[str, str]) -> WebLine:
+    """Return what the words after the program say; what is in `left_out` already stays there."""
     options: dict[str, str | int | float | bool] = {}
-    left_out: dict[str, str] = {}
+    shown_as: dict[str, str] = {}
+    server = program
     while words:
         word, words = words[0], words[1:]
         if not word.startswith("-"):
@@ -87,9 +106,14 @@ def _options(command: str, server: str, words: list[str]) -> WebLine:
         elif "$" in value:  # of the shell that ran the line
             left_out[shown] = "[interface.options], with ${NAME}"
         else:
-            options[key.removeprefix("no_")] = (
-                _typed(value) if has_value else not key.startswith("no_")
-            )
+            key, is_on = key.removeprefix("no_"), not key.startswith("no_")
+            typed = value if key in _WORDS else _typed(value)
+            options[key] = typed if has_value else is_on
+            shown_as[key] = shown
+    if program == "gunicorn" and server != program:
+        names = _OF_UVICORN if server == "uvicorn" else {}
+        left_out |= {shown_as[key]: "" for key in options if key not in names}
+        options = {names[key]: value for key, value in options.items() if key in names}
     return WebLine(command, server, options, left_out)
 
 

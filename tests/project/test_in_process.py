@@ -174,6 +174,21 @@ async def events():
 """,
         "subscribers",
     ),
+    "queues that nobody takes out": (
+        """
+import asyncio
+from quart import Quart, websocket
+app = Quart(__name__)
+listeners = []
+@app.websocket("/ws")
+async def ws():
+    queue = asyncio.Queue()
+    listeners.append(queue)
+    while True:
+        await websocket.send(await queue.get())
+""",
+        "listeners",
+    ),
     "plain ASGI": (
         """
 clients = set()
@@ -263,6 +278,15 @@ def worker():
     queue = asyncio.Queue()
     queues.append(queue)
     return queue
+""",
+    "queues of background work, each read by its worker": """
+import asyncio
+queues = []
+async def work():
+    queue = asyncio.Queue()
+    queues.append(queue)
+    while True:
+        handle(await queue.get())
 """,
     "what the consumer itself has": """
 from channels.generic.websocket import AsyncWebsocketConsumer

@@ -22,8 +22,18 @@ from chansup.project import discover, notes, web_line, write
         ),
         (
             "PYTHONPATH=src exec venv/bin/gunicorn mysite.asgi -k uvicorn.workers.UvicornWorker -w 4",
-            "uvicorn", {}, ["-k uvicorn.workers.UvicornWorker", "-w 4"],
+            "uvicorn", {}, ["PYTHONPATH=src", "-k uvicorn.workers.UvicornWorker", "-w 4"],
         ),
+        (
+            "gunicorn --max-requests 9 --max-requests-jitter 3 --keep-alive 5 -k uvicorn.workers.UvicornWorker a:b",
+            "uvicorn", {"limit_max_requests": 9, "timeout_keep_alive": 5},
+            ["-k uvicorn.workers.UvicornWorker", "--max-requests-jitter 3"],
+        ),
+        (
+            "gunicorn --keep-alive 5 -k daphne.gunicorn.Worker a:b",
+            "daphne", {}, ["-k daphne.gunicorn.Worker", "--keep-alive 5"],
+        ),
+        ("MODE=web env DEBUG= granian --http 2 a:b", "granian", {"http": "2"}, ["MODE=web", "DEBUG="]),
         (
             "gunicorn mysite.wsgi --keep-alive 5 --timeout 30 --forwarded-allow-ips '*'",
             "gunicorn", {"keep_alive": 5, "forwarded_allow_ips": "*"}, ["--timeout 30"],
