@@ -99,7 +99,7 @@ def _unusable(words: Sequence[str], directory: str, search_path: str) -> Iterato
             name = quoted(path, limit=300)
             reason = f"{name} is not executable: chmod +x it, or name what runs it"
         yield reason
-    elif path and (reason := refusals.missing_interpreter(path)):
+    elif path and (reason := refusals.missing_interpreter(path, search_path)):
         yield reason
     script = words[1] if len(words) > 1 else ""
     if os.path.basename(program).startswith("python") and script.endswith(".py"):

@@ -2,12 +2,17 @@
 
 Standard library only: the first thing that runs in a child executes the text of this module when a
 call fails there. `explain` must run as the user that was refused, so that it sees what that sees.
-Sources: execve(2), chdir(2), setuid(2), setgroups(2), setrlimit(2), fork(2), pidfd_open(2).
+Sources: execve(2), elf(5), env(1), chdir(2), setuid(2), setgroups(2), setrlimit(2), fork(2),
+pidfd_open(2).
 """
 
 import errno
 import os
 import resource
+import shutil
+import stat
+
+_ELF_HEADER = 52  # bytes that each has at least
 
 _PROCESSES = (
     "raise it (`ulimit -u`, LimitNPROC= or TasksMax= in a systemd unit, the pids limit of a"
@@ -95,11 +100,22 @@ def interpreter(path: str) -> str:
     return ""
 
 
-def missing_interpreter(path: str) -> str:
-    """Return what is wrong with the interpreter of the file `path`, if it is missing; or ""."""
+def missing_interpreter(path: str, search_path: str = "") -> str:
+    """Return what is wrong with the interpreter of the file `path`, if it is missing; or "".
+
+    `search_path` is the PATH on which ``#!/usr/bin/env NAME`` looks for NAME; "": it is not known.
+    """
     needed = interpreter(path)
-    if not needed or os.path.exists(needed):
-        return ""
+    if not needed:
+        return _no_program(path) if _is_no_program(path) else ""
+    if os.path.exists(needed):
+        name = _sought_by_env(path)
+        if not name or not search_path or shutil.which(name, path=search_path):
+            return ""
+        return (
+            f"its interpreter {name} is not on PATH ({search_path}; the first line of {path} names"
+            " it): install it, or name another"
+        )
     if needed.endswith("\r"):
         return f"the first line of {path} ends in a carriage return: save it with Unix line ends"
     return (
@@ -200,6 +216,42 @@ def _processes() -> str:
 
 def _is_noexec(path: str) -> bool:
     return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+
+
+def _no_program(path: str) -> str:
+    return (
+        f"{path} is no program of this machine: a script needs #! and its interpreter in the"
+        " first line, a binary the right architecture"
+    )
+
+
+def _is_no_program(path: str) -> bool:
+    """Whether the kernel can execute the file under no circumstances that are seen from here."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            head = file.read(_ELF_HEADER)
+    except OSError:
+        return False
+    if head.startswith(b"#!") or (head.startswith(b"\x7fELF") and len(head) == _ELF_HEADER):
+        return False
+    try:
+        formats = set(os.listdir("/proc/sys/fs/binfmt_misc"))
+    except OSError:
+        return True
+    return formats <= {"register", "status"}  # no format of others is registered
+
+
+def _sought_by_env(path: str) -> str:
+    """Return NAME where the first line of a script is ``#!/usr/bin/env NAME``; or ""."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    words = os.fsdecode(head[2:].split(b"\n", 1)[0]).split() if head.startswith(b"#!") else []
+    if len(words) < 2 or os.path.basename(words[0]) != "env":
+        return ""
+    name = words[2] if words[1] == "-S" and len(words) > 2 else words[1]
+    return "" if name.startswith("-") or "=" in name or "/" in name else name
 
 
 def _is_script(path: str) -> bool:

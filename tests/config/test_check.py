@@ -293,6 +293,23 @@ def test_a_command_is_tried_as_its_user(site, tmp_path):
     assert "may not go into /" in problem.message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("echo hello\n", "no program of this machine"),
+        ("", "no program of this machine"),
+        ("#!/usr/bin/env python1.4\n", "its interpreter python1.4 is not on PATH"),
+    ],
+)
+def test_a_command_that_no_kernel_can_execute(site, tmp_path, text, said):
+    tool = tmp_path / "tool"
+    tool.write_text(text)
+    tool.chmod(0o755)
+    path = site('bind = "127.0.0.1:0"\n[programs.a]\ncommand = "./tool"\n')
+    (problem,) = check(path, ENVIRON).problems
+    assert said in problem.message
+
+
 def test_a_command_whose_interpreter_is_gone(site, tmp_path):
     tool = tmp_path / "tool"
     tool.write_text("#!/gone/venv/bin/python\n")

@@ -95,6 +95,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Command], tuple[str, ...]]] = {
         lambda path: command(script(path / "tool", "echo hello\n")),
         ("no program of this machine", "#!"),
     ),
+    "a format that nobody knows": (
+        lambda path: command(script(path / "tool", "\x7fELF and no more")),
+        ("no program of this machine", "/tool"),
+    ),
+    "no interpreter for env": (
+        lambda path: command(script(path / "tool", "#!/usr/bin/env -S python1.4 -u\n")),
+        ("its interpreter python1.4 is not on PATH", "/tool"),
+    ),
     "not executable": (
         lambda path: command(script(path / "tool", "#!/bin/sh\n", 0o644)),
         ("/tool is not executable", "chmod +x"),

@@ -135,16 +135,17 @@ def account_of(command: Command) -> accounts.Account | None:
 
 def _executable(command: Command) -> str:
     program = command.argv[0]
+    search_path = command.environment.get("PATH", os.defpath)
     if "/" in program:
         path = os.path.join(command.directory, program)
         missing = not os.path.exists(path) and refusals.absent(path)
         if not missing and not os.access(path, os.X_OK):
             missing = refusals.closed(path, str(os.geteuid()))
     else:
-        found = shutil.which(program, path=command.environment.get("PATH", os.defpath))
+        found = shutil.which(program, path=search_path)
         path = os.path.abspath(found) if found else program
         missing = "" if found else f"no program {program!r} on the PATH of its processes"
-    if missing := missing or refusals.missing_interpreter(path):
+    if missing := missing or refusals.missing_interpreter(path, search_path):
         if command.hides_path:
             missing = "there is no such program, or it cannot be executed"
         raise SpawnError(f"cannot start {command.program}: {missing}")
