@@ -203,18 +203,22 @@ _SHOWN = ("slot", "state", "pid", "gen", "up", "failures", "in flight", "websock
           "last exit", "status")  # fmt: skip
 _NUMBERS = {"pid", "gen", "up", "failures", "in flight", "websockets"}
 _GAP = 2  # columns between two cells
+_SHORTEST_NAME = 10  # columns
+_NAME_END = 4  # characters of a shortened name that stay, with the number of the slot
 
 
 def _slot_table(pools: Sequence[PoolStatus], now: float, width: int) -> "Group":
     """Return the slots of all pools. A column that does not fit is left out, never cut.
 
-    Why a process ended last is told below the table then.
+    Long names are: they lose their middle before state and pid lose their place. Why a process
+    ended last is told below the table then.
     """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     rows = list(_rows(pools, now))
+    _shorten_names(rows, width)
     shown = _columns_that_fit(rows, width)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
     for name in shown:
@@ -251,6 +255,21 @@ def _rows(pools: Sequence[PoolStatus], now: float) -> "Iterable[dict[str, Text]]
                     "gen": Text(str(old.generation), "dim"),
                     "up": Text(duration(now - old.since), "dim"),
                 }
+
+
+def _shorten_names(rows: "Sequence[dict[str, Text]]", width: int) -> None:
+    """Shorten the names of slots as far as state and pid need it. The number at the end stays."""
+    others = [
+        max([len(column), *(row[column].cell_len for row in rows if column in row)]) + _GAP
+        for column in ("state", "pid")
+    ]
+    room = max(width - sum(others), _SHORTEST_NAME)
+    for row in rows:
+        name = row["slot"]
+        if name.cell_len > room:
+            end = name.plain[-_NAME_END:]
+            name.truncate(room - len(end) - 1)
+            name.append(f"…{end}")
 
 
 def _columns_that_fit(rows: "Sequence[dict[str, Text]]", width: int) -> list[str]:

@@ -55,15 +55,15 @@ def slot(name: str, state: str, **more: Any) -> SlotStatus:
     return SlotStatus(name, state, **{**known, **more})
 
 
-def table(width: int) -> str:
+def table(width: int, name: str = "interface") -> str:
     slots = [
-        slot("interface.0", "READY", pid=1048576, started=1000.0, requests_in_progress=3),
+        slot(f"{name}.0", "READY", pid=1048576, started=1000.0, requests_in_progress=3),
         slot(
-            "interface.1", "BACKOFF", retry_in=28.5, restarts={"crash": 12345},
+            f"{name}.1", "BACKOFF", retry_in=28.5, restarts={"crash": 12345},
             last_exit="exit code 1 (ModuleNotFoundError)",
         ),
     ]  # fmt: skip
-    pool = PoolStatus("interface", "interface", "uvicorn", 2, 1, slots)
+    pool = PoolStatus(name, "interface", "uvicorn", 2, 1, slots)
     console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False, markup=False)
     with console.capture() as captured:
         console.print(_slot_table([pool], 2000.0, width))
@@ -77,5 +77,13 @@ def test_no_width_cuts_a_state_or_hides_why_a_process_ended(width: int):
     assert "backoff, retry in 29s" in shown or width < 40
     assert "exit code 1 (ModuleNotFoundError)" in " ".join(shown.split())
     assert "1048576" in shown or "pid" not in shown
-    assert "…" not in shown
+    assert "…" not in shown or width < 48  # then the names lose their middle
     assert all(len(line.rstrip()) <= width for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("width", range(48, 140, 7))
+def test_a_long_name_costs_neither_state_nor_pid(width: int):
+    shown = table(width, name="thumbnails-of-large-pictures")
+    assert "1048576" in shown
+    assert "backoff, retry in 29s" in shown
+    assert all(f".{number} " in shown for number in (0, 1))
