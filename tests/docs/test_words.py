@@ -29,6 +29,7 @@ from tests.docs.pages import (
     table,
     tables,
 )
+from tests.test_map import LEVELS, children
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -172,6 +173,15 @@ def test_the_table_of_the_relay_s_modules() -> None:
         if file.stem not in {"__init__", "waiters"}
     }
     assert said == has
+
+
+def test_the_table_of_the_supervisor_s_rooms() -> None:
+    rows = table(DOCS / "architecture.md", "room", "does")
+    rooms = [room.strip("`") for room, *_ in rows]
+    assert rooms == [room for level in LEVELS["supervisor"] for room in level]
+    for room, _, modules in zip(rooms, rows, (row[2] for row in rows), strict=True):
+        there = children(ROOT / "chansup/supervisor" / room)
+        assert set(re.findall(r"`(\w+)`", modules)) <= there, room
 
 
 def test_the_numbers_of_the_flow() -> None:
