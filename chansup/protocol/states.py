@@ -40,6 +40,8 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
     (State.READY, Happening.EXITED): State.GONE,
     (State.DRAINING, Happening.EXITED): State.GONE,
     (State.GONE, Happening.PAUSED): State.BACKOFF,
+    (State.BACKOFF, Happening.PAUSED): State.BACKOFF,
+    (State.FAILED, Happening.PAUSED): State.BACKOFF,
     (State.GONE, Happening.GAVE_UP): State.FAILED,
 }
 

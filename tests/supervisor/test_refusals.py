@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Command], tuple[str, ...]]] = {
     ),
     "no format": (
         lambda path: command(script(path / "tool", "echo hello\n")),
-        ("no program of this machine", "#!"),
+        ("not a program of this machine", "#!"),
     ),
     "a format that nobody knows": (
         lambda path: command(script(path / "tool", "\x7fELF and no more")),

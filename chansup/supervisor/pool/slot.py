@@ -189,7 +189,6 @@ class Slot:
             else:
                 self.pool.site.say_defect(f"spawning {self.name}", error)
             self.complaint = [str(error)]
-            self._idle_state = after(after(self._idle_state, Happening.SPAWNED), Happening.EXITED)
             self._pause("boot", healthy_for=0.0)
             self.pool.site.crashed(self)
             return

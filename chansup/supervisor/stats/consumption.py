@@ -15,8 +15,6 @@ from chansup.protocol.status import ConsumerPool, Consumption
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.stats.bulletins import MAX_CHANNELS, may_consume, read_channels
 
-_COUNTERS = ("handled", "failed", "returned", "lost", "redelivered", "dead", "listener_failures")
-
 
 class Reporting(Protocol):
     """A process that may write a bulletin."""
@@ -130,8 +128,13 @@ class ConsumptionCounts:
 
 
 def _add(sums: ChannelCounts, counts: ChannelCounts) -> None:
-    for counter in _COUNTERS:
-        setattr(sums, counter, getattr(sums, counter) + getattr(counts, counter))
+    sums.handled += counts.handled
+    sums.failed += counts.failed
+    sums.returned += counts.returned
+    sums.lost += counts.lost
+    sums.redelivered += counts.redelivered
+    sums.dead += counts.dead
+    sums.listener_failures += counts.listener_failures
     if counts.wait is not None:
         if sums.wait is None:
             sums.wait = Histogram()

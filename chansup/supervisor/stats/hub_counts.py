@@ -9,17 +9,13 @@ from collections.abc import Iterable
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import HubReport
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.stats.bulletins import MAX_PATTERNS, OTHERS, read_hub
 
-_COUNTERS = (
-    "messages_sent",
-    "group_messages_sent",
-    "messages_delivered",
-    "messages_redelivered",
-)
 _MAX_EPOCHS = 8  # more than can be told apart at a time; older ones are summed up
 
 
@@ -63,11 +59,16 @@ class HubCounts:
         sums = HubReport()
         for report in (self._before, *self._epochs.values()):
             _add(sums, report)
-        if present is not None:
-            for name in ("pending", "observed", "connections", "channels", "groups",
-                         "memberships", "parked", "memory", "memory_limit", "epoch"):  # fmt: skip
-                setattr(sums, name, getattr(present, name))
-        return sums
+        if present is None:
+            return sums
+        return msgspec.structs.replace(
+            present,
+            messages_sent=sums.messages_sent,
+            group_messages_sent=sums.group_messages_sent,
+            messages_delivered=sums.messages_delivered,
+            messages_redelivered=sums.messages_redelivered,
+            dropped=sums.dropped,
+        )
 
     def _take(self, process: Reporting) -> HubReport | None:
         report = read_hub(process.bulletin) if process.bulletin is not None else None
@@ -88,8 +89,10 @@ def _further(known: HubReport | None, report: HubReport) -> HubReport:
     for one in (known, report):
         if one is None:
             continue
-        for name in _COUNTERS:
-            setattr(furthest, name, max(getattr(furthest, name), getattr(one, name)))
+        furthest.messages_sent = max(furthest.messages_sent, one.messages_sent)
+        furthest.group_messages_sent = max(furthest.group_messages_sent, one.group_messages_sent)
+        furthest.messages_delivered = max(furthest.messages_delivered, one.messages_delivered)
+        furthest.messages_redelivered = max(furthest.messages_redelivered, one.messages_redelivered)
         for reason, patterns in one.dropped.items():
             counts = furthest.dropped.setdefault(reason, {})
             for pattern, number in patterns.items():
@@ -98,8 +101,10 @@ def _further(known: HubReport | None, report: HubReport) -> HubReport:
 
 
 def _add(sums: HubReport, report: HubReport) -> None:
-    for name in _COUNTERS:
-        setattr(sums, name, getattr(sums, name) + getattr(report, name))
+    sums.messages_sent += report.messages_sent
+    sums.group_messages_sent += report.group_messages_sent
+    sums.messages_delivered += report.messages_delivered
+    sums.messages_redelivered += report.messages_redelivered
     for reason, patterns in report.dropped.items():
         counts = sums.dropped.setdefault(reason, {})
         for pattern, number in patterns.items():
