@@ -7,6 +7,7 @@
 ``unix:run/app.sock``   a connection to a Unix socket is accepted; relative to the working
                         directory of the process
 ``after:2s``            it still runs after that time; also ``after:500ms``
+``accepts``             it takes a connection from the socket that it inherits: ``[interface]`` only
 ======================  ========================================================================
 
 Servers and app workers say themselves when they are ready. They may be asked through the app:
@@ -27,7 +28,10 @@ import msgspec
 from chansup.config import address
 from chansup.config.keys import quoted
 
-_FORMS = 'write "notify", "tcp:6379", "http:8080/ping", "unix:run/app.sock" or "after:2s"'
+_FORMS = (
+    'write "notify", "tcp:6379", "http:8080/ping", "unix:run/app.sock" or "after:2s"; '
+    'for [interface] also "accepts"'
+)
 _HOST = re.compile(r"([A-Za-z0-9._-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?\Z", re.ASCII)
 _TIME = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(?P<unit>ms|s)?\Z", re.ASCII)
 

@@ -34,6 +34,7 @@ REDIS = '[programs.redis]\ncommand = "redis-server"\n'
         (SITE + '[admin]\nbind="systemd"', "admin.bind", "cannot come from systemd"),
         (SITE + f'bind="unix:{"x" * 120}"', "interface.bind", "path of a Unix socket"),
         (SITE + 'unix_mode="abc"', "interface.unix_mode", "no octal mode"),
+        (SITE + "[programs.x]\ncommand='x'\nready='accepts'", "programs.x.ready", "is for [interface]"),
         (SITE + "[programs.hub]\ncommand='x'", "programs.hub", "chansup's own word"),
         (SITE + "[tasks.interface]\ncommand='x'", "tasks.interface", "chansup's own word"),
         (SITE + "[programs._]\ncommand='x'", "programs._", "no name of a pool"),

@@ -31,7 +31,10 @@ def commands_and_readiness(context: Context) -> Iterator[Finding]:
         if isinstance(entry.table, Task) or entry.table.ready is None:
             continue
         key = (*entry.key, "ready")
-        if entry.table.command is not None:
+        if entry.table.ready == "accepts" and entry.table is not context.config.interface:
+            message = 'is for [interface], which alone inherits a socket: write "tcp:…" or "notify"'
+            yield key, message
+        elif entry.table.command is not None:
             yield from attempt(key, readiness.parse, entry.table.ready)
         elif not isinstance(entry.table, Workers) or entry.table.serves:
             yield from attempt(key, readiness.parse_of_app, entry.table.ready)
