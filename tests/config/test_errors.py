@@ -10,7 +10,7 @@ MANY = """\
 [app]
 agsi = "x:y"                                 # app.agsi: did you mean "asgi"?
 asgi = "mysite/asgi.py:application"          # app.asgi: "mysite.asgi:application"
-environment = { "A B" = "x", C = 3 }         # app.environment."A B": no name # app.environment.C: put it in quotes, "3"
+environment = { "A B" = "x", C = 3 }         # app.environment."A B": not a name # app.environment.C: put it in quotes, "3"
 
 [interface]
 bind = ["127.0.0.1:8000", "foo", ":8000000"] # interface.bind[1]: has no port # interface.bind[2]: is not a port
@@ -44,7 +44,7 @@ on_reload = true                             # programs.clock.on_reload: found t
 [programs.thumbs]                            # programs.thumbs: has the same name
 command = ["x"]
 
-[programs."Bad Name"]                        # programs."Bad Name": no name of a pool
+[programs."Bad Name"]                        # programs."Bad Name": not a name of a pool
 command = "x"
 
 [tasks.migrate]
