@@ -16,7 +16,7 @@ class State(StrEnum):
     )
 
 
-class Happening(StrEnum):
+class Event(StrEnum):
     """What can happen to a slot."""
 
     SPAWNED = "spawned"
@@ -27,22 +27,22 @@ class Happening(StrEnum):
     GAVE_UP = "gave up"
 
 
-TRANSITIONS: dict[tuple[State, Happening], State] = {
-    (State.GONE, Happening.SPAWNED): State.STARTING,
-    (State.BACKOFF, Happening.SPAWNED): State.STARTING,
-    (State.FAILED, Happening.SPAWNED): State.STARTING,
-    (State.STARTING, Happening.BECAME_READY): State.READY,
-    (State.STARTING, Happening.ASKED_TO_STOP): State.DRAINING,
-    (State.READY, Happening.ASKED_TO_STOP): State.DRAINING,
-    (State.BACKOFF, Happening.ASKED_TO_STOP): State.GONE,
-    (State.FAILED, Happening.ASKED_TO_STOP): State.GONE,
-    (State.STARTING, Happening.EXITED): State.GONE,
-    (State.READY, Happening.EXITED): State.GONE,
-    (State.DRAINING, Happening.EXITED): State.GONE,
-    (State.GONE, Happening.PAUSED): State.BACKOFF,
-    (State.BACKOFF, Happening.PAUSED): State.BACKOFF,
-    (State.FAILED, Happening.PAUSED): State.BACKOFF,
-    (State.GONE, Happening.GAVE_UP): State.FAILED,
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.GONE, Event.SPAWNED): State.STARTING,
+    (State.BACKOFF, Event.SPAWNED): State.STARTING,
+    (State.FAILED, Event.SPAWNED): State.STARTING,
+    (State.STARTING, Event.BECAME_READY): State.READY,
+    (State.STARTING, Event.ASKED_TO_STOP): State.DRAINING,
+    (State.READY, Event.ASKED_TO_STOP): State.DRAINING,
+    (State.BACKOFF, Event.ASKED_TO_STOP): State.GONE,
+    (State.FAILED, Event.ASKED_TO_STOP): State.GONE,
+    (State.STARTING, Event.EXITED): State.GONE,
+    (State.READY, Event.EXITED): State.GONE,
+    (State.DRAINING, Event.EXITED): State.GONE,
+    (State.GONE, Event.PAUSED): State.BACKOFF,
+    (State.BACKOFF, Event.PAUSED): State.BACKOFF,
+    (State.FAILED, Event.PAUSED): State.BACKOFF,
+    (State.GONE, Event.GAVE_UP): State.FAILED,
 }
 
 ALIVE = frozenset({State.STARTING, State.READY, State.DRAINING})
@@ -52,9 +52,9 @@ class IllegalTransition(Exception):
     """A defect in chansup: something happened that the table does not know."""
 
 
-def after(state: State, happening: Happening) -> State:
+def after(state: State, event: Event) -> State:
     """Return the state that follows. Raises IllegalTransition."""
     try:
-        return TRANSITIONS[state, happening]
+        return TRANSITIONS[state, event]
     except KeyError:
-        raise IllegalTransition(f"{happening.value} while {state.value}") from None
+        raise IllegalTransition(f"{event.value} while {state.value}") from None

@@ -9,10 +9,9 @@ from typing import Any
 
 from chansup.clock import Moment
 from chansup.config import load
-from chansup.protocol import roster
+from chansup.protocol import roster, status
 from chansup.protocol.roster import Roster
-from chansup.protocol.states import Happening, State, after
-from chansup.protocol.status import Event
+from chansup.protocol.states import Event, State, after
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
@@ -41,7 +40,7 @@ class PretendProcess(Process):
         self.slot, self.pid = slot, number
         self.specification, self.generation = specification, generation
         self.began, self.started_monotonic = Moment(), 0.0
-        self.state = after(State.GONE, Happening.SPAWNED)
+        self.state = after(State.GONE, Event.SPAWNED)
         self.scoreboard = None
         self.greeted = {}
         self.status = self.exit = self.draining_since = None
@@ -103,7 +102,7 @@ class PretendProcess(Process):
     def end(self, code: int) -> None:
         if self.exit is None:
             self.exit = Exit(code)
-            self.state = after(self.state, Happening.EXITED)
+            self.state = after(self.state, Event.EXITED)
             for event in (self.accepts_no_more, self.settled, self.gone):
                 event.set()
             if self.courier is not None and self.reader is not None:
@@ -187,7 +186,7 @@ class Pretended:
 
     def __init__(self, path: Path, config: str) -> None:
         self.path = path
-        self.events: list[Event] = []
+        self.events: list[status.Event] = []
         self.write(config)
         self.processes = PretendProcesses()
         anything: Any = Nothing()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from chansup.backoff import Backoff
 from chansup.clock import Moment
 from chansup.config import load
-from chansup.protocol.states import Happening, State, after
+from chansup.protocol.states import Event, State, after
 from chansup.supervisor.errors import BootFailed, SlotRemoved
 from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.plan.building import build
@@ -67,7 +67,7 @@ class StandIn(Process):
         self.generation = generation
         self.pid = 1
         self.began, self.started_monotonic = Moment(), 0.0
-        self.state = after(State.GONE, Happening.SPAWNED)
+        self.state = after(State.GONE, Event.SPAWNED)
         self.scoreboard = None
         self.status = self.exit = self.draining_since = None
         self.late = self.hung = self.watchdog = False
@@ -106,7 +106,7 @@ class StandIn(Process):
     def end(self, code: int) -> None:
         if self.exit is None:
             self.exit = Exit(code)
-            self.state = after(self.state, Happening.EXITED)
+            self.state = after(self.state, Event.EXITED)
             for event in (self.accepts_no_more, self.settled, self.gone):
                 event.set()
             self.owner.process_ended(self)

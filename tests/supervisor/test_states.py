@@ -7,36 +7,36 @@ from hypothesis import strategies as st
 from chansup.protocol.states import (
     ALIVE,
     TRANSITIONS,
-    Happening,
+    Event,
     IllegalTransition,
     State,
     after,
 )
 
 
-def possible(state: State) -> list[Happening]:
-    return [happening for (before, happening) in TRANSITIONS if before is state]
+def possible(state: State) -> list[Event]:
+    return [event for (before, event) in TRANSITIONS if before is state]
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[tuple[State, Happening, State]]:
+def histories(draw: st.DrawFn) -> list[tuple[State, Event, State]]:
     state = State.GONE
     steps = []
     for _ in range(draw(st.integers(1, 40))):
-        happening = draw(st.sampled_from(possible(state)))
-        following = after(state, happening)
-        steps.append((state, happening, following))
+        event = draw(st.sampled_from(possible(state)))
+        following = after(state, event)
+        steps.append((state, event, following))
         state = following
     return steps
 
 
 @given(histories())
-def test_every_history_keeps_the_rules(history: list[tuple[State, Happening, State]]) -> None:
-    for before, happening, following in history:
-        if happening is Happening.SPAWNED:
+def test_every_history_keeps_the_rules(history: list[tuple[State, Event, State]]) -> None:
+    for before, event, following in history:
+        if event is Event.SPAWNED:
             assert before not in ALIVE
             assert following is State.STARTING
-        if happening is Happening.EXITED:
+        if event is Event.EXITED:
             assert before in ALIVE
             assert following is State.GONE
         if following is State.READY:
@@ -45,19 +45,19 @@ def test_every_history_keeps_the_rules(history: list[tuple[State, Happening, Sta
             assert following is State.GONE  # nothing brings a draining process back
 
 
-@given(st.sampled_from(State), st.sampled_from(Happening))
-def test_what_is_not_in_the_table_is_refused(state: State, happening: Happening) -> None:
-    if (state, happening) in TRANSITIONS:
-        assert after(state, happening) is TRANSITIONS[state, happening]
+@given(st.sampled_from(State), st.sampled_from(Event))
+def test_what_is_not_in_the_table_is_refused(state: State, event: Event) -> None:
+    if (state, event) in TRANSITIONS:
+        assert after(state, event) is TRANSITIONS[state, event]
     else:
         with pytest.raises(IllegalTransition, match=state.value):
-            after(state, happening)
+            after(state, event)
 
 
 def test_every_state_can_be_left_and_reached() -> None:
     reached = {State.GONE}
     while True:
-        more = {TRANSITIONS[state, happening] for state in reached for happening in possible(state)}
+        more = {TRANSITIONS[state, event] for state in reached for event in possible(state)}
         if more <= reached:
             break
         reached |= more

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from chansup.backoff import HEALTHY_AFTER
 from chansup.protocol import scoreboard
-from chansup.protocol.states import Happening, State, after
+from chansup.protocol.states import Event, State, after
 from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.logs.repetition import Repetition
@@ -279,7 +279,7 @@ class Slot:
                 self.say(said, process, "error")
         if crash.is_final(process):
             self.restarts["boot"] += 1
-            self._idle_state = after(self._idle_state, Happening.GAVE_UP)
+            self._idle_state = after(self._idle_state, Event.GAVE_UP)
             self.say("cannot work with this config: change it and reload", process, "error")
             self.pool.site.gave_up(self)
             return
@@ -299,14 +299,14 @@ class Slot:
 
     def _pause(self, reason: str, healthy_for: float) -> None:
         self.restarts[reason] += 1
-        self._idle_state = after(self._idle_state, Happening.PAUSED)
+        self._idle_state = after(self._idle_state, Event.PAUSED)
         self._retry.begin(healthy_for, self._filling.begin)
 
     def stop_retrying(self) -> None:
         """Forget what was to be tried later."""
         self._retry.cancel()
         if self._idle_state is not State.GONE:
-            self._idle_state = after(self._idle_state, Happening.ASKED_TO_STOP)
+            self._idle_state = after(self._idle_state, Event.ASKED_TO_STOP)
 
     # Changing what it runs
 

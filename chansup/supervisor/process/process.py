@@ -19,7 +19,7 @@ from chansup.protocol.scoreboard import (
     PHASE,
     WEBSOCKETS_OPEN,
 )
-from chansup.protocol.states import ALIVE, Happening, State, after
+from chansup.protocol.states import ALIVE, Event, State, after
 from chansup.supervisor.process import orphans, process_table
 from chansup.supervisor.process.orphans import Orphans, Remains
 from chansup.supervisor.process.process_table import Identity
@@ -98,7 +98,7 @@ class Process:
         self.pid = child.pid
         self.began = Moment()
         self.started_monotonic = time.monotonic()
-        self.state = after(State.GONE, Happening.SPAWNED)
+        self.state = after(State.GONE, Event.SPAWNED)
         self.scoreboard = equipment.scoreboard
         self.relay_board = equipment.relay_board
         self.bulletin = equipment.bulletin
@@ -159,7 +159,7 @@ class Process:
             self.booted_monotonic = time.monotonic()
         if self.admits is not None and not self.admits(self):
             return False
-        self.state = after(self.state, Happening.BECAME_READY)
+        self.state = after(self.state, Event.BECAME_READY)
         self.ready.set()
         self.settled.set()
         return True
@@ -190,7 +190,7 @@ class Process:
     def drain(self) -> None:
         """Mark it as one that takes nothing new; the signal comes separately."""
         if self.state in (State.STARTING, State.READY):
-            self.state = after(self.state, Happening.ASKED_TO_STOP)
+            self.state = after(self.state, Event.ASKED_TO_STOP)
             self.draining_since = time.time()
             self.asked_at = asyncio.get_running_loop().time()
 
@@ -291,7 +291,7 @@ class Process:
         self._child.popen.returncode = code  # subprocess must not wait for it again
         self._loop.remove_reader(self._child.pidfd)
         os.close(self._child.pidfd)
-        self.state = after(self.state, Happening.EXITED)
+        self.state = after(self.state, Event.EXITED)
         for event in (self.accepts_no_more, self.settled, self.ended):
             event.set()
         remains.told |= self._told
