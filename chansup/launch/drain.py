@@ -1,6 +1,6 @@
 """How a process retires: the same for every server, from SIGTERM to exit.
 
-The whole course stands in `COURSE`. The drain itself is free of I/O and has no clock of its own:
+Every change stands in `TRANSITIONS`. The drain itself is free of I/O and has no clock of its own:
 `step` looks at the books and tells its host what to do, so tests drive it by hand.
 """
 
@@ -100,7 +100,7 @@ class Drain:
         now = self._clock()
         if self.phase in _LOOKING:
             self._look(now)
-        for may_leave, following in COURSE[self.phase]:
+        for may_leave, following in TRANSITIONS[self.phase]:
             if may_leave(self, now):
                 self._enter(following, now)
                 break
@@ -182,7 +182,7 @@ class Drain:
 
 _LOOKING = frozenset({Phase.STOPPING, Phase.SETTLING, Phase.RELEASING})
 
-COURSE: dict[Phase, list[tuple[Callable[[Drain, float], bool], Phase]]] = {
+TRANSITIONS: dict[Phase, list[tuple[Callable[[Drain, float], bool], Phase]]] = {
     Phase.SERVING: [],
     Phase.EMPTYING: [(Drain._has_emptied, Phase.STOPPING)],
     Phase.STOPPING: [(Drain._accepts_no_more, Phase.SETTLING)],

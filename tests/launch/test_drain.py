@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chansup.launch.drain import COURSE, Drain, Phase
+from chansup.launch.drain import TRANSITIONS, Drain, Phase
 from chansup.launch.listeners import Connections
 from chansup.launch.traffic import Traffic
 from chansup.protocol.launch import Drain as Limits
@@ -188,7 +188,7 @@ def test_every_phase_leads_to_the_end(phase: Phase) -> None:
     reached, seen = {phase}, set[Phase]()
     while reached - seen:
         seen |= reached
-        reached = {following for known in seen for _, following in COURSE[known]} | seen
+        reached = {following for known in seen for _, following in TRANSITIONS[known]} | seen
     assert Phase.ENDING in reached
 
 
