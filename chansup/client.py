@@ -28,13 +28,13 @@ EXIT_TIMEOUT = 10.0  # seconds from the result of `stop` to the end of the proce
 Document = TypeVar("Document", Event, LogLine)
 
 
-class NotRunning(ChansupError):
+class NotRunningError(ChansupError):
     """No supervisor runs for this config file."""
 
     exit_code = ExitCode.NOT_RUNNING
 
 
-class NotAnswering(ChansupError):
+class NotAnsweringError(ChansupError):
     """The supervisor is there, but cannot be talked to."""
 
 
@@ -169,7 +169,7 @@ class Client:
                     if event.type == "result" and event.exit_code == 0 and wait:
                         _await_exit(supervisor)
                     yield event
-            except (OSError, http.client.HTTPException, NotAnswering):
+            except (OSError, http.client.HTTPException, NotAnsweringError):
                 if not _await_exit(supervisor):
                     raise
                 yield Event("result", "The supervisor has ended.", outcome="succeeded")
@@ -203,7 +203,7 @@ class Client:
         for last in _documents(response, Event):
             yield last
         if last is None or (wait and last.type != "result"):
-            raise NotAnswering(
+            raise NotAnsweringError(
                 "The supervisor ended before the command was done. Its log says why."
             )
 
@@ -215,22 +215,22 @@ class Client:
             self._check_owner(connection)
             yield connection
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            raise NotRunning(
+            raise NotRunningError(
                 f"No supervisor runs for {self._config}. {_remedy(self._config)}"
             ) from None
         except PermissionError:
             owner = _owner(self.socket_path)
-            raise NotAnswering(
+            raise NotAnsweringError(
                 f"You may not talk to the supervisor of {self._config}: it belongs to {owner}. "
                 "Run the command as that user or as root."
             ) from None
         except TimeoutError:
-            raise NotAnswering(
+            raise NotAnsweringError(
                 f"The supervisor of {self._config} does not answer. It may be stopped or "
                 f"overloaded; its control socket is {self.socket_path}."
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            raise NotAnswering(
+            raise NotAnsweringError(
                 f"The connection to the supervisor of {self._config} broke: "
                 f"{str(error) or type(error).__name__}. It may have ended or refused you."
             ) from None
@@ -245,7 +245,7 @@ class Client:
         if uid == self._owner and os.geteuid() == 0:
             return  # it is in the directory of that very user
         if uid not in (os.geteuid(), 0):
-            raise NotAnswering(
+            raise NotAnsweringError(
                 f"The control socket {self.socket_path} belongs to {_user(uid)}, not to you. "
                 "It is not trusted; run the command as that user if it is the right one."
             )
@@ -279,7 +279,7 @@ def _understood() -> Iterator[None]:
     try:
         yield
     except msgspec.DecodeError as error:
-        raise NotAnswering(
+        raise NotAnsweringError(
             f"The supervisor's answer cannot be read ({error}). It may be of another version than "
             f"this command ({__version__}): stop it, and start it with this one."
         ) from None

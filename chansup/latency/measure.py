@@ -11,7 +11,7 @@ from chansup.protocol.status import Consumption
 STEP = 0.1  # seconds between two signs of progress
 
 
-class NothingToMeasure(ChansupError):
+class NothingToMeasureError(ChansupError):
     """There are no channel workers, or none of that channel."""
 
     exit_code = ExitCode.USAGE
@@ -25,7 +25,7 @@ def measure(
 ) -> Latency:
     """Return what happened in the next `seconds`; in fewer, if the user interrupts.
 
-    Raises NothingToMeasure.
+    Raises NothingToMeasureError.
     """
     before = client.consumption()
     _check(before, channel)
@@ -42,7 +42,7 @@ def measure(
 def measure_again_and_again(
     client: Client, seconds: float, channel: str | None = None
 ) -> Iterator[Latency]:
-    """Return what happens in each `seconds`, without end. Raises NothingToMeasure."""
+    """Return what happens in each `seconds`, without end. Raises NothingToMeasureError."""
     before = client.consumption()
     _check(before, channel)
     while True:
@@ -54,11 +54,11 @@ def measure_again_and_again(
 
 def _check(consumption: Consumption, channel: str | None) -> None:
     if not consumption.pools:
-        raise NothingToMeasure(
+        raise NothingToMeasureError(
             "there are no channel workers in this site: add a table [workers.NAME] with"
             ' channels = ["…"] to its config'
         )
     known = sorted({name for pool in consumption.pools for name in pool.channels})
     if channel is not None and channel not in known:
         there_are = f"there are {', '.join(known)}" if known else "none is known yet"
-        raise NothingToMeasure(f"no channel worker consumes {channel!r}; {there_are}")
+        raise NothingToMeasureError(f"no channel worker consumes {channel!r}; {there_are}")

@@ -48,13 +48,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 ALIVE = frozenset({State.STARTING, State.READY, State.DRAINING})
 
 
-class IllegalTransition(Exception):
+class IllegalTransitionError(Exception):
     """A defect in chansup: something happened that the table does not know."""
 
 
 def after(state: State, event: Event) -> State:
-    """Return the state that follows. Raises IllegalTransition."""
+    """Return the state that follows. Raises IllegalTransitionError."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise IllegalTransition(f"{event.value} while {state.value}") from None
+        raise IllegalTransitionError(f"{event.value} while {state.value}") from None

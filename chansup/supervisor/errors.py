@@ -15,21 +15,21 @@ class RuntimeDirectoryError(ChansupError):
     """The directory of the control socket cannot be used."""
 
 
-class AlreadyRunning(ChansupError):
+class AlreadyRunningError(ChansupError):
     """Another supervisor runs for this config file."""
 
     exit_code = ExitCode.ALREADY_RUNNING
 
 
-class UnknownTarget(ChansupError):
+class UnknownTargetError(ChansupError):
     """A command named a pool or slot that does not exist."""
 
 
-class SlotRemoved(ChansupError):
+class SlotRemovedError(ChansupError):
     """The slot was scaled away, or its pool removed, while something waited for it."""
 
 
-class BootFailed(ChansupError):
+class StartFailedError(ChansupError):
     """A new process did not become ready. `lines` is the end of what it printed."""
 
     def __init__(self, message: str, lines: list[str]) -> None:

@@ -13,7 +13,7 @@ from chansup.worker.threads import own_thread
 App = Callable[..., Awaitable[None]]
 
 
-class NobodyListens(ChansupError, RuntimeError):
+class NobodyListensError(ChansupError, RuntimeError):
     """The consumer sent an event to its client, and there is none."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Exited(ChansupError, RuntimeError):
         super().__init__(f"{type(error).__name__}, which ends no worker: {error}")
 
 
-class NotReceived(ChansupError, RuntimeError):
+class NotReceivedError(ChansupError, RuntimeError):
     """The app returned before it received the message."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Instance:
         return self.delivery.message
 
     async def _send(self, event: dict[str, Any]) -> None:
-        raise NobodyListens
+        raise NobodyListensError
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
@@ -116,5 +116,5 @@ class Instance:
             if self.received:
                 self._done()
             elif self.is_fresh:
-                error = NotReceived()
+                error = NotReceivedError()
         self._on_end(self, error)

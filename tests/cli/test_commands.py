@@ -309,9 +309,9 @@ def test_the_socket_of_a_stranger_is_not_trusted():
 
 ASK = """
 import sys; from pathlib import Path
-from chansup.client import Client, NotAnswering
+from chansup.client import Client, NotAnsweringError
 try: Client(Path(sys.argv[1]), Path("chansup.toml")).status()
-except NotAnswering as error: print(error)
+except NotAnsweringError as error: print(error)
 """
 LISTEN = """
 import os, socket, sys, time

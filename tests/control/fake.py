@@ -29,7 +29,7 @@ from chansup.protocol.status import (
     Status,
     TaskStatus,
 )
-from chansup.supervisor.errors import UnknownTarget
+from chansup.supervisor.errors import UnknownTargetError
 
 from . import consumed
 
@@ -182,7 +182,7 @@ class FakeCommands:
         names = {pool.name for pool in self.current.pools}
         names |= {slot.name for pool in self.current.pools for slot in pool.slots}
         if target is not None and target not in names:
-            raise UnknownTarget(f"There is no pool or slot {target!r}.")
+            raise UnknownTargetError(f"There is no pool or slot {target!r}.")
 
     async def _stream(self, *call: object) -> AsyncIterator[Event]:
         self.called.append(call)

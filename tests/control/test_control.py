@@ -12,7 +12,7 @@ from chansup.errors import ChansupError
 from chansup.protocol.status import Consumption, Event, LogLine, Status
 from chansup.supervisor.api.control import BUFFERED_LINES, Control
 from chansup.supervisor.api.http import control_server
-from chansup.supervisor.errors import BootFailed
+from chansup.supervisor.errors import StartFailedError
 
 from . import consumed
 from .fake import TRACEBACK, FakeCommands
@@ -152,7 +152,7 @@ def test_a_command_that_is_refused_says_why(client, fake):
     answer = client.post("/reload")
     assert answer.status_code == 409
     assert answer.json() == {"error": "The supervisor is stopping.", "exit_code": 1, "lines": []}
-    fake.failure = BootFailed("interface.0 did not boot.", TRACEBACK)
+    fake.failure = StartFailedError("interface.0 did not boot.", TRACEBACK)
     assert client.post("/reload").json()["lines"] == TRACEBACK
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from chansup.protocol import roster
 from chansup.supervisor.api import report
-from chansup.supervisor.errors import BootFailed
+from chansup.supervisor.errors import StartFailedError
 from chansup.supervisor.pool.replacement import replace
 from tests.supervisor.pretend import Pretended, PretendProcess
 from tests.supervisor.test_roster import OTHER, RELAY, in_a_loop
@@ -39,7 +39,9 @@ def test_a_worker_that_nobody_greets_is_not_ready(
         await site.start()
         before = site.of("web")
         answers(monkeypatch, None)
-        with pytest.raises(BootFailed, match=r"no interface process has greeted it within 0\.3 s"):
+        with pytest.raises(
+            StartFailedError, match=r"no interface process has greeted it within 0\.3 s"
+        ):
             await replace(site.site.pools["web"].slots[0], None, "command")
         assert site.of("web") == before
         assert await site.reload() == "failed"
@@ -55,7 +57,9 @@ def test_a_worker_that_is_refused_ends_at_once(path: Path, monkeypatch: pytest.M
         await site.start()
         before = site.of("web")
         answers(monkeypatch, "it speaks another language")
-        with pytest.raises(BootFailed, match="cannot speak to it: it speaks another language;"):
+        with pytest.raises(
+            StartFailedError, match="cannot speak to it: it speaks another language;"
+        ):
             await replace(site.site.pools["web"].slots[0], None, "command")
         assert site.of("web") == before
         await site.stop()
@@ -84,7 +88,7 @@ def test_an_interface_that_can_serve_some_pools_starts_and_says_which_not(
         assert "other: interface.0 cannot speak to its workers: it speaks another language" in (
             reasons
         )
-        with pytest.raises(BootFailed, match="cannot speak to the workers of other"):
+        with pytest.raises(StartFailedError, match="cannot speak to the workers of other"):
             await replace(site.site.pools["interface"].slots[0], None, "command")
         await site.stop()
 

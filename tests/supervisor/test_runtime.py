@@ -13,7 +13,7 @@ import pytest
 
 from chansup.config import runtime_places
 from chansup.errors import ExitCode
-from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
+from chansup.supervisor.errors import AlreadyRunningError, RuntimeDirectoryError
 from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.runtime.runtime import RuntimeDirectory, control_socket_path, directory_for
 
@@ -149,7 +149,7 @@ def test_what_a_killed_supervisor_left_is_no_obstacle(tmp_path):
 
 
 def test_a_second_supervisor_is_told_of_the_first(opened):
-    with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} ") as caught:
+    with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} ") as caught:
         RuntimeDirectory(opened.path).open()
     assert caught.value.exit_code == ExitCode.ALREADY_RUNNING
     assert int(caught.value.exit_code) == 4
@@ -196,7 +196,7 @@ def test_a_directory_that_was_just_removed_is_no_claim(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", late)
     second.open()
-    with pytest.raises(AlreadyRunning):
+    with pytest.raises(AlreadyRunningError):
         RuntimeDirectory(path).open()
     second.close()
 
@@ -205,7 +205,7 @@ def test_the_claim_holds_when_the_lock_file_is_removed(opened):
     (opened.path / "lock").unlink()
     with opened.control_socket():
         inode = (opened.path / "control.sock").stat().st_ino
-        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
+        with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} "):
             RuntimeDirectory(opened.path).open()
         assert (opened.path / "control.sock").stat().st_ino == inode
 
@@ -216,7 +216,7 @@ def test_who_answers_without_a_lock_is_not_pushed_aside(tmp_path):
     with socket.socket(socket.AF_UNIX) as answering:
         answering.bind(str(path / "control.sock"))
         answering.listen()
-        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
+        with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} "):
             RuntimeDirectory(path).open()
         assert (path / "control.sock").is_socket()
         assert not (path / "lock").exists()
@@ -234,7 +234,7 @@ def test_what_vanished_is_made_again(opened):
     assert opened.restore() == [str(opened.path), str(opened.path / "lock")]
     assert mode(opened.path) == 0o711  # as it was
     assert opened.restore() == []
-    with pytest.raises(AlreadyRunning):
+    with pytest.raises(AlreadyRunningError):
         RuntimeDirectory(opened.path).open()
 
 
@@ -242,7 +242,7 @@ def test_a_place_that_another_supervisor_took_is_left_to_it(opened):
     shutil.rmtree(opened.path)
     other = RuntimeDirectory(opened.path)
     other.open()
-    with pytest.raises(AlreadyRunning):
+    with pytest.raises(AlreadyRunningError):
         opened.restore()
     opened.close()  # takes nothing of the other along
     assert sorted(os.listdir(other.path)) == ["lock"]
@@ -384,7 +384,7 @@ def test_nothing_leaks(tmp_path):
         directory = RuntimeDirectory(tmp_path / "run")
         directory.open()
         directory.control_socket().close()
-        with pytest.raises(AlreadyRunning):
+        with pytest.raises(AlreadyRunningError):
             RuntimeDirectory(tmp_path / "run").open()
         directory.close()
     assert os.listdir("/proc/self/fd") == before

@@ -18,7 +18,7 @@ from chansup.backoff import Backoff
 from chansup.clock import Moment
 from chansup.config import load
 from chansup.protocol.states import Event, State, after
-from chansup.supervisor.errors import BootFailed, SlotRemoved
+from chansup.supervisor.errors import SlotRemovedError, StartFailedError
 from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.generation import Generation
@@ -229,7 +229,7 @@ async def live(path: Path, how: str, steps: list[str], stops: bool) -> None:
             check(slot, site, how)
     for command in commands:
         if not command.cancelled() and (error := command.exception()):
-            assert isinstance(error, BootFailed | SlotRemoved)
+            assert isinstance(error, StartFailedError | SlotRemovedError)
     if stops:
         assert site.alive() == []
         assert slot.state is State.GONE

@@ -8,7 +8,7 @@ from chansup.protocol.states import (
     ALIVE,
     TRANSITIONS,
     Event,
-    IllegalTransition,
+    IllegalTransitionError,
     State,
     after,
 )
@@ -50,7 +50,7 @@ def test_what_is_not_in_the_table_is_refused(state: State, event: Event) -> None
     if (state, event) in TRANSITIONS:
         assert after(state, event) is TRANSITIONS[state, event]
     else:
-        with pytest.raises(IllegalTransition, match=state.value):
+        with pytest.raises(IllegalTransitionError, match=state.value):
             after(state, event)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chansup.supervisor.sockets import steering
 from chansup.supervisor.sockets.steering import (
     Instruction,
-    SteeringRefused,
+    SteeringRefusedError,
     attach,
     program,
     weights,
@@ -192,7 +192,7 @@ def test_the_kernel_takes_the_longest_program():
 
 
 def test_a_socket_without_a_group_is_refused():
-    with socket.socket(socket.AF_UNIX) as sock, pytest.raises(SteeringRefused, match="kernel"):
+    with socket.socket(socket.AF_UNIX) as sock, pytest.raises(SteeringRefusedError, match="kernel"):
         attach(sock, program([0]))
 
 

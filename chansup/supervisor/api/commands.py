@@ -56,7 +56,7 @@ class Commands(Protocol):
         """Stop everything; the result comes when only the supervisor itself is left."""
 
     def logs(self, target: str | None, lines: int) -> list[LogLine]:
-        """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
+        """Return the last lines of a pool, a slot or all. Raises UnknownTargetError."""
 
     def follow(self, target: str | None) -> AsyncIterable[LogLine]:
-        """Return lines as they come; a slow reader misses some. Raises UnknownTarget."""
+        """Return lines as they come; a slow reader misses some. Raises UnknownTargetError."""

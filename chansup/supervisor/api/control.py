@@ -32,7 +32,7 @@ from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.status import Event, LogLine
 from chansup.supervisor.api.commands import Commands
 from chansup.supervisor.api.http import Receive, Scope, Send, respond
-from chansup.supervisor.errors import BootFailed, UnknownTarget
+from chansup.supervisor.errors import StartFailedError, UnknownTargetError
 
 BUFFERED_LINES = 1000  # for one reader; the oldest are left out when it is slower than they come
 DEFAULT_LOG_LINES = 100
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 Parameters = dict[str, str]
 
 
-class BadRequest(ChansupError):
+class BadRequestError(ChansupError):
     """A request that the CLI would not send."""
 
     exit_code = ExitCode.USAGE
@@ -117,12 +117,12 @@ class Control:
             else:
                 message = f"This supervisor ({__version__}) has no command {scope['path']}."
                 await respond(send, 404, _failure(message, ExitCode.USAGE))
-        except BadRequest as error:
+        except BadRequestError as error:
             await respond(send, 400, _failure(str(error), error.exit_code))
-        except UnknownTarget as error:
+        except UnknownTargetError as error:
             await respond(send, 404, _failure(str(error), error.exit_code))
         except ChansupError as error:
-            lines = error.lines if isinstance(error, BootFailed) else []
+            lines = error.lines if isinstance(error, StartFailedError) else []
             await respond(send, 409, _failure(str(error), error.exit_code, lines))
 
     async def _run(
@@ -166,7 +166,7 @@ class Control:
     def _scale(self, parameters: Parameters) -> AsyncIterator[Event]:
         pool = parameters.get("pool")
         if not pool or "processes" not in parameters:
-            raise BadRequest("scale needs a pool and a number of processes.")
+            raise BadRequestError("scale needs a pool and a number of processes.")
         return self._commands.scale(pool, _number(parameters, "processes", 0))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -246,7 +246,7 @@ def _number(parameters: Parameters, name: str, default: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise BadRequest(f"{name} must be a number, 0 or more, not {text!r}.")
+        raise BadRequestError(f"{name} must be a number, 0 or more, not {text!r}.")
     return int(text)
 
 

@@ -13,7 +13,7 @@ from chansup.protocol.status import Consumption, Event, LogLine, Measurement, St
 from chansup.supervisor.api import report
 from chansup.supervisor.api.progress import Progress
 from chansup.supervisor.api.shutdown import Shutdown
-from chansup.supervisor.errors import BootFailed, SlotRemoved, UnknownTarget
+from chansup.supervisor.errors import SlotRemovedError, StartFailedError, UnknownTargetError
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.replacement import replace
@@ -117,13 +117,13 @@ class Operations:
         progress.tell(Event("result", message, outcome="succeeded"))
 
     async def _start_of(self, pool: Pool, progress: Progress) -> None:
-        """Wait until the pool has started and its slots are ready. Raises BootFailed."""
+        """Wait until the pool has started and its slots are ready. Raises StartFailedError."""
         waits_along = self.site.dependencies.wait_with
         try:
             await waits_along(pool, lambda text: progress.tell(Event("progress", text)))
-        except BootFailed as failure:
+        except StartFailedError as failure:
             reason = f"{failure}; {pool.name} waits for it, and starts as soon as it is there"
-            raise BootFailed(reason, failure.lines) from None
+            raise StartFailedError(reason, failure.lines) from None
         for slot in list(pool.slots):
             await slot.booted()
 
@@ -140,7 +140,7 @@ class Operations:
                 slot = pool.first_to_replace([one for one in remaining if one.pool is pool])
                 remaining.remove(slot)
                 progress.tell(self._progress(slot, "starting", done, len(slots)))
-                with suppress(SlotRemoved):
+                with suppress(SlotRemovedError):
                     await replace(slot, None, "command")
                     if slot.current is not None and slot.current.lost:
                         lost = f"; {slot.current.lost}: the messages and groups it had are lost"
@@ -174,7 +174,7 @@ class Operations:
         failed = partial(Event, "result", outcome="failed", exit_code=1)
         try:
             await work
-        except BootFailed as failure:
+        except StartFailedError as failure:
             if failure.lines:
                 progress.tell(Event("output", str(failure), lines=failure.lines))
             progress.tell(failed(str(failure)))
@@ -201,7 +201,7 @@ class Operations:
         if pool == HUB:
             raise ChansupError("cannot scale: a site has one hub, which its processes share")
         if pool not in self.site.pools:
-            raise UnknownTarget(self._no_such(pool, list(self.site.pools)))
+            raise UnknownTargetError(self._no_such(pool, list(self.site.pools)))
         if processes > MAX_PROCESSES:
             raise ChansupError(f"cannot scale: a pool has at most {MAX_PROCESSES} processes")
         one = self.site.pools[pool]
@@ -245,7 +245,7 @@ class Operations:
         yield Event("result", "stopped", outcome="succeeded")
 
     def logs(self, target: str | None, lines: int) -> list[LogLine]:
-        """Return the last lines of a pool, a slot or all. Raises UnknownTarget."""
+        """Return the last lines of a pool, a slot or all. Raises UnknownTargetError."""
         if target == OWN_SLOT:
             return self._log.own.tail(lines)
         tasks = self.site.tasks
@@ -258,7 +258,7 @@ class Operations:
         return sorted(found, key=lambda line: line.time)[-lines:]
 
     def follow(self, target: str | None) -> AsyncIterable[LogLine]:
-        """Return lines as they come; a slow reader misses some. Raises UnknownTarget."""
+        """Return lines as they come; a slow reader misses some. Raises UnknownTargetError."""
         if target is None:
             return self._log.follow()
         if target in (OWN_SLOT, *self.site.tasks):
@@ -280,7 +280,7 @@ class Operations:
         if self._waiting(target):
             return []
         names = [*pools, *(slot.name for slot in slots)]
-        raise UnknownTarget(self._no_such(target, names))
+        raise UnknownTargetError(self._no_such(target, names))
 
     def _waiting(self, target: str | None) -> list[Pool]:
         """Return the pools that have not started yet and that `target`, or a slot of it, names."""

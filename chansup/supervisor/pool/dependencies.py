@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from chansup.supervisor.errors import SlotRemoved
+from chansup.supervisor.errors import SlotRemovedError
 from chansup.waiting import STEP, within
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Dependencies:
     async def wait_with(self, pool: "Pool", tell: Callable[[str], None]) -> None:
         """Wait until `pool` was started, as it is when all that it waits for is there.
 
-        `tell` hears what that is. Raises BootFailed when something of it fails: it is tried again,
-        and the pool starts later. Raises SlotRemoved when the pool goes.
+        `tell` hears what that is. Raises StartFailedError when something of it fails: it is tried
+        again, and the pool starts later. Raises SlotRemovedError when the pool goes.
         """
         told: list[str] = []
         while not pool.started and not pool.stopped:
@@ -51,10 +51,10 @@ class Dependencies:
             else:
                 await self._decided(missing[0], tell)
         if pool.stopped:
-            raise SlotRemoved(f"{pool.name}: it was stopped before it had started")
+            raise SlotRemovedError(f"{pool.name}: it was stopped before it had started")
 
     async def _decided(self, name: str, tell: Callable[[str], None]) -> None:
-        """Wait until `name` is there. Raises BootFailed if it fails once more."""
+        """Wait until `name` is there. Raises StartFailedError if it fails once more."""
         pool = self._site.pools.get(name)
         if pool is None:
             task = self._site.task(name)

@@ -11,7 +11,7 @@ import msgspec
 
 from chansup.config import schema
 from chansup.protocol.probe import VARIABLE, Question
-from chansup.supervisor.errors import BootFailed, SpawnError
+from chansup.supervisor.errors import SpawnError, StartFailedError
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.host import Host
@@ -31,7 +31,7 @@ class ExaminationHost(Host, Protocol):
 
 
 async def examine(site: ExaminationHost, generation: Generation) -> None:
-    """Raise BootFailed when the interface's server does not take its options.
+    """Raise StartFailedError when the interface's server does not take its options.
 
     Whatever else goes wrong here is left to the start of the new process, which says it better.
     """
@@ -54,7 +54,7 @@ async def examine(site: ExaminationHost, generation: Generation) -> None:
             await asyncio.shield(process.gone.wait())
     if process.exit is not None and process.exit.code == _IMPOSSIBLE:
         lines = recent.last_words(process.pid)
-        raise BootFailed("interface: the server does not take its options", lines)
+        raise StartFailedError("interface: the server does not take its options", lines)
 
 
 def _specification(interface: PoolSpecification, config: schema.Config) -> PoolSpecification:

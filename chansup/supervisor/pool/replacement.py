@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 from chansup.protocol.states import State
-from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
+from chansup.supervisor.errors import SlotRemovedError, SpawnError, StartFailedError
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.slot import Slot
@@ -32,7 +32,7 @@ async def replace(
     `retiring` hears of the old process when it begins to drain. The new one is put in its place
     when `turn` returns.
 
-    Raises BootFailed or SlotRemoved.
+    Raises StartFailedError or SlotRemovedError.
     """
     work = _replace(slot, generation, reason, retiring, turn)
     if not slot.pool.specification.takes_over:
@@ -75,7 +75,7 @@ class Replacement(ABC):
     async def carry_out(
         self, generation: Generation, reason: str, retiring: Retiring, turn: Turn | None
     ) -> None:
-        """Have a process of `generation` in the slot. Raises BootFailed or SlotRemoved."""
+        """Fill the slot by `generation`. Raises StartFailedError or SlotRemovedError."""
 
 
 class Overlap(Replacement):
@@ -84,7 +84,7 @@ class Overlap(Replacement):
     async def carry_out(
         self, generation: Generation, reason: str, retiring: Retiring, turn: Turn | None
     ) -> None:
-        """Have a process of `generation` in the slot. Raises BootFailed or SlotRemoved."""
+        """Fill the slot by `generation`. Raises StartFailedError or SlotRemovedError."""
         await prepare(self._slot, generation)
         if turn is not None:
             await turn()
@@ -113,7 +113,7 @@ class Restart(Replacement):
     async def carry_out(
         self, generation: Generation, reason: str, retiring: Retiring, turn: Turn | None
     ) -> None:
-        """Have a process of `generation` in the slot. Raises BootFailed or SlotRemoved."""
+        """Fill the slot by `generation`. Raises StartFailedError or SlotRemovedError."""
         slot = self._slot
         slot.require_place()
         former = slot.generation
@@ -126,7 +126,7 @@ class Restart(Replacement):
                 await asyncio.shield(slot.retirements.begin(process))
             await slot.retirements.remains_gone()
             await prepare(slot, generation)
-        except (BootFailed, SlotRemoved, asyncio.CancelledError):
+        except (StartFailedError, SlotRemovedError, asyncio.CancelledError):
             if former is not None and not slot.stopped:
                 slot.start(former)
             raise
@@ -137,7 +137,7 @@ class Restart(Replacement):
 async def prepare(slot: Slot, generation: Generation) -> None:
     """Start a successor and wait until it is ready beside the current process.
 
-    Raises BootFailed or SlotRemoved; the current process is not touched.
+    Raises StartFailedError or SlotRemovedError; the current process is not touched.
     """
     slot.require_place()
     if slot.successor is not None and slot.successor.generation is generation:
@@ -146,7 +146,7 @@ async def prepare(slot: Slot, generation: Generation) -> None:
     try:
         process = slot.spawn(generation, beside=slot.current is not None)
     except SpawnError as error:
-        raise BootFailed(f"{slot.name}: {error}", [str(error)]) from None
+        raise StartFailedError(f"{slot.name}: {error}", [str(error)]) from None
     slot.successor = process
     try:
         ready = await boot.wait(process, slot.say)
@@ -155,7 +155,7 @@ async def prepare(slot: Slot, generation: Generation) -> None:
         raise
     slot.require_place()
     if not ready:
-        raise BootFailed(
+        raise StartFailedError(
             f"{slot.name}: {_why_not_ready(process)}", slot.recent.last_words(process.pid)
         )
 
@@ -163,11 +163,11 @@ async def prepare(slot: Slot, generation: Generation) -> None:
 async def _promote(slot: Slot, reason: str, retiring: Retiring) -> None:
     """Put the ready successor in the slot, and retire its predecessor until that is gone.
 
-    Raises BootFailed if the successor ended meanwhile, or SlotRemoved.
+    Raises StartFailedError if the successor ended meanwhile, or SlotRemovedError.
     """
     slot.require_place()
     if slot.successor is None:
-        raise BootFailed(f"{slot.name}: the new process ended right after it was ready", [])
+        raise StartFailedError(f"{slot.name}: the new process ended right after it was ready", [])
     predecessor, slot.current, slot.successor = slot.current, slot.successor, None
     slot.settle_with(slot.current.generation, reason)
     slot.pool.changed()

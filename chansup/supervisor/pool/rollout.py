@@ -21,7 +21,7 @@ from typing import Protocol
 from chansup.config.pools import HUB
 from chansup.errors import ChansupError
 from chansup.protocol.status import Event, RolloutStatus
-from chansup.supervisor.errors import BootFailed, SlotRemoved
+from chansup.supervisor.errors import SlotRemovedError, StartFailedError
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.announcements import Announcements, Outcome
@@ -116,7 +116,7 @@ class Rollout:
         self._former = self.site.generation
         try:
             await self._advance()
-        except BootFailed as failure:
+        except StartFailedError as failure:
             await self._go_back(failure, failure.lines)
         except ChansupError as failure:
             await self._go_back(failure, [])
@@ -261,7 +261,7 @@ class Rollout:
             if stale and self.site.desired_in(self.generation.pools[pool.name]):
                 slot = pool.first_to_replace(stale)
                 self._tell.progress(f"{slot.name}: starting", slot=slot, step="starting")
-                with suppress(SlotRemoved):
+                with suppress(SlotRemovedError):
                     async with slot.changing:
                         await prepare(slot, self.generation)
                     self._tell.progress(f"{slot.name}: ready", slot=slot, step="ready")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from chansup.supervisor.errors import SlotRemoved
+from chansup.supervisor.errors import SlotRemovedError
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.host import Host
@@ -78,7 +78,7 @@ class SideBySide:
         return [workers, interface]
 
     async def prepare(self, slots: Iterable[Slot]) -> None:
-        """Have a successor ready in each slot. Raises BootFailed."""
+        """Have a successor ready in each slot. Raises StartFailedError."""
         results = await asyncio.gather(*map(self._prepare, slots), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -86,7 +86,7 @@ class SideBySide:
 
     async def _prepare(self, slot: Slot) -> None:
         async with self._site.turns:
-            with suppress(SlotRemoved):
+            with suppress(SlotRemovedError):
                 async with slot.changing:
                     await prepare(slot, self._generation)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from chansup.backoff import HEALTHY_AFTER
 from chansup.protocol import scoreboard
 from chansup.protocol.states import Event, State, after
-from chansup.supervisor.errors import BootFailed, SlotRemoved, SpawnError
+from chansup.supervisor.errors import SlotRemovedError, SpawnError, StartFailedError
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.plan.generation import Generation
@@ -161,7 +161,7 @@ class Slot:
             self._filling.begin()
 
     async def booted(self) -> None:
-        """Wait until the slot is filled by a ready process. Raises BootFailed."""
+        """Wait until the slot is filled by a ready process. Raises StartFailedError."""
         while self.wanted and not self.serves:
             if self._filling.waiting is not None:
                 await asyncio.shield(self._filling.waiting)
@@ -171,7 +171,7 @@ class Slot:
                 async with self.changing:
                     pass
             else:
-                raise BootFailed(f"{self.name}: did not become ready", self.complaint)
+                raise StartFailedError(f"{self.name}: did not become ready", self.complaint)
 
     def _attempt(self) -> Process | None:
         if self.wanted and self.current is None:
@@ -318,9 +318,9 @@ class Slot:
             self.retirements.begin(process)
 
     def require_place(self) -> None:
-        """Raise SlotRemoved if nothing may start here any more."""
+        """Raise SlotRemovedError if nothing may start here any more."""
         if self.stopped or self.pool.site.stopping:
-            raise SlotRemoved(f"{self.name}: there is no such slot any more")
+            raise SlotRemovedError(f"{self.name}: there is no such slot any more")
 
     def adopt(self, generation: Generation) -> None:
         """Count the process as one of `generation`: it runs the same thing there."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Protocol
 
 from chansup.protocol.scoreboard import IN_PROGRESS, WEBSOCKETS_OPEN
-from chansup.supervisor.errors import BootFailed, SlotRemoved
+from chansup.supervisor.errors import SlotRemovedError, StartFailedError
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.announcements import Announcements
@@ -34,7 +34,7 @@ class Surge:
         self._tell = announcements
 
     async def carry_out(self, pool: Pool) -> None:
-        """Bring every slot of `pool` to the new generation. Raises BootFailed."""
+        """Bring every slot of `pool` to the new generation. Raises StartFailedError."""
         specification = self._generation.pools[pool.name]
         pool.specification = specification
         pool.resize(self._site.desired_in(specification), self._generation)
@@ -52,10 +52,10 @@ class Surge:
                     with turns.take() as turn:
                         try:
                             await self._replace_slot(slot, turn)
-                        except BootFailed:
+                        except StartFailedError:
                             failed.set()
                             raise
-                        except SlotRemoved:
+                        except SlotRemovedError:
                             pass
 
         # All of those under way come to their end, then the first failure counts.
@@ -92,17 +92,17 @@ class Surge:
         self._tell.progress(f"{slot.name}: replaced{what}", slot=slot, step="replaced")
 
     async def booted(self, slot: Slot) -> None:
-        """Wait until `slot` is filled. Raises BootFailed."""
+        """Wait until `slot` is filled. Raises StartFailedError."""
         await slot.booted()
         self._tell.progress(f"{slot.name}: ready", slot=slot, step="ready")
 
 
-async def _all(work: Iterable[Awaitable[None]]) -> list[BootFailed | None]:
+async def _all(work: Iterable[Awaitable[None]]) -> list[StartFailedError | None]:
     """Run everything to its end; return the failures, in order. Cancelling cancels all."""
     results = await asyncio.gather(*work, return_exceptions=True)
-    failures: list[BootFailed | None] = []
+    failures: list[StartFailedError | None] = []
     for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, BootFailed):
+        if isinstance(result, BaseException) and not isinstance(result, StartFailedError):
             raise result
         failures.append(result)
     return failures

@@ -9,7 +9,7 @@ import msgspec
 
 from chansup.backoff import Backoff
 from chansup.protocol.status import TaskStatus
-from chansup.supervisor.errors import BootFailed, SpawnError
+from chansup.supervisor.errors import SpawnError, StartFailedError
 from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import TaskSpecification
@@ -45,7 +45,7 @@ class Task:
     async def run(self, generation: Generation) -> None:
         """Run it once, to its end, and never twice at a time.
 
-        Raises BootFailed when it does not succeed.
+        Raises StartFailedError when it does not succeed.
         """
         if self.process is not None:
             await self.process.gone.wait()
@@ -60,7 +60,7 @@ class Task:
         except SpawnError as error:
             self._silent = self._refusals.filter(str(error)) is None
             self._finish(generation, started, "failed", None, [str(error)])
-            raise BootFailed(f"task {self.name}: {error}", [str(error)]) from None
+            raise StartFailedError(f"task {self.name}: {error}", [str(error)]) from None
         self._silent = False
         self._refusals.forget()
         reason = await self._wait(process, specification)
@@ -70,7 +70,7 @@ class Task:
             self._finish(generation, started, "succeeded", str(process.exit), [])
             return
         self._finish(generation, started, "failed", str(process.exit), lines)
-        raise BootFailed(f"task {self.name}: {reason}", lines)
+        raise StartFailedError(f"task {self.name}: {reason}", lines)
 
     def waits_for(self) -> frozenset[str]:
         """Return what it waits for before it runs."""
@@ -78,10 +78,12 @@ class Task:
         return frozenset() if specification is None else specification.program.after
 
     async def outcome(self) -> None:
-        """Wait until it succeeds. Raises BootFailed when its last attempt, or the next, fails."""
+        """Wait until it succeeds. Raises StartFailedError when its last or next try fails."""
         while not self.done.is_set():
             if self.status.state == "failed":
-                raise BootFailed(f"task {self.name}: {self.status.last_exit}", self.status.output)
+                raise StartFailedError(
+                    f"task {self.name}: {self.status.last_exit}", self.status.output
+                )
             await self._attempt_ended.wait()
 
     async def _wait(self, process: Process, specification: TaskSpecification) -> str | None:
@@ -118,7 +120,7 @@ class Task:
         while True:
             try:
                 await self.run(generation())
-            except BootFailed as failure:
+            except StartFailedError as failure:
                 pause = backoff.next_delay(0.0)
                 if not self._silent:
                     self.site.say(f"{failure}, next attempt in {pause:.1f} s", "warning")

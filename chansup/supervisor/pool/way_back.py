@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from chansup.errors import ChansupError
-from chansup.supervisor.errors import SlotRemoved
+from chansup.supervisor.errors import SlotRemovedError
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
@@ -83,7 +83,7 @@ class WayBack:
                 elif own or self._former.can_start_beside(slot.generation):
                     message = f"{slot.name}: back to generation {self._former.number}"
                     self._tell.progress(message, slot=slot, step="back")
-                    with suppress(SlotRemoved):
+                    with suppress(SlotRemovedError):
                         await replace(slot, self._former, "reload")
 
     async def _undo_pools(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chansup.config import runtime_places
 from chansup.protocol.peer import credentials
-from chansup.supervisor.errors import AlreadyRunning, RuntimeDirectoryError
+from chansup.supervisor.errors import AlreadyRunningError, RuntimeDirectoryError
 from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
 from chansup.supervisor.runtime.run_record import RunRecord
 from chansup.supervisor.runtime.signposts import Signposts
@@ -70,7 +70,7 @@ class RuntimeDirectory:
     def open(self) -> None:
         """Create the directory if need be, check it, and lock it. Touches nothing in it before.
 
-        Raises RuntimeDirectoryError, or AlreadyRunning when another supervisor has it.
+        Raises RuntimeDirectoryError, or AlreadyRunningError when another supervisor has it.
         """
         self._check()  # before anything is made
         try:
@@ -109,7 +109,7 @@ class RuntimeDirectory:
     def restore(self) -> list[str]:
         """Make the directory and the lock again where they are gone; return the paths.
 
-        Raises RuntimeDirectoryError where that cannot be done, AlreadyRunning where another
+        Raises RuntimeDirectoryError where that cannot be done, AlreadyRunningError where another
         supervisor has taken the place.
         """
         gone = []
@@ -189,7 +189,7 @@ class RuntimeDirectory:
     def _claim_directory(self) -> bool:
         """Create, check, open and lock the directory; False if it was removed meanwhile.
 
-        Raises AlreadyRunning when another supervisor has it.
+        Raises AlreadyRunningError when another supervisor has it.
         """
         self._create(self.path)
         self._check()
@@ -233,14 +233,14 @@ class RuntimeDirectory:
                 return None
 
     def _require_silence(self) -> None:
-        """Raise AlreadyRunning if somebody answers here who holds no lock that can be seen."""
+        """Raise AlreadyRunningError if somebody answers here who holds no lock that can be seen."""
         pid = self._who_answers()
         if pid is not None:
             raise self._already_running(str(pid) if pid else "")
 
-    def _already_running(self, pid: str) -> AlreadyRunning:
+    def _already_running(self, pid: str) -> AlreadyRunningError:
         who = f", as process {pid}" if pid else ""
-        return AlreadyRunning(
+        return AlreadyRunningError(
             f"chansup already runs for this config file{who} (it holds {self.path}). "
             "`chansup reload` gives it new code, `chansup stop` ends it"
         )

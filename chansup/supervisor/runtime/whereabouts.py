@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chansup.config import runtime_places, signposts
 from chansup.config.signposts import Signpost
-from chansup.supervisor.errors import AlreadyRunning
+from chansup.supervisor.errors import AlreadyRunningError
 from chansup.supervisor.runtime.runtime import CONTROL_SOCKET, control_socket_path
 
 _OF_A_USER = re.compile(r"chansup-(\d+)\Z")
@@ -55,14 +55,14 @@ def others_of_this_user(environ: Mapping[str, str]) -> list[Signpost]:
 
 
 def require_none_elsewhere(config: Path, directory: Path, environ: Mapping[str, str]) -> None:
-    """Raise AlreadyRunning if a supervisor of this file runs in another runtime directory.
+    """Raise AlreadyRunningError if a supervisor of this file runs in another runtime directory.
 
     It was started before a symlink was switched, or before the file named `directory`.
     """
     for post in signposts.read(config, runtime_places.bases(environ)):
         other = Path(post.directory)
         if other != directory and _answers(other / CONTROL_SOCKET):
-            raise AlreadyRunning(
+            raise AlreadyRunningError(
                 f"chansup already runs for this config file, as process {post.pid} (it holds"
                 f" {other}). `chansup reload` gives it new code, `chansup stop` ends it"
             )

@@ -7,7 +7,7 @@ from chansup.config.address import Tcp
 from chansup.supervisor.sockets import steering
 from chansup.supervisor.sockets.listeners import BACKLOG, Listeners, shut
 from chansup.supervisor.sockets.ownership import Ownership
-from chansup.supervisor.sockets.steering import Instruction, SteeringRefused
+from chansup.supervisor.sockets.steering import Instruction, SteeringRefusedError
 from chansup.supervisor.sockets.tcp import listen, real
 
 
@@ -36,10 +36,10 @@ class SteeredGroup(Listeners):
     ) -> "SteeredGroup":
         """Listen on `address`, whose host must be numeric, for one slot.
 
-        Raises AddressError when somebody else listens there, or SteeringRefused.
+        Raises AddressError when somebody else listens there, or SteeringRefusedError.
         """
         if not steering.supported():
-            raise SteeringRefused("this kernel takes no program to steer connections with")
+            raise SteeringRefusedError("this kernel takes no program to steer connections with")
         first = listen(address, backlog, dual_stack)
         # SO_REUSEPORT would let a second process of the same user join in silently. So the first
         # listener claims the port for itself alone, and admits others only then.
@@ -67,7 +67,7 @@ class SteeredGroup(Listeners):
     def steer(self, ready: Sequence[int], weights: Sequence[int] | None = None) -> None:
         """Send new connections to the slots `ready` only; to all if none is.
 
-        Cheap to call: nothing happens unless the choice changes. Raises SteeringRefused.
+        Cheap to call: nothing happens unless the choice changes. Raises SteeringRefusedError.
         """
         if len(self._sockets) == 1:  # no group yet, and no choice
             return

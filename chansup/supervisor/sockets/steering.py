@@ -42,7 +42,7 @@ class Instruction(NamedTuple):
     k: int
 
 
-class SteeringRefused(ChansupError):
+class SteeringRefusedError(ChansupError):
     """The kernel takes no steering program."""
 
 
@@ -128,7 +128,7 @@ def weights(held: Sequence[int], levels: int = 16) -> list[int]:
 def attach(sock: socket.socket, instructions: Sequence[Instruction]) -> None:
     """Make `instructions` the program of the group that `sock` belongs to. Takes about 20 µs.
 
-    Raises SteeringRefused.
+    Raises SteeringRefusedError.
     """
     packed = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
     memory = ctypes.create_string_buffer(packed, len(packed))
@@ -136,7 +136,7 @@ def attach(sock: socket.socket, instructions: Sequence[Instruction]) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, sock_fprog)
     except OSError as error:
-        raise SteeringRefused(
+        raise SteeringRefusedError(
             f"this kernel takes no program to steer connections with: {error.strerror}"
         ) from None
 
@@ -147,6 +147,6 @@ def supported(family: int = socket.AF_INET) -> bool:
         with socket.socket(family, socket.SOCK_STREAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             attach(sock, program([0]))
-    except (OSError, SteeringRefused):
+    except (OSError, SteeringRefusedError):
         return False
     return True
