@@ -38,7 +38,7 @@ class NotAnsweringError(ChansupError):
     """The supervisor is there, but cannot be talked to."""
 
 
-class Refused(ChansupError):
+class RefusedError(ChansupError):
     """The supervisor refused a command. `lines` is what a process printed, if that is why."""
 
     def __init__(self, message: str, exit_code: int, lines: list[str]) -> None:
@@ -263,7 +263,7 @@ class Client:
         except (ValueError, KeyError, TypeError, AttributeError):
             message = f"The supervisor answered with status {response.status}. Its log says why."
             exit_code, lines = ExitCode.FAILED, []
-        raise Refused(message, exit_code, lines)
+        raise RefusedError(message, exit_code, lines)
 
 
 def _documents(response: http.client.HTTPResponse, kind: type[Document]) -> Iterator[Document]:

@@ -22,7 +22,7 @@ class NobodyListensError(ChansupError, RuntimeError):
         )
 
 
-class Exited(ChansupError, RuntimeError):
+class ExitedError(ChansupError, RuntimeError):
     """The consumer wanted to end the whole process."""
 
     def __init__(self, error: BaseException) -> None:
@@ -83,7 +83,7 @@ class Instance:
             try:
                 await self._application(scope, self._receive, self._send)
             except (SystemExit, KeyboardInterrupt) as error:  # would go past us out of the loop
-                raise Exited(error) from error
+                raise ExitedError(error) from error
 
     def _receive(self) -> Awaitable[Message]:
         # Not a coroutine function: Channels calls this in its own step, and may cancel the task
