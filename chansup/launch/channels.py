@@ -15,7 +15,7 @@ from chansup.launch.stopping import Stopping
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.launch import ChannelWorker as Orders
 from chansup.worker import layers, routes, threads
-from chansup.worker.books import Books
+from chansup.worker.counters import Counters
 from chansup.worker.dead_letters import DeadLetters
 from chansup.worker.errors import WorkerConfigError
 from chansup.worker.worker import ChannelWorker
@@ -59,7 +59,7 @@ def _worker(child: Child, orders: Orders, loaded: Any) -> ChannelWorker:
         loaded,
         source,
         names,
-        Books(bulletin, names, orders.concurrency),
+        Counters(bulletin, names, orders.concurrency),
         DeadLetters(orders.dead_letters, pool),
         concurrency=orders.concurrency,
         redeliver=orders.redeliver,

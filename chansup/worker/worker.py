@@ -9,7 +9,7 @@ from time import perf_counter
 
 from chansup.log_lines import LINES
 from chansup.tracebacks import last_line
-from chansup.worker.books import Books
+from chansup.worker.counters import Counters
 from chansup.worker.dead_letters import DeadLetters
 from chansup.worker.instance import App, Instance
 from chansup.worker.listener import Listener
@@ -32,7 +32,7 @@ class ChannelWorker:
         application: App,
         source: Source,
         channels: Sequence[str],
-        books: Books,
+        counters: Counters,
         dead_letters: DeadLetters,
         *,
         concurrency: int,
@@ -43,7 +43,7 @@ class ChannelWorker:
         self._application = application
         self._source = source
         self._channels = list(channels)
-        self._books = books
+        self._counters = counters
         self._dead_letters = dead_letters
         self._concurrency = concurrency
         self._redeliver = redeliver
@@ -68,7 +68,7 @@ class ChannelWorker:
         self._receivers = [
             asyncio.create_task(self._listen(listener)) for listener in self._listeners
         ]
-        self._books.write()
+        self._counters.write()
         self._spawn(self._report())
         self._spawn(self._look())
 
@@ -106,20 +106,20 @@ class ChannelWorker:
         try:
             await asyncio.wait_for(self._source.finish(), patience)
         except Exception as error:
-            lost = self._books.returned_are_lost()
+            lost = self._counters.returned_are_lost()
             _log.error(
                 "chansup: the channel layer does not answer: %s%s",
                 last_line(error),
                 f"; {lost} messages that were to go back are lost" if lost else "",
             )
-        self._books.write()
+        self._counters.write()
 
     # From a message to its end
 
     def _begin(self, channel: str, delivery: Delivery) -> None:
         """Let a consumer work on a message."""
         if self._is_cut:  # it was held, until now
-            self._books.began(channel, delivery)
+            self._counters.began(channel, delivery)
             self._put_back(channel, delivery)
             return
         if self._redeliver and delivery.attempt > self._max_deliveries:
@@ -127,9 +127,9 @@ class ChannelWorker:
             attempts = delivery.attempt - 1
             self._give_up(channel, delivery, attempts, "the process that handled it died")
             return
-        self._books.began(channel, delivery)
+        self._counters.began(channel, delivery)
         if error := getattr(delivery, "error", None):
-            self._books.failed(channel, perf_counter())
+            self._counters.failed(channel, perf_counter())
             self._try_again(channel, delivery, error, "a message cannot be read")
             return
         self._give(self._free_instance(channel), delivery)
@@ -157,7 +157,7 @@ class ChannelWorker:
             self._unfinished(instance, delivery)
             return
         self._busy.discard(instance)
-        self._books.handled(instance.channel, instance.began)
+        self._counters.handled(instance.channel, instance.began)
         self._settle(delivery.done)
         if not instance.task.done():
             self._idle[instance.channel].append(instance)
@@ -186,7 +186,7 @@ class ChannelWorker:
     def _failed(self, instance: Instance, delivery: Delivery, error: BaseException) -> None:
         """Take the news that a consumer raised."""
         self._busy.discard(instance)
-        self._books.failed(instance.channel, instance.began)
+        self._counters.failed(instance.channel, instance.began)
         self._try_again(instance.channel, delivery, error, "the consumer raised")
 
     def _try_again(self, channel: str, delivery: Delivery, error: BaseException, what: str) -> None:
@@ -217,7 +217,7 @@ class ChannelWorker:
         self._put_back(instance.channel, delivery)
 
     def _put_back(self, channel: str, delivery: Delivery) -> None:
-        self._books.unfinished(channel, returned=self._source.returns)
+        self._counters.unfinished(channel, returned=self._source.returns)
         if self._source.returns:
             self._settle(delivery.give_back)
             fate = "goes back to the queue"
@@ -227,7 +227,7 @@ class ChannelWorker:
         self._free()
 
     def _give_up(self, channel: str, delivery: Delivery, attempts: int, error: str) -> None:
-        self._books.of(channel).dead += 1
+        self._counters.of(channel).dead += 1
         try:
             self._dead_letters.write(channel, attempts, error, delivery.message)
         finally:
@@ -250,7 +250,7 @@ class ChannelWorker:
             listener.recall()
 
     def _count_failure(self, channel: str) -> None:
-        self._books.of(channel).listener_failures += 1
+        self._counters.of(channel).listener_failures += 1
 
     def _look_whether_empty(self) -> None:
         if self._stopping and not self._receiving and not self._busy:
@@ -263,7 +263,7 @@ class ChannelWorker:
 
     async def _report(self) -> None:
         while True:
-            self._books.write()
+            self._counters.write()
             await asyncio.sleep(_REPORT_INTERVAL)
 
     async def _look(self) -> None:
@@ -275,6 +275,6 @@ class ChannelWorker:
             except Exception:  # the listeners tell that the layer is in trouble
                 looks = {}
             for channel, look in looks.items():
-                counts = self._books.of(channel)
+                counts = self._counters.of(channel)
                 counts.depth, counts.oldest, counts.looked = look.depth, look.oldest, loop.time()
             await asyncio.sleep(_LOOK_INTERVAL)

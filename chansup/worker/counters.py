@@ -9,7 +9,7 @@ from chansup.protocol.histogram import Histogram
 from chansup.worker.sources import Delivery
 
 
-class Books:
+class Counters:
     """The counts of one process. Without a bulletin nobody reads them."""
 
     def __init__(self, bulletin: Bulletin | None, channels: list[str], concurrency: int) -> None:
