@@ -149,7 +149,7 @@ LEVELS: dict[str, Levels] = {
     ),
     "worker": (
         ("dead_letters", "errors", "permits", "routes", "sources", "threads", "tracebacks"),
-        ("books", "instance", "listener", "redis"),
+        ("counters", "instance", "listener", "redis"),
         ("layers", "worker"),
     ),
 }

@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self.answered = 0
         self.has_failed = False
         self._load = load
-        self._tally = load.tally
+        self._counters = load.counters
         self._pace = load.pace
         self._due = 0.0  # when it was due, with a fixed rate
         self._given_up = False  # by this side
@@ -83,15 +83,15 @@ class Connection(asyncio.Protocol):
     def take_answer(self, status: int | None = None) -> float:
         """Count the answer as complete; return the time."""
         now = perf_counter()
-        tally = self._tally
-        tally.latencies.add(now - self._due)
-        tally.last_answer = now
+        counters = self._counters
+        counters.latencies.add(now - self._due)
+        counters.last_answer = now
         self.sent = None
         self.answered += 1
         if status is not None:
-            tally.statuses[status] += 1
+            counters.statuses[status] += 1
             if status >= 400:
-                tally.failed[f"status {status}"] += 1
+                counters.failed[f"status {status}"] += 1
         self._load.finished(1)
         return now
 
@@ -100,10 +100,10 @@ class Connection(asyncio.Protocol):
         self.has_failed = True
         if self.sent is not None:
             self.sent = None
-            self._tally.failed[kind] += 1
+            self._counters.failed[kind] += 1
             self._load.finished(1)
         elif self.usable.done() and not self._given_up:
-            self._tally.failed[kind] += 1
+            self._counters.failed[kind] += 1
         if not self.usable.done():
             self.usable.set_exception(ConnectError(kind))
         self.give_up()

@@ -37,7 +37,7 @@ class HttpConnection(Connection):
         """Read on in the answer."""
         if self._given_up:
             return
-        self._tally.received += len(data)
+        self._counters.received += len(data)
         if self.sent is None:
             self.fail(MALFORMED)  # nothing was asked
             return
@@ -61,11 +61,11 @@ class HttpConnection(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Count what was lost with it, if anything was."""
-        self._tally.open -= 1
+        self._counters.open -= 1
         if self._given_up:
             pass
         elif self.sent is None:
-            self._tally.closed_idle += 1
+            self._counters.closed_idle += 1
         elif error is None and self._ends_with_connection:
             self.take_answer(self._status)
         elif self._begun:

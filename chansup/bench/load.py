@@ -21,10 +21,10 @@ from chansup.bench.connection import (
     Connection,
     kind_of,
 )
+from chansup.bench.counters import Counters
 from chansup.bench.errors import BenchError
 from chansup.bench.http import HttpConnection
 from chansup.bench.pace import FixedRate, Pace
-from chansup.bench.tally import Tally
 from chansup.bench.target import Options, Target, request_bytes
 from chansup.bench.ticks import Ticks
 from chansup.bench.websocket import WebSocket
@@ -42,7 +42,7 @@ class Load:
     def __init__(self, target: Target, options: Options) -> None:
         self.target = target
         self.options = options
-        self.tally = Tally()
+        self.counters = Counters()
         self.request = request_bytes(target, options)
         self.websocket_url = f"{target.scheme}://{target.authority}{target.path}"
         self.pace = (
@@ -72,7 +72,7 @@ class Load:
     @property
     def unanswered(self) -> bool:
         """Whether it asked, and nobody ever answered."""
-        return self.unfinished > 0 and not self.tally.answers
+        return self.unfinished > 0 and not self.counters.answers
 
     @property
     def connecting(self) -> int | None:
@@ -88,8 +88,8 @@ class Load:
 
     def finished(self, count: int) -> None:
         """Count requests that were answered or have failed."""
-        self.tally.finished += count
-        if self.tally.finished == self.options.requests:
+        self.counters.finished += count
+        if self.counters.finished == self.options.requests:
             self._end.set()
 
     # The run
@@ -163,7 +163,7 @@ class Load:
         return sum(connection.sent is not None for connection in self._connections)
 
     def _miss(self, count: int) -> None:
-        self.tally.failed[OVERDUE] += count
+        self.counters.failed[OVERDUE] += count
         self.finished(count)
 
     async def _say_goodbye(self) -> None:
@@ -237,11 +237,11 @@ class Load:
             return
         if self.pace.take(perf_counter()) is not None:
             if not connection.has_failed:
-                self.tally.failed[CLOSED] += 1
+                self.counters.failed[CLOSED] += 1
             self.finished(1)
 
     def _connect_failed(self, kind: str) -> None:
-        self.tally.failed[kind] += 1
+        self.counters.failed[kind] += 1
         if self.begun is not None and self.pace.take(perf_counter()) is not None:
             self.finished(1)  # it was to carry this one
 
@@ -262,7 +262,7 @@ class Load:
         except asyncio.CancelledError:
             self._abandon(connection)
             raise
-        self.tally.opened(perf_counter() - began)
+        self.counters.opened(perf_counter() - began)
         return connection
 
     def _abandon(self, connection: Connection) -> None:

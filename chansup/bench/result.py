@@ -10,7 +10,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 def document(load: Load) -> dict[str, Any]:
     """Return what `--json` prints. Times are seconds."""
-    tally, options = load.tally, load.options
+    counters, options = load.counters, load.options
     elapsed = elapsed_of(load)
     found: dict[str, Any] = {
         "url": load.target.url,
@@ -19,23 +19,23 @@ def document(load: Load) -> dict[str, Any]:
         "rate": options.rate,
         "interrupted": load.interrupted,
         "seconds": round(elapsed, 6),
-        "answers": tally.answers,
-        "per_second": round(tally.answers / elapsed, 3) if elapsed else 0.0,
-        "failed": tally.failures,
-        "failed_by_kind": dict(tally.failed.most_common()),
+        "answers": counters.answers,
+        "per_second": round(counters.answers / elapsed, 3) if elapsed else 0.0,
+        "failed": counters.failures,
+        "failed_by_kind": dict(counters.failed.most_common()),
         "unfinished": load.unfinished,
-        "latency": times(tally.latencies),
-        "connects": tally.connects.count,
-        "connect_time": times(tally.connects),
-        "most_open": tally.most_open,
-        "closed_while_idle": tally.closed_idle,
-        "bytes_received": tally.received,
+        "latency": times(counters.latencies),
+        "connects": counters.connects.count,
+        "connect_time": times(counters.connects),
+        "most_open": counters.most_open,
+        "closed_while_idle": counters.closed_idle,
+        "bytes_received": counters.received,
     }
     if load.target.is_websocket:
-        found["closes"] = {str(code): count for code, count in sorted(tally.closes.items())}
-        found["unasked_messages"] = tally.unasked
+        found["closes"] = {str(code): count for code, count in sorted(counters.closes.items())}
+        found["unasked_messages"] = counters.unasked
     else:
-        found["statuses"] = {str(code): count for code, count in sorted(tally.statuses.items())}
+        found["statuses"] = {str(code): count for code, count in sorted(counters.statuses.items())}
     return found
 
 
@@ -50,8 +50,8 @@ def elapsed_of(load: Load) -> float:
     """Return the time from the beginning to the last answer, or to the end if none came."""
     if load.kept_pace is not None:
         return load.kept_pace
-    if load.begun is not None and load.tally.last_answer > load.begun and load.ended is not None:
-        return load.tally.last_answer - load.begun
+    if load.begun is not None and load.counters.last_answer > load.begun and load.ended is not None:
+        return load.counters.last_answer - load.begun
     return load.seconds
 
 

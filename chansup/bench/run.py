@@ -31,9 +31,9 @@ def run(target: Target, options: Options, as_json: bool) -> int:
         show.show(load)
     if load.interrupted:
         return INTERRUPTED
-    if load.unanswered and not load.tally.failures:
+    if load.unanswered and not load.counters.failures:
         click.echo("No answer came in this time.", err=True)
-    return ExitCode.FAILED if load.tally.failures or load.unanswered else ExitCode.OK
+    return ExitCode.FAILED if load.counters.failures or load.unanswered else ExitCode.OK
 
 
 async def _measure(load: Load) -> None:

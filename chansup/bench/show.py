@@ -35,7 +35,7 @@ async def bar(load: Load) -> None:
     with progress:
         while True:
             done, total = _done(load)
-            answers = load.tally.answers
+            answers = load.counters.answers
             text = _so_far(load, (answers - last) / REFRESH)
             progress.update(task, description=text, completed=done, total=total)
             progress.refresh()
@@ -52,18 +52,18 @@ def _done(load: Load) -> tuple[float, float | None]:
     if options.seconds:
         shares.append(load.seconds / options.seconds)
     if options.requests:
-        shares.append(load.tally.finished / options.requests)
+        shares.append(load.counters.finished / options.requests)
     return min(1.0, max(shares, default=0.0)), 1.0
 
 
 def _so_far(load: Load, rate: float) -> str:
-    tally = load.tally
+    counters = load.counters
     if (waiting := load.connecting) is not None:
         return f"connecting, {waiting:,} to go"
     if load.options.idle:
-        return f"{tally.open:,} open  {tally.failures:,} failed"
-    middle, slow = tally.latencies.quantile(0.5), tally.latencies.quantile(0.99)
-    failed = f"  {tally.failures:,} failed" if tally.failures else ""
+        return f"{counters.open:,} open  {counters.failures:,} failed"
+    middle, slow = counters.latencies.quantile(0.5), counters.latencies.quantile(0.99)
+    failed = f"  {counters.failures:,} failed" if counters.failures else ""
     return f"{rate:,.0f}/s  p50 {span(middle)}  p99 {span(slow)}{failed}"
 
 

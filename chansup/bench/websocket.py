@@ -81,7 +81,7 @@ class WebSocket(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Read the answer to the handshake, or messages."""
-        self._tally.received += len(data)
+        self._counters.received += len(data)
         self._wire.receive_data(data)
         self._read()
 
@@ -94,14 +94,14 @@ class WebSocket(Connection):
     def connection_lost(self, error: Exception | None) -> None:
         """Count how it ended."""
         if self._is_up:
-            self._tally.open -= 1
+            self._counters.open -= 1
         if self._is_up and not self._given_up:
             code = self._wire.close_rcvd.code if self._wire.close_rcvd else ABNORMAL
-            self._tally.closes[code] += 1
+            self._counters.closes[code] += 1
             if self.sent is not None or self._is_idle or code not in (NORMAL, NO_CODE):
                 self.fail(f"closed with {code}")
             else:
-                self._tally.closed_idle += 1
+                self._counters.closed_idle += 1
         elif error is not None and not self.usable.done():
             self.usable.set_exception(ConnectError(kind_of(error)))
         super().connection_lost(error)
@@ -130,7 +130,7 @@ class WebSocket(Connection):
 
     def _take_message(self) -> None:
         if self.sent is None:
-            self._tally.unasked += 1
+            self._counters.unasked += 1
             return
         now = self.take_answer()
         if self._wire.state is State.OPEN and not self._given_up:

@@ -5,7 +5,7 @@ from collections import Counter
 from chansup.bench.latencies import Latencies
 
 
-class Tally:
+class Counters:
     """The counts of a run."""
 
     def __init__(self) -> None:
