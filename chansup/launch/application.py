@@ -125,11 +125,11 @@ def load_as_it_is(child: Child) -> Any:
     launch = child.launch
     if launch.relay is None:
         return load_and_check(launch)
-    child.traffic.relays = True
+    child.in_flight.relays = True
     name = f"{launch.pool}.{launch.slot}"
-    books = Books(child.traffic, child.cells)
+    books = Books(child.in_flight, child.cells)
     application = relay.create(name, launch.relay, books)
-    child.traffic.serves = lambda: application.can_serve
+    child.in_flight.serves = lambda: application.can_serve
     return application
 
 

@@ -3,8 +3,8 @@
 import os
 import socket
 
+from chansup.launch.in_flight import InFlight
 from chansup.launch.listeners import Listeners
-from chansup.launch.traffic import Traffic
 from chansup.launch.warm_up import WarmUp
 from chansup.protocol import notify
 from chansup.protocol.launch import Launch
@@ -21,7 +21,7 @@ class Child:
         self.launch = launch
         self.cells = open_cells(launch.scoreboard_fd)
         self.listeners = Listeners([listener.fd for listener in launch.listeners])
-        self.traffic = Traffic(self.cells)
+        self.in_flight = InFlight(self.cells)
         self.is_ready = False
         self.warm_up: WarmUp | None = None  # around the app, for servers that run no lifespan
 

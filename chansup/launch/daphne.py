@@ -153,7 +153,7 @@ def serve(child: Child) -> int:
     app = application.load_asgi(child)
     if child.warm_up is not None:  # daphne runs no lifespan, in which it would ask
         loop.run_until_complete(child.warm_up.ask({}))
-    app = instrument(app, child.traffic, child.cells, child.launch.health_path)
+    app = instrument(app, child.in_flight, child.cells, child.launch.health_path)
     tls = _tls(given)
     endpoints = {f"inherited:{listener.fileno()}": listener for listener in child.sockets()}
     daphne.server.serverFromString = lambda _reactor, name: _Endpoint(endpoints[name], tls)
@@ -262,10 +262,10 @@ def _close_when_draining(child: Child) -> None:
     Twisted decides at the request whether a connection persists, whatever the response says.
     """
     original = daphne.http_protocol.WebRequest.handle_reply
-    traffic = child.traffic
+    in_flight = child.in_flight
 
     def handle_reply(self: Any, message: Any) -> None:
-        if traffic.draining and self.channel is not None:
+        if in_flight.draining and self.channel is not None:
             self.channel.persistent = False
         original(self, message)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
+from chansup.launch.in_flight import HeldWebSocket, InFlight
 from chansup.launch.listeners import Connections
-from chansup.launch.traffic import HeldWebSocket, Traffic
 from chansup.protocol.launch import Drain as Limits
 
 TICK = 0.02  # seconds between two steps
@@ -65,12 +65,12 @@ class Drain:
     """One retirement. Call `begin` at SIGTERM, then `step` until it returns None."""
 
     def __init__(
-        self, limits: Limits, traffic: Traffic, host: Host, clock: Callable[[], float]
+        self, limits: Limits, in_flight: InFlight, host: Host, clock: Callable[[], float]
     ) -> None:
         self.phase = Phase.SERVING
         self.hurried = False
         self._limits = limits
-        self._traffic = traffic
+        self._in_flight = in_flight
         self._host = host
         self._clock = clock
         self._began = 0.0
@@ -91,7 +91,7 @@ class Drain:
             return False
         now = self._clock()
         self._began = self._moved_at = now
-        self._traffic.draining = True
+        self._in_flight.draining = True
         self._enter(Phase.EMPTYING, now)
         return True
 
@@ -129,14 +129,14 @@ class Drain:
         connections = self._host.connections()
         if connections.unread:
             self._unread_at = now
-        if connections.inodes - self._inodes or self._traffic.released != self._released:
+        if connections.inodes - self._inodes or self._in_flight.released != self._released:
             self._moved_at = now
         self._inodes = connections.inodes
-        self._released = self._traffic.released
+        self._released = self._in_flight.released
 
     def _close_websockets(self, now: float) -> None:
         """Close those whose moment has come. Moments are spread evenly, in random order."""
-        accepted = [held for held in self._traffic.websockets if held.accepted]
+        accepted = [held for held in self._in_flight.websockets if held.accepted]
         fresh = [held for held in accepted if held not in self._close_at]
         if fresh:
             random.shuffle(fresh)
@@ -165,7 +165,7 @@ class Drain:
         return self._is_quiet(now) and (self.hurried or waited >= self._limits.settle)
 
     def _is_empty(self, now: float) -> bool:
-        if self._traffic.requests or self._traffic.websockets or not self._is_quiet(now):
+        if self._in_flight.requests or self._in_flight.websockets or not self._is_quiet(now):
             return False
         return self.hurried or not self._inodes or now - self._moved_at >= self._limits.keep_alive
 
@@ -173,7 +173,7 @@ class Drain:
         return now - self._began >= self._cut_after
 
     def _is_cut(self, now: float) -> bool:
-        nothing_left = not self._traffic.requests and not self._traffic.websockets
+        nothing_left = not self._in_flight.requests and not self._in_flight.websockets
         return nothing_left or now - self._began >= self._end_after
 
     def _is_quiet(self, now: float) -> bool:

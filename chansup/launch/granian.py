@@ -153,9 +153,9 @@ def serve(child: Child) -> int:
         warm_up.prove_wsgi(app, child.launch.ready_request)
         app = instrument_wsgi(app, child)
     else:
-        child.traffic.receive_blocks_close = True
+        child.in_flight.receive_blocks_close = True
         app = application.warmed_up(app, child)
-        app = instrument(app, child.traffic, child.cells, child.launch.health_path,
+        app = instrument(app, child.in_flight, child.cells, child.launch.health_path,
                          str(child.launch.options.get("url_path_prefix") or ""))  # fmt: skip
     _common.setproctitle = None  # `ps` shows the slot
     try:

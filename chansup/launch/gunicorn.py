@@ -107,7 +107,7 @@ def serve(child: Child) -> int:
     app = application.load_as_it_is(child)
     if launch.gateway == "asgi":
         app = application.warmed_up(app, child)
-        app = instrument(app, child.traffic, child.cells, launch.health_path, config_root(config))
+        app = instrument(app, child.in_flight, child.cells, launch.health_path, config_root(config))
         worker_class = _asgi_worker()
     else:
         warm_up.prove_wsgi(app, launch.ready_request)
@@ -189,7 +189,7 @@ class _Threads(ThreadWorker):  # type: ignore[misc]
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept or not, but never again once the drain has begun."""
-        if not (enabled and self.child.traffic.draining):
+        if not (enabled and self.child.in_flight.draining):
             super().set_accept_enabled(enabled)
 
     def run(self) -> None:
@@ -262,12 +262,12 @@ def _close_when_draining(child: Child) -> None:
     original = getattr(protocol, "_will_close", None)
     if original is None:
         return  # an older gunicorn: the client closes, as the header tells it
-    traffic = child.traffic
+    in_flight = child.in_flight
 
     def will_close(self: Any, request: Any, response_requires_close: bool) -> bool:
         asked, answer = vars(self).get("_chansup_answer", (None, False))
         if asked is not request:
-            answer = traffic.draining
+            answer = in_flight.draining
             self._chansup_answer = (request, answer)
         return bool(answer or original(self, request, response_requires_close))
 

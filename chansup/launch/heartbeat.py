@@ -11,7 +11,7 @@ from chansup.protocol.scoreboard import BEATS, IN_PROGRESS, LOOP_LAG
 
 def start(child: Child, loop: asyncio.AbstractEventLoop) -> None:
     """Beat for as long as the loop runs."""
-    cells, traffic = child.cells, child.traffic
+    cells, in_flight = child.cells, child.in_flight
     interval = child.launch.heartbeat_interval
     descriptors.report_once(loop)
 
@@ -19,7 +19,7 @@ def start(child: Child, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         cells[LOOP_LAG] = max(0.0, now - due)
         cells[BEATS] += 1
-        cells[IN_PROGRESS] = traffic.requests  # here: two stores less per request
+        cells[IN_PROGRESS] = in_flight.requests  # here: two stores less per request
         descriptors.look(cells)
         loop.call_at(now + interval, beat, now + interval)
 

@@ -86,7 +86,7 @@ def serve(child: Child) -> int:
     if "loglevel" not in child.launch.options and config.accesslog is None:
         config.loglevel = "WARNING"  # "Running on …" is said once per process
     app = application.load_asgi(child)
-    app = instrument(app, child.traffic, child.cells, child.launch.health_path)
+    app = instrument(app, child.in_flight, child.cells, child.launch.health_path)
     with asyncio.Runner(loop_factory=_loop_factory(config.worker_class)) as runner:
         try:
             runner.run(_serve(child, config, app))

@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from chansup.launch.traffic import Traffic
+from chansup.launch.in_flight import InFlight
 from chansup.protocol.scoreboard import (
     DURATION_BOUNDS,
     DURATION_SUM,
@@ -44,7 +44,7 @@ _FILE_BODIES = ("http.response.pathsend", "http.response.zerocopysend")
 
 def instrument(
     application: Application,
-    traffic: Traffic,
+    in_flight: InFlight,
     cells: "memoryview[float]",
     health_path: str | None = None,
     root_path: str = "",
@@ -66,7 +66,7 @@ def instrument(
                 exchange[ENDED] = clock()
         elif kind == "http.response.start":
             exchange[STATUS] = message["status"]
-            if traffic.draining and exchange[SCOPE]["http_version"][0] == "1":
+            if in_flight.draining and exchange[SCOPE]["http_version"][0] == "1":
                 message = {**message, "headers": closing_headers(message.get("headers", ()))}
             exchange[START] = message
         elif kind in _FILE_BODIES:
@@ -75,23 +75,23 @@ def instrument(
 
     async def instrumented(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "websocket" and traffic.relays:
+            if scope["type"] == "websocket" and in_flight.relays:
                 await application(scope, receive, send)
             elif scope["type"] == "websocket":
-                await _run_websocket(application, scope, receive, send, traffic, cells)
+                await _run_websocket(application, scope, receive, send, in_flight, cells)
             else:
                 await _pass_through(application, scope, receive, send)
             return
         if scope["path"] in health_paths and scope["method"] in ("GET", "HEAD"):
-            await _answer_health(scope, send, traffic)
+            await _answer_health(scope, send, in_flight)
             return
         exchange: Exchange = [0, 0.0, None, scope]
-        traffic.requests += 1
+        in_flight.requests += 1
         began = clock()
         try:
             await application(scope, receive, partial(transmit, exchange, send))
         except CancelledError:
-            if not traffic.is_cut:
+            if not in_flight.is_cut:
                 raise
             if not exchange[ENDED]:
                 await _end_response(scope, partial(transmit, exchange, send), exchange[START])
@@ -99,7 +99,7 @@ def instrument(
             exchange[STATUS] = exchange[STATUS] or 500  # is what every server answers then
             raise
         finally:
-            traffic.requests -= 1
+            in_flight.requests -= 1
             duration = (exchange[ENDED] or clock()) - began
             cells[DURATION_SUM] += duration
             if duration <= shortest:
@@ -110,11 +110,11 @@ def instrument(
                 cells[request_cells[scope["method"]][exchange[STATUS]]] += 1
             except KeyError:
                 cells[request_cell(scope["method"], exchange[STATUS])] += 1
-            if traffic.draining:
-                traffic.released += 1
+            if in_flight.draining:
+                in_flight.released += 1
 
-    traffic.entrances.add(instrumented.__code__)
-    traffic.exempt.add(_pass_through.__code__)
+    in_flight.entrances.add(instrumented.__code__)
+    in_flight.exempt.add(_pass_through.__code__)
     return instrumented
 
 
@@ -147,11 +147,11 @@ async def _end_response(scope: Scope, send: Send, start: Message | None) -> None
         raise CancelledError("the process ends")
 
 
-async def _answer_health(scope: Scope, send: Send, traffic: Traffic) -> None:
-    if traffic.leaving:
-        headers = [_CLOSE_HEADER] if traffic.draining else []
+async def _answer_health(scope: Scope, send: Send, in_flight: InFlight) -> None:
+    if in_flight.leaving:
+        headers = [_CLOSE_HEADER] if in_flight.draining else []
         await answer(scope, send, 503, b"draining\n", headers)
-    elif not traffic.serves():
+    elif not in_flight.serves():
         await answer(scope, send, 503, b"no app worker\n", [])
     else:
         await answer(scope, send, 200, b"ok\n", [])
@@ -189,24 +189,24 @@ async def _run_websocket(
     scope: Scope,
     receive: Receive,
     send: Send,
-    traffic: Traffic,
+    in_flight: InFlight,
     cells: "memoryview[float]",
 ) -> None:
-    websocket = WebSocket(receive, send, traffic, cells)
-    traffic.websockets.add(websocket)
+    websocket = WebSocket(receive, send, in_flight, cells)
+    in_flight.websockets.add(websocket)
     try:
         await application(scope, websocket.receive, websocket.send)
     except CancelledError:
-        if not traffic.is_cut:
+        if not in_flight.is_cut:
             raise
     except Exception:
         websocket.code = websocket.code or 1011
         raise
     finally:
-        traffic.websockets.discard(websocket)
+        in_flight.websockets.discard(websocket)
         websocket.count_end()
-        if traffic.draining:
-            traffic.released += 1
+        if in_flight.draining:
+            in_flight.released += 1
 
 
 class WebSocket:
@@ -214,15 +214,15 @@ class WebSocket:
 
     __slots__ = (
         "_cells", "_close_sent", "_interrupted", "_receive", "_receivers", "_send", "_tasks",
-        "_traffic", "accepted", "code", "ended", "is_closing", "rejected",
+        "_in_flight", "accepted", "code", "ended", "is_closing", "rejected",
     )  # fmt: skip
 
     def __init__(
-        self, receive: Receive, send: Send, traffic: Traffic, cells: "memoryview[float]"
+        self, receive: Receive, send: Send, in_flight: InFlight, cells: "memoryview[float]"
     ) -> None:
         self._receive = receive
         self._send = send
-        self._traffic = traffic
+        self._in_flight = in_flight
         self._cells = cells
         self._receivers: set[asyncio.Task[Any] | None] = set()  # that wait in receive()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -285,7 +285,7 @@ class WebSocket:
             task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
-        if self._traffic.receive_blocks_close:
+        if self._in_flight.receive_blocks_close:
             self._interrupt()
             await asyncio.sleep(0)  # the server's receive() lets go of the connection
         # The server says disconnect when the client has answered. Some clients never do.
@@ -313,7 +313,7 @@ class WebSocket:
                     task.cancel()
 
     async def _goodbye(self) -> Message:
-        if self._traffic.receive_blocks_close:
+        if self._in_flight.receive_blocks_close:
             # An app that heard it now would end, and the server close without a code.
             await self._close_sent.wait()
         self.ended = True

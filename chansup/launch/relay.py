@@ -56,7 +56,7 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
         except NotReadyError:
             await lifespan.stop()
             raise
-    books = Books(child.cells, child.traffic)
+    books = Books(child.cells, child.in_flight)
     worker = AppWorker(
         loaded,
         books,
@@ -79,7 +79,7 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     reserve = stopping.reserve / 2
     await worker.orphans.settle(stopping.left() - 2 * reserve, reserve)
     worker.close()
-    child.cells[IN_PROGRESS] = child.traffic.requests
+    child.cells[IN_PROGRESS] = child.in_flight.requests
     failure = await lifespan.stop()
     if failure is not None:
         sys.stderr.write(f"chansup: lifespan shutdown failed: {failure}\n")

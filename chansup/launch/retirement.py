@@ -37,7 +37,7 @@ class Retirement:
         self.end = end  # let the server shut down and the process exit
         self.begin = begin or _nothing  # close each connection after its next response
         self.stop_accepting = stop_accepting or child.listeners.stop_accepting
-        self.cut = cut or child.traffic.cut
+        self.cut = cut or child.in_flight.cut
 
     def waiting(self) -> bool:
         """Say whether connections wait to be accepted."""
@@ -91,11 +91,11 @@ def on_loop(retirement: Retirement, loop: asyncio.AbstractEventLoop) -> Action:
     their own to end.
     """
     child = retirement.child
-    drain = Drain(child.launch.drain, child.traffic, retirement, loop.time)
+    drain = Drain(child.launch.drain, child.in_flight, retirement, loop.time)
 
     def step() -> None:
         delay = drain.step()
-        child.cells[IN_PROGRESS] = child.traffic.requests
+        child.cells[IN_PROGRESS] = child.in_flight.requests
         if delay is not None:
             loop.call_later(delay, step)
         else:
@@ -119,7 +119,7 @@ def on_thread(retirement: Retirement) -> None:
     What `retirement` does is done in that thread. Call this in the main thread.
     """
     child = retirement.child
-    drain = Drain(child.launch.drain, child.traffic, retirement, time.monotonic)
+    drain = Drain(child.launch.drain, child.in_flight, retirement, time.monotonic)
     asked = threading.Event()
 
     def retire() -> None:

@@ -101,7 +101,7 @@ def serve(child: Child) -> int:
     config.load()
     config.loaded_app = instrument(
         without_idle_middleware(config.loaded_app),
-        child.traffic,
+        child.in_flight,
         child.cells,
         launch.health_path,
         config.root_path,

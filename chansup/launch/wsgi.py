@@ -28,7 +28,7 @@ def instrument_wsgi(application: WsgiApplication, child: Child) -> WsgiApplicati
     health_path = child.launch.health_path
 
     def instrumented(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if child.traffic.draining and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+        if child.in_flight.draining and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
             start_response = _closing(start_response)
         if health_path is not None and _path(environ) == health_path:
             return _answer_health(environ, start_response, child)
@@ -54,7 +54,7 @@ def _path(environ: Environ) -> str:
 def _answer_health(
     environ: Environ, start_response: Callable[..., Any], child: Child
 ) -> Iterable[bytes]:
-    draining = child.traffic.leaving
+    draining = child.in_flight.leaving
     body = b"draining\n" if draining else b"ok\n"
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
@@ -70,19 +70,19 @@ class _Books:
 
     def __init__(self, child: Child) -> None:
         self._cells = child.cells
-        self._traffic = child.traffic
+        self._in_flight = child.in_flight
         self._lock = threading.Lock()
 
     def begin(self) -> None:
         with self._lock:
-            self._traffic.requests += 1
-            self._cells[IN_PROGRESS] = self._traffic.requests
+            self._in_flight.requests += 1
+            self._cells[IN_PROGRESS] = self._in_flight.requests
 
     def end(self, method: str, status: int, duration: float) -> None:
         with self._lock:
-            self._traffic.requests -= 1
-            self._traffic.released += 1
-            self._cells[IN_PROGRESS] = self._traffic.requests
+            self._in_flight.requests -= 1
+            self._in_flight.released += 1
+            self._cells[IN_PROGRESS] = self._in_flight.requests
             self._cells[request_cell(method, status)] += 1
             self._cells[DURATIONS + bisect_left(DURATION_BOUNDS, duration)] += 1
             self._cells[DURATION_SUM] += duration

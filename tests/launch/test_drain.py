@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chansup.launch.drain import TRANSITIONS, Drain, Phase
+from chansup.launch.in_flight import InFlight
 from chansup.launch.listeners import Connections
-from chansup.launch.traffic import Traffic
 from chansup.protocol.launch import Drain as Limits
 
 LIMITS = Limits(settle=0.3, spread=5.0, keep_alive=5.0, timeout=25.0)
@@ -20,25 +20,25 @@ class WebSocket:
         self.closed_at: float | None = None
         self._host = host
         self._ends = ends
-        host.traffic.websockets.add(self)
+        host.in_flight.websockets.add(self)
 
     def close(self) -> None:
         if self.closed_at is None:
             self.closed_at = self._host.now
             if self._ends:
-                self._host.traffic.websockets.discard(self)
-                self._host.traffic.released += 1
+                self._host.in_flight.websockets.discard(self)
+                self._host.in_flight.released += 1
 
 
 class Host:
     def __init__(self, limits: Limits = LIMITS) -> None:
         self.now = 1000.0
-        self.traffic = Traffic()
+        self.in_flight = InFlight()
         self.events: list[str] = []
         self.open: set[int] = set()
         self.unread = False
         self.queue = False
-        self.drain = Drain(limits, self.traffic, self, lambda: self.now)
+        self.drain = Drain(limits, self.in_flight, self, lambda: self.now)
 
     def begin(self) -> None:
         self.events.append("begin")
@@ -57,8 +57,8 @@ class Host:
 
     def cut(self) -> None:
         self.events.append("cut")
-        self.traffic.requests = 0
-        self.traffic.websockets.clear()
+        self.in_flight.requests = 0
+        self.in_flight.websockets.clear()
 
     def end(self) -> None:
         self.events.append("end")
@@ -77,7 +77,7 @@ class Host:
 def test_nothing_to_wait_for() -> None:
     host = Host()
     assert host.drain.begin()
-    assert host.traffic.draining
+    assert host.in_flight.draining
     assert 0.3 <= host.run() < 0.5
     assert host.events == ["begin", "stop accepting", "stopped", "end"]
 
@@ -94,11 +94,11 @@ def test_the_queue_is_emptied_first_but_not_for_ever() -> None:
 
 def test_a_request_in_flight_is_waited_for() -> None:
     host = Host()
-    host.traffic.requests = 1
+    host.in_flight.requests = 1
     host.drain.begin()
     host.run(10)
     assert "end" not in host.events
-    host.traffic.requests = 0
+    host.in_flight.requests = 0
     assert host.run() < 0.1
 
 
@@ -121,11 +121,11 @@ def test_a_connection_that_closes_is_not_waited_for() -> None:
 def test_the_wait_begins_anew_when_a_connection_becomes_idle() -> None:
     host = Host()
     host.open = {1}
-    host.traffic.requests = 1
+    host.in_flight.requests = 1
     host.drain.begin()
     host.run(4)
-    host.traffic.requests = 0
-    host.traffic.released += 1
+    host.in_flight.requests = 0
+    host.in_flight.released += 1
     assert 5.0 <= host.run() < 5.2
 
 
@@ -158,7 +158,7 @@ def test_websockets_are_spread_evenly() -> None:
 def test_a_websocket_that_opens_meanwhile_is_closed_too() -> None:
     host = Host()
     first = WebSocket(host)
-    host.traffic.requests = 1
+    host.in_flight.requests = 1
     host.drain.begin()
     host.run(2)
     late = WebSocket(host)
@@ -167,7 +167,7 @@ def test_a_websocket_that_opens_meanwhile_is_closed_too() -> None:
     assert first.closed_at is not None
     assert late.closed_at is None
     late.accepted = True
-    host.traffic.requests = 0
+    host.in_flight.requests = 0
     assert host.run() < 0.1
     assert late.closed_at is not None
 
@@ -207,7 +207,7 @@ def test_every_phase_leads_to_the_end(phase: Phase) -> None:
 def test_it_always_ends_before_the_timeout(hurry_after: float | None, **given_: Any) -> None:
     limits = Limits(given_["settle"], given_["spread"], given_["keep_alive"], given_["timeout"])
     host = Host(limits)
-    host.traffic.requests = given_["requests"]
+    host.in_flight.requests = given_["requests"]
     host.unread, host.queue = given_["unread"], given_["queue"]
     host.open = given_["connections"]
     for ends in given_["websockets"]:

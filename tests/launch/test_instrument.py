@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from chansup.launch.in_flight import InFlight
 from chansup.launch.instrument import closing_headers, instrument
-from chansup.launch.traffic import Traffic
 from chansup.protocol import scoreboard
 
 
@@ -49,16 +49,16 @@ async def answer(send: Any, headers: list[tuple[bytes, bytes]]) -> None:
 
 @in_loop
 async def test_an_answer_says_close_only_while_draining() -> None:
-    traffic, server = Traffic(), Server()
+    in_flight, server = InFlight(), Server()
     headers = [(b"Connection", b"keep-alive"), (b"x", b"y")]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, headers)
 
-    instrumented = instrument(app, traffic, new_cells())
+    instrumented = instrument(app, in_flight, new_cells())
     await instrumented(HTTP, server.receive, server.send)
     assert server.sent[0]["headers"] == headers
-    traffic.draining = True
+    in_flight.draining = True
     await instrumented(HTTP, server.receive, server.send)
     assert server.sent[2]["headers"] == [(b"x", b"y"), (b"connection", b"close")]
     assert headers[0] == (b"Connection", b"keep-alive")  # the app's own list is left alone
@@ -68,15 +68,15 @@ async def test_an_answer_says_close_only_while_draining() -> None:
 
 @in_loop
 async def test_an_exception_passes_and_counts_as_500() -> None:
-    cells, traffic = new_cells(), Traffic()
+    cells, in_flight = new_cells(), InFlight()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise LookupError("as asked")
 
     with pytest.raises(LookupError, match="as asked"):
-        await instrument(app, traffic, cells)(HTTP, Server().receive, Server().send)
+        await instrument(app, in_flight, cells)(HTTP, Server().receive, Server().send)
     assert cells[scoreboard.request_cell("GET", 500)] == 1
-    assert traffic.requests == 0
+    assert in_flight.requests == 0
 
 
 @in_loop
@@ -87,7 +87,7 @@ async def test_work_after_the_response_is_not_counted_as_its_duration() -> None:
         await answer(send, [])
         await asyncio.sleep(0.05)
 
-    await instrument(app, Traffic(), cells)(HTTP, server.receive, server.send)
+    await instrument(app, InFlight(), cells)(HTTP, server.receive, server.send)
     assert cells[scoreboard.DURATION_SUM] < 0.04
 
 
@@ -100,7 +100,7 @@ async def test_unknown_scopes_and_methods_pass() -> None:
         if scope["type"] == "http":
             await answer(send, [])
 
-    instrumented = instrument(app, Traffic(), cells, "/-/health")
+    instrumented = instrument(app, InFlight(), cells, "/-/health")
     await instrumented({"type": "webtransport"}, server.receive, server.send)
     await instrumented({**HTTP, "method": "BREW"}, server.receive, server.send)
     await instrumented({**HTTP, "path": "/-/health", "method": "POST"}, server.receive, server.send)
@@ -110,7 +110,7 @@ async def test_unknown_scopes_and_methods_pass() -> None:
 
 @in_loop
 async def test_cut_cancels_requests_and_websockets_but_not_the_lifespan() -> None:
-    traffic, ended = Traffic(), []
+    in_flight, ended = InFlight(), []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -118,7 +118,7 @@ async def test_cut_cancels_requests_and_websockets_but_not_the_lifespan() -> Non
         finally:
             ended.append(scope["type"])
 
-    instrumented = instrument(app, traffic, new_cells())
+    instrumented = instrument(app, in_flight, new_cells())
     servers = {kind: Server() for kind in ("lifespan", "http", "websocket")}
     tasks = {
         kind: asyncio.ensure_future(
@@ -127,7 +127,7 @@ async def test_cut_cancels_requests_and_websockets_but_not_the_lifespan() -> Non
         for kind, server in servers.items()
     }
     await asyncio.sleep(0)
-    traffic.cut()
+    in_flight.cut()
     await asyncio.wait([tasks["http"], tasks["websocket"]], timeout=5)
     assert sorted(ended) == ["http", "websocket"]
     assert servers["http"].sent[0]["status"] == 503
@@ -149,17 +149,17 @@ async def test_a_close_reaches_an_app_whose_server_says_nothing(
     receive_blocks_close: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chansup.launch.instrument._CLOSE_PATIENCE", 0.01)
-    traffic, server, heard = Traffic(), Server(), list[Any]()
-    traffic.receive_blocks_close = receive_blocks_close
+    in_flight, server, heard = InFlight(), Server(), list[Any]()
+    in_flight.receive_blocks_close = receive_blocks_close
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await websocket_app(scope, receive, send, heard)
 
     cells = new_cells()
-    instrumented = instrument(app, traffic, cells)
+    instrumented = instrument(app, in_flight, cells)
     task = asyncio.ensure_future(instrumented({"type": "websocket"}, server.receive, server.send))
     await asyncio.sleep(0)
-    (websocket,) = traffic.websockets
+    (websocket,) = in_flight.websockets
     websocket.close()
     await asyncio.wait_for(task, 5)
     assert server.sent[-1]["code"] == 1012
@@ -175,7 +175,7 @@ async def test_what_an_app_says_to_chansup_is_kept_from_the_client() -> None:
         headers = ((b"x-mine", b"1"), (b"chansup-handover", b"close"))
         await send({"type": "websocket.accept", "headers": headers})
 
-    await instrument(app, Traffic(), new_cells())(
+    await instrument(app, InFlight(), new_cells())(
         {"type": "websocket"}, server.receive, server.send
     )
     assert server.sent[0]["headers"] == [(b"x-mine", b"1")]
@@ -184,7 +184,7 @@ async def test_what_an_app_says_to_chansup_is_kept_from_the_client() -> None:
 @in_loop
 async def test_receive_survives_cancellation() -> None:
     """Channels cancels a receive() that lost the race against a channel message."""
-    traffic, server, heard = Traffic(), Server(), list[Any]()
+    in_flight, server, heard = InFlight(), Server(), list[Any]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
@@ -198,7 +198,7 @@ async def test_receive_survives_cancellation() -> None:
         await server.inbox.put({"type": "websocket.disconnect", "code": 3000})
         await websocket_app(scope, receive, send, heard)
 
-    instrumented = instrument(app, traffic, new_cells())
+    instrumented = instrument(app, in_flight, new_cells())
     task = asyncio.ensure_future(instrumented({"type": "websocket"}, server.receive, server.send))
     await asyncio.wait_for(task, 5)
     assert [message["type"] for message in heard] == ["websocket.receive", "websocket.disconnect"]
@@ -206,16 +206,16 @@ async def test_receive_survives_cancellation() -> None:
 
 @in_loop
 async def test_a_cancelled_app_stays_cancelled_though_it_is_being_closed() -> None:
-    traffic, server = Traffic(), Server()
+    in_flight, server = InFlight(), Server()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await websocket_app(scope, receive, send, [])
 
-    instrumented = instrument(app, traffic, new_cells())
+    instrumented = instrument(app, in_flight, new_cells())
     task = asyncio.ensure_future(instrumented({"type": "websocket"}, server.receive, server.send))
     await asyncio.sleep(0)
     task.cancel()
-    (websocket,) = traffic.websockets
+    (websocket,) = in_flight.websockets
     websocket.close()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -17,7 +17,7 @@ class HeldWebSocket(Protocol):
         """Tell the client to come back elsewhere, and let the app see the disconnect."""
 
 
-class Traffic:
+class InFlight:
     """The books that the instrument keeps and the drain reads."""
 
     __slots__ = (
