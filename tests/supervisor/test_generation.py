@@ -13,9 +13,9 @@ from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.plan import installed
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.generation import Generation
-from chansup.supervisor.process.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.process.notify_sockets import NotifySockets
 from chansup.supervisor.process.processes import _launch
+from chansup.supervisor.process.resources import FIRST_DESCRIPTOR, Inheritance, ProcessResources
 from chansup.supervisor.sockets.worker_sockets import WorkerSockets
 
 RELAY = """
@@ -49,16 +49,16 @@ def generation(directory: Path, config: str = RELAY, number: int = 1) -> Generat
 
 def document(
     made: Generation, pool: str, directory: Path, listeners: list[Inheritance]
-) -> tuple[Launch, Equipment]:
+) -> tuple[Launch, ProcessResources]:
     specification = made.pools[pool]
     sockets = WorkerSockets(directory, lambda: None, print)
     notify = NotifySockets(directory, lambda: None, print)
-    with Equipment(specification, listeners, sockets, {os.geteuid()}, notify) as equipment:
-        told = _launch(0, specification, made, equipment, {os.geteuid()})
-        places = dict(enumerate(equipment.others, FIRST_DESCRIPTOR + len(equipment.listeners)))
+    with ProcessResources(specification, listeners, sockets, {os.geteuid()}, notify) as resources:
+        told = _launch(0, specification, made, resources, {os.geteuid()})
+        places = dict(enumerate(resources.others, FIRST_DESCRIPTOR + len(resources.listeners)))
         for descriptor in places.values():
             os.fstat(descriptor)  # they are open until the process is spawned
-    return told, equipment
+    return told, resources
 
 
 def test_the_interface_runs_nothing_of_the_app(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_what_an_interface_process_is_told(tmp_path: Path) -> None:
             Inheritance(sock.fileno(), f"127.0.0.1:{place}", steered=True)
             for place, sock in enumerate((one, other))
         ]
-        told, equipment = document(made, "interface", tmp_path, listeners)
+        told, resources = document(made, "interface", tmp_path, listeners)
     assert (told.server, told.application, told.gateway) == ("uvicorn", "", "asgi")
     assert (told.options, told.health_path) == ({"http": "h11"}, "/up")
     assert told.directory == str(tmp_path)
@@ -114,12 +114,12 @@ def test_what_an_interface_process_is_told(tmp_path: Path) -> None:
     assert told.relay is not None
     assert (told.relay.roster_fd, told.relay.board_fd) == (6, 7)
     assert told.app_worker is None
-    equipment.release()
+    resources.release()
 
 
 def test_what_an_app_worker_is_told(tmp_path: Path) -> None:
     made = generation(tmp_path)
-    web, equipment = document(made, "web", tmp_path, [])
+    web, resources = document(made, "web", tmp_path, [])
     (listener,) = web.listeners
     assert (listener.fd, listener.address) == (3, f"unix:{tmp_path}/w1.sock")
     assert not listener.steered
@@ -130,13 +130,13 @@ def test_what_an_app_worker_is_told(tmp_path: Path) -> None:
     # The child has its own copy by now: without one, nobody listens.
     with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
         client.connect(str(tmp_path / "w1.sock"))
-    equipment.release()
+    resources.release()
     assert not (tmp_path / "w1.sock").exists()
-    admin, equipment = document(made, "admin", tmp_path, [])
+    admin, resources = document(made, "admin", tmp_path, [])
     assert (admin.application, admin.gateway) == ("admin:application", "wsgi")
     assert admin.app_worker is not None
     assert admin.app_worker.threads == admin.app_worker.concurrency == 4
-    equipment.release()
+    resources.release()
 
 
 def test_a_spawn_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_spawn_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     for pool in ("web", "interface"):
         with (
             pytest.raises(SpawnError),
-            Equipment(made.pools[pool], [], sockets, (), notify),
+            ProcessResources(made.pools[pool], [], sockets, (), notify),
         ):
             raise SpawnError("no more processes")
     assert not list(tmp_path.glob("*.sock"))

@@ -8,7 +8,7 @@ from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import Kind, PoolSpecification
 from chansup.supervisor.pool.host import Publisher
 from chansup.supervisor.pool.slot import Slot, SlotHost
-from chansup.supervisor.process.equipment import Inheritance
+from chansup.supervisor.process.resources import Inheritance
 from chansup.supervisor.sockets import visitor
 from chansup.supervisor.sockets.addresses import Addresses
 from chansup.supervisor.sockets.hub_socket import HubSocket

@@ -21,8 +21,8 @@ from chansup.supervisor.pool.retirement import Forwarding, Retirements, left
 from chansup.supervisor.pool.retry import Retry
 from chansup.supervisor.pool.slot_counters import SlotCounters
 from chansup.supervisor.process import boot, foreground
-from chansup.supervisor.process.equipment import Inheritance
 from chansup.supervisor.process.process import Exit, Process
+from chansup.supervisor.process.resources import Inheritance
 from chansup.supervisor.process.spawn import CANNOT_RUN
 
 

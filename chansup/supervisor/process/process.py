@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from chansup.supervisor.plan.generation import Generation
     from chansup.supervisor.plan.specification import PoolSpecification
     from chansup.supervisor.process.courier import Courier
-    from chansup.supervisor.process.equipment import Equipment
     from chansup.supervisor.process.notify import NotifySocket
+    from chansup.supervisor.process.resources import ProcessResources
     from chansup.supervisor.sockets.worker_sockets import WorkerSocket
 
 _BENEFIT_OF_DOUBT = 0.5  # of the time left, for what its own parent may have told to end
@@ -81,7 +81,7 @@ class Process:
         specification: "PoolSpecification",
         generation: "Generation",
         child: Child,
-        equipment: "Equipment",
+        resources: "ProcessResources",
         strays: Orphans,
         mark: str,
         on_exit: Callable[["Process"], None],
@@ -99,14 +99,14 @@ class Process:
         self.began = Moment()
         self.started_monotonic = time.monotonic()
         self.state = after(State.GONE, Event.SPAWNED)
-        self.scoreboard = equipment.scoreboard
-        self.relay_board = equipment.relay_board
-        self.bulletin = equipment.bulletin
-        self.courier = equipment.courier
-        self.notify = equipment.notify
-        self.socket = equipment.socket
-        if equipment.socket is not None:
-            self.address = equipment.socket.path
+        self.scoreboard = resources.scoreboard
+        self.relay_board = resources.relay_board
+        self.bulletin = resources.bulletin
+        self.courier = resources.courier
+        self.notify = resources.notify
+        self.socket = resources.socket
+        if resources.socket is not None:
+            self.address = resources.socket.path
         self.greeted: dict[str, str] = {}  # by address of a worker: why it refuses it, or ""
         self.status: str | None = None  # what it says of itself
         self.exit: Exit | None = None

@@ -22,12 +22,12 @@ from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.plan.command import Command
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
-from chansup.supervisor.process.equipment import FIRST_DESCRIPTOR, Equipment, Inheritance
 from chansup.supervisor.process.guard import Guard
 from chansup.supervisor.process.notify_sockets import NotifySockets
 from chansup.supervisor.process.orphans import VARIABLE as MARK
 from chansup.supervisor.process.orphans import Orphans
 from chansup.supervisor.process.process import Process
+from chansup.supervisor.process.resources import FIRST_DESCRIPTOR, Inheritance, ProcessResources
 from chansup.supervisor.process.spawn import CANNOT_RUN, account_of, spawn
 from chansup.supervisor.sockets.hub_socket import HubSocket
 from chansup.supervisor.sockets.worker_sockets import WorkerSockets
@@ -130,13 +130,15 @@ class Processes:
         """
         users = self._users_of_the_interface(generation)
         mark = f"{self._run}.{next(self._numbers)}"
-        with Equipment(specification, listeners, self._sockets, users, self._notify) as equipment:
-            command = self._command(slot, number, specification, generation, equipment, users)
+        with ProcessResources(
+            specification, listeners, self._sockets, users, self._notify
+        ) as resources:
+            command = self._command(slot, number, specification, generation, resources, users)
             command = replace(command, environment={**command.environment, MARK: mark})
-            inherited = [inheritance.descriptor for inheritance in equipment.listeners]
+            inherited = [inheritance.descriptor for inheritance in resources.listeners]
             if specification.kind == "hub":
-                command = self._of_the_hub(command, equipment, takes_over)
-            child = spawn(command, inherited, equipment.others)
+                command = self._of_the_hub(command, resources, takes_over)
+            child = spawn(command, inherited, resources.others)
         self._guard.watch(child.pid)
         reader = LineReader(
             child.output,
@@ -150,7 +152,7 @@ class Processes:
                 self.relay_counts.keep(process.relay_board)
             self.consumption_counts.keep(process)
             self.hub_counts.keep(process)
-            equipment.release()
+            resources.release()
             reader.catch_up()  # its last words first, then what follows from its end
             on_exit(process)
 
@@ -164,7 +166,7 @@ class Processes:
             specification,
             generation,
             child,
-            equipment,
+            resources,
             self._orphans,
             mark,
             ended,
@@ -174,7 +176,7 @@ class Processes:
         self._by_pid[process.pid] = process
         loop = asyncio.get_running_loop()
         reader.start(loop)
-        equipment.notify.start(loop, partial(self._take_notice, process), process.was_crowded)
+        resources.notify.start(loop, partial(self._take_notice, process), process.was_crowded)
         return process
 
     def _users_of_the_interface(self, generation: Generation) -> set[int]:
@@ -195,12 +197,12 @@ class Processes:
         number: int,
         specification: PoolSpecification,
         generation: Generation,
-        equipment: Equipment,
+        resources: ProcessResources,
         users: set[int],
     ) -> Command:
         """Return the command of one process, with all that its environment tells it."""
         environment = {
-            SOCKET_VARIABLE: equipment.notify.address,
+            SOCKET_VARIABLE: resources.notify.address,
             run_mark.VARIABLE: self._run,
             "CHANSUP_POOL": specification.name,
             "CHANSUP_SLOT": slot,
@@ -208,11 +210,11 @@ class Processes:
             channel_layer.VARIABLE: channel_layer.encode(generation.layer(self._hub.address)),
         }
         if specification.launcher:
-            document = _launch(number, specification, generation, equipment, users)
+            document = _launch(number, specification, generation, resources, users)
             if document.relay is not None:
                 if self._sessions is None:
                     self._sessions = session_table.create()
-                lent = equipment.lend(self._sessions)
+                lent = resources.lend(self._sessions)
                 inherited = msgspec.structs.replace(document.relay, sessions_fd=lent)
                 document = msgspec.structs.replace(document, relay=inherited)
             environment[launch.VARIABLE] = launch.encode(document)
@@ -225,18 +227,20 @@ class Processes:
             for process in self._by_pid.values()
         )
 
-    def _of_the_hub(self, command: Command, equipment: Equipment, takes_over: bool) -> Command:
-        report = str(equipment.place_of_other(0))
+    def _of_the_hub(
+        self, command: Command, resources: ProcessResources, takes_over: bool
+    ) -> Command:
+        report = str(resources.place_of_other(0))
         if self._hub_ledger is None:
             self._hub_ledger = os.memfd_create("chansup-hub-ledger")
-        ledger = str(equipment.lend(self._hub_ledger))
+        ledger = str(resources.lend(self._hub_ledger))
         more = ["--socket", self._hub.address, "--report", report, "--ledger", ledger]
         if takes_over:
             more.append("--takeover")
             former = self._hub.former
             if former is not None and self._has_hub_since_before(self._hub.opened):
-                place = equipment.lend(former.place)
-                proof = equipment.lend(former.listener.fileno())
+                place = resources.lend(former.place)
+                proof = resources.lend(former.listener.fileno())
                 more += ["--former", f"/proc/self/fd/{place}", "--proof", str(proof)]
         return replace(command, argv=(*command.argv, *more))
 
@@ -259,7 +263,7 @@ def _launch(
     number: int,
     specification: PoolSpecification,
     generation: Generation,
-    equipment: Equipment,
+    resources: ProcessResources,
     users: set[int],
 ) -> launch.Launch:
     config = generation.config
@@ -274,7 +278,7 @@ def _launch(
         directory=specification.command.directory,
         listeners=[
             launch.Listener(place, inherited.address, inherited.steered)
-            for place, inherited in enumerate(equipment.listeners, FIRST_DESCRIPTOR)
+            for place, inherited in enumerate(resources.listeners, FIRST_DESCRIPTOR)
         ],
         options={},
         system_checks=config.app.system_checks,
@@ -285,12 +289,12 @@ def _launch(
             timeout=specification.stop_timeout,
         ),
         heartbeat_interval=min(1.0, specification.liveness_timeout / 4 or 1.0),
-        scoreboard_fd=equipment.place_of_other(0),
+        scoreboard_fd=resources.place_of_other(0),
     )
     document = msgspec.structs.replace(document, ready_request=_ready_request(specification))
     if isinstance(specification.settings, schema.Workers):
         if specification.consumes:
-            bulletin = equipment.place_of_other(1)
+            bulletin = resources.place_of_other(1)
             return _channel_worker(document, specification.settings, generation, bulletin)
         return _app_worker(document, specification.settings, config, users)
     assert isinstance(specification.settings, schema.Interface)
@@ -305,7 +309,7 @@ def _launch(
         health_path=specification.settings.health_path,
     )
     if specification.relays:
-        inherited = launch.Relay(equipment.place_of_other(1), equipment.place_of_other(2))
+        inherited = launch.Relay(resources.place_of_other(1), resources.place_of_other(2))
         return msgspec.structs.replace(interface, relay=inherited)
     return msgspec.structs.replace(
         interface,

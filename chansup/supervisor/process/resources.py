@@ -31,7 +31,7 @@ class Inheritance:
     steered: bool
 
 
-class Equipment:
+class ProcessResources:
     """Use it as a context around the spawn: what only the child needs is closed at its end.
 
     If the spawn fails, everything is.
@@ -107,7 +107,7 @@ class Equipment:
         """Return the descriptor that `others[number]` is in the child."""
         return FIRST_DESCRIPTOR + len(self.listeners) + number
 
-    def __enter__(self) -> "Equipment":
+    def __enter__(self) -> "ProcessResources":
         """Begin."""
         return self
 
