@@ -15,8 +15,8 @@ from chansup.protocol.states import Event, State, after
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
-from chansup.supervisor.process.courier import Courier
 from chansup.supervisor.process.process import Exit, Process
+from chansup.supervisor.process.roster_pipe import RosterPipe
 from chansup.supervisor.site import Site
 from chansup.supervisor.stats.consumption import ConsumptionCounts
 from chansup.supervisor.stats.hub_counts import HubCounts
@@ -57,10 +57,10 @@ class PretendProcess(Process):
         self.heard: list[Roster] = []
         self._rest = b""
         if specification.relays:
-            self.courier = Courier()
-            self.reader = self.courier.theirs.dup()
+            self.roster_pipe = RosterPipe()
+            self.reader = self.roster_pipe.theirs.dup()
             self.reader.setblocking(False)
-            self.courier.theirs.close()
+            self.roster_pipe.theirs.close()
 
     @property
     def websockets(self) -> int:
@@ -105,9 +105,9 @@ class PretendProcess(Process):
             self.state = after(self.state, Event.EXITED)
             for event in (self.accepts_no_more, self.settled, self.gone):
                 event.set()
-            if self.courier is not None and self.reader is not None:
+            if self.roster_pipe is not None and self.reader is not None:
                 self.listen()
-                self.courier.close()
+                self.roster_pipe.close()
                 self.reader.close()
                 self.reader = None
             self._on_exit(self)

@@ -5,7 +5,7 @@ import functools
 import socket
 from collections.abc import Awaitable, Callable
 
-from chansup.supervisor.process.courier import Courier
+from chansup.supervisor.process.roster_pipe import RosterPipe
 
 LINE = b"x" * 999_999 + b"\n"  # much more than a socket holds
 
@@ -21,10 +21,10 @@ def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     return run
 
 
-def reader_of(courier: Courier) -> socket.socket:
+def reader_of(roster_pipe: RosterPipe) -> socket.socket:
     """Take the child's end, as a child does that inherits it."""
-    reader = courier.theirs.dup()
-    courier.theirs.close()
+    reader = roster_pipe.theirs.dup()
+    roster_pipe.theirs.close()
     return reader
 
 
@@ -35,64 +35,64 @@ async def read_lines(reader: socket.socket, number: int) -> list[bytes]:
 
 @in_a_loop
 async def test_a_line_is_there_at_once() -> None:
-    courier = Courier()
-    with reader_of(courier) as reader:
-        courier.send(b"one\n")
+    roster_pipe = RosterPipe()
+    with reader_of(roster_pipe) as reader:
+        roster_pipe.send(b"one\n")
         assert reader.recv(100, socket.MSG_DONTWAIT) == b"one\n"
-    courier.close()
+    roster_pipe.close()
 
 
 @in_a_loop
 async def test_of_lines_that_wait_only_the_newest_follows_one_that_was_begun() -> None:
-    courier = Courier()
-    reader = reader_of(courier)
-    courier.send(LINE)
+    roster_pipe = RosterPipe()
+    reader = reader_of(roster_pipe)
+    roster_pipe.send(LINE)
     for number in range(1000):
-        courier.send(b"%d\n" % number)
+        roster_pipe.send(b"%d\n" % number)
     first, second = await read_lines(reader, 2)
     assert first == LINE
     assert second == b"999\n"
-    courier.send(b"more\n")
-    courier.close()
+    roster_pipe.send(b"more\n")
+    roster_pipe.close()
 
 
 @in_a_loop
 async def test_long_lines_in_a_row_arrive_whole() -> None:
-    courier = Courier()
-    reader = reader_of(courier)
+    roster_pipe = RosterPipe()
+    reader = reader_of(roster_pipe)
     stream, _ = await asyncio.open_connection(sock=reader, limit=10_000_000)
     for number in range(5):
         line = b"%d" % number * 500_000 + b"\n"
-        courier.send(line)
+        roster_pipe.send(line)
         assert await asyncio.wait_for(stream.readline(), 5) == line
-    courier.close()
+    roster_pipe.close()
 
 
 @in_a_loop
 async def test_a_reader_that_is_gone_is_no_error() -> None:
-    courier = Courier()
-    reader = reader_of(courier)
-    courier.send(LINE)
+    roster_pipe = RosterPipe()
+    reader = reader_of(roster_pipe)
+    roster_pipe.send(LINE)
     reader.close()
     await asyncio.sleep(0.01)
-    courier.send(b"more\n")
-    courier.send(b"more\n")
-    courier.close()
-    courier.close()
+    roster_pipe.send(b"more\n")
+    roster_pipe.send(b"more\n")
+    roster_pipe.close()
+    roster_pipe.close()
 
 
 @in_a_loop
 async def test_the_end_of_the_stream_says_that_the_supervisor_is_gone() -> None:
-    courier = Courier()
-    with reader_of(courier) as reader:
-        courier.close()
+    roster_pipe = RosterPipe()
+    with reader_of(roster_pipe) as reader:
+        roster_pipe.close()
         assert reader.recv(100) == b""
 
 
 @in_a_loop
 async def test_closing_while_a_line_waits_leaves_nothing_behind() -> None:
-    courier = Courier()
-    with reader_of(courier):
-        courier.send(LINE)
-        courier.close()
+    roster_pipe = RosterPipe()
+    with reader_of(roster_pipe):
+        roster_pipe.send(LINE)
+        roster_pipe.close()
         await asyncio.sleep(0.01)

@@ -11,7 +11,7 @@ from chansup.protocol import roster
 from chansup.protocol.status import Event
 from chansup.supervisor.pool import single_moves
 from chansup.supervisor.pool.single_moves import SingleMoves
-from chansup.supervisor.process.courier import Courier
+from chansup.supervisor.process.roster_pipe import RosterPipe
 
 
 async def ordered(moves: SingleMoves, mark: str) -> tuple[AsyncIterator[Event], Event]:
@@ -79,17 +79,17 @@ def test_orders_that_are_refused() -> None:
 
 def test_a_courier_brings_lines_back_whole() -> None:
     async def run() -> None:
-        courier = Courier()
+        roster_pipe = RosterPipe()
         lines: asyncio.Queue[bytes] = asyncio.Queue()
-        courier.listen(lines.put_nowait)
-        theirs: socket.socket = courier.theirs
+        roster_pipe.listen(lines.put_nowait)
+        theirs: socket.socket = roster_pipe.theirs
         theirs.sendall(b"one\ntw")
         assert await asyncio.wait_for(lines.get(), 5) == b"one"
         theirs.sendall(b"o\n")
         assert await asyncio.wait_for(lines.get(), 5) == b"two"
-        courier.send(b"both ways\n")
+        roster_pipe.send(b"both ways\n")
         assert theirs.recv(100) == b"both ways\n"
-        courier.close()
-        courier.close()
+        roster_pipe.close()
+        roster_pipe.close()
 
     asyncio.run(run())

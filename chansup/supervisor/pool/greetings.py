@@ -82,7 +82,7 @@ class Greetings:
             return False
         if process.address is not None:
             return self._admits_worker(process)
-        return process.courier is None or self._admits_interface(process)
+        return process.roster_pipe is None or self._admits_interface(process)
 
     def _admits_worker(self, worker: Process) -> bool:
         assert worker.address is not None
@@ -106,7 +106,7 @@ class Greetings:
         return [
             one
             for one in self._site.processes.alive()
-            if one.courier is not None and one.state is State.READY and not one.hung
+            if one.roster_pipe is not None and one.state is State.READY and not one.hung
         ]
 
     def _admits_interface(self, interface: Process) -> bool:

@@ -105,10 +105,10 @@ class RosterKeeper:
 
     def tell(self, process: Process) -> None:
         """Bring a new process up to date."""
-        if process.courier is not None:
+        if process.roster_pipe is not None:
             self._look()
-            process.courier.listen(partial(self._take, process))
-            process.courier.send(self._line)
+            process.roster_pipe.listen(partial(self._take, process))
+            process.roster_pipe.send(self._line)
 
     def _take(self, interface: Process, line: bytes) -> None:
         """Take what an interface process says; malformed messages are ignored."""
@@ -127,8 +127,8 @@ class RosterKeeper:
         if self._unsent:
             self._unsent = False
             for process in self._site.processes.alive():
-                if process.courier is not None:
-                    process.courier.send(self._line)
+                if process.roster_pipe is not None:
+                    process.roster_pipe.send(self._line)
 
     def _look(self) -> None:
         """Derive the roster again."""

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from chansup.protocol.relay_board import RelayBoard
     from chansup.supervisor.plan.generation import Generation
     from chansup.supervisor.plan.specification import PoolSpecification
-    from chansup.supervisor.process.courier import Courier
     from chansup.supervisor.process.notify import NotifySocket
     from chansup.supervisor.process.resources import ProcessResources
+    from chansup.supervisor.process.roster_pipe import RosterPipe
     from chansup.supervisor.sockets.worker_sockets import WorkerSocket
 
 _BENEFIT_OF_DOUBT = 0.5  # of the time left, for what its own parent may have told to end
@@ -67,7 +67,7 @@ class Process:
     admits: "Callable[[Process], bool] | None" = None  # asked before it counts as ready
     has_booted = False  # it said that it is ready
     booted_monotonic = 0.0  # when it did
-    courier: "Courier | None" = None  # of an interface process in relay mode, as is the next
+    roster_pipe: "RosterPipe | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
     asked_at: float | None = None  # loop time at which it began to drain
@@ -102,7 +102,7 @@ class Process:
         self.scoreboard = resources.scoreboard
         self.relay_board = resources.relay_board
         self.bulletin = resources.bulletin
-        self.courier = resources.courier
+        self.roster_pipe = resources.roster_pipe
         self.notify = resources.notify
         self.socket = resources.socket
         if resources.socket is not None:

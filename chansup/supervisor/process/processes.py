@@ -181,7 +181,7 @@ class Processes:
 
     def _users_of_the_interface(self, generation: Generation) -> set[int]:
         """Return who may connect to app workers: the interface as it is, and as it will be."""
-        specifications = [one.specification for one in self._by_pid.values() if one.courier]
+        specifications = [one.specification for one in self._by_pid.values() if one.roster_pipe]
         if "interface" in generation.pools:
             specifications.append(generation.pools["interface"])
         users = {os.geteuid()}

@@ -13,9 +13,9 @@ from chansup.protocol.relay_board import RelayBoard
 from chansup.protocol.scoreboard import Scoreboard
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.plan.specification import PoolSpecification
-from chansup.supervisor.process.courier import Courier
 from chansup.supervisor.process.notify import NotifySocket
 from chansup.supervisor.process.notify_sockets import NotifySockets
+from chansup.supervisor.process.roster_pipe import RosterPipe
 from chansup.supervisor.process.spawn import account_of
 from chansup.supervisor.sockets.worker_sockets import WorkerSocket, WorkerSockets
 
@@ -54,7 +54,7 @@ class ProcessResources:
         self.scoreboard: Scoreboard | None = None
         self.relay_board: RelayBoard | None = None
         self.bulletin: Bulletin | None = None
-        self.courier: Courier | None = None
+        self.roster_pipe: RosterPipe | None = None
         self.socket: WorkerSocket | None = None
         self.notify: NotifySocket  # where it reports
         self._childs = ExitStack()  # what the child has its own copy of
@@ -85,10 +85,10 @@ class ProcessResources:
         if specification.launcher:
             self.scoreboard = Scoreboard(self._board(scoreboard.create()))
         if specification.relays:
-            self.courier = Courier()
-            self._childs.callback(self.courier.theirs.close)
-            self._ours.callback(self.courier.close)
-            self.others.append(self.courier.theirs.fileno())
+            self.roster_pipe = RosterPipe()
+            self._childs.callback(self.roster_pipe.theirs.close)
+            self._ours.callback(self.roster_pipe.close)
+            self.others.append(self.roster_pipe.theirs.fileno())
             self.relay_board = RelayBoard(self._board(relay_board.create()))
         if specification.reports:
             self.bulletin = Bulletin(self._board(bulletin.create()))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 _READ_SIZE = 64 * 1024  # bytes; no line that makes sense is nearly so long
 
 
-class Courier:
+class RosterPipe:
     """The supervisor's end of a socket pair; the child inherits `theirs`.
 
     Where the child reads too slowly, a line that was begun is finished, and of those that came
