@@ -125,7 +125,7 @@ class Site:
             slot.pool.inheritance(slot, specification),
             slot.recent,
             slot.process_ended,
-            slot.process_leaves,
+            slot.on_draining,
             slot.process_gone,
             takes_over=takes_over,
         )
@@ -279,7 +279,7 @@ class Site:
         if not pool.started:
             return
         pool.resize(number, self._generation_with(pool))
-        await pool.let_go()
+        await pool.wait_drained()
 
     def _generation_with(self, pool: Pool) -> Generation:
         """Return the newest generation that has `pool`: one under way may have brought it."""

@@ -75,7 +75,7 @@ class StandIn(Process):
         self.gone, self.settled = asyncio.Event(), asyncio.Event()
         self.ended = self.gone
         self.owner = slot
-        self._on_leave = slot.process_leaves
+        self._on_leave = slot.on_draining
 
     def became_ready(self) -> bool:
         """A hub that takes over is ready when its predecessor has given it everything."""

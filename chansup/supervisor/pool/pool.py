@@ -132,7 +132,7 @@ class Pool:
     # Size
 
     def resize(self, desired: int, generation: Generation) -> None:
-        """Add slots, or begin to stop those that are too many: `let_go` waits for them.
+        """Add slots, or begin to stop those that are too many: `wait_drained` waits for them.
 
         Raises AddressError when a listener for a new slot cannot be had.
         """
@@ -151,7 +151,7 @@ class Pool:
         for slot in leaving:
             self._leaving[slot] = asyncio.create_task(slot.stop())
 
-    async def let_go(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until the slots that were taken away are empty."""
         while self._leaving:
             await asyncio.wait(self._leaving.values())

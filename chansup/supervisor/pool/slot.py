@@ -209,7 +209,7 @@ class Slot:
         process.accepts = partial(self.pool.accepted, self, specification)
         return process
 
-    def process_leaves(self, process: Process) -> None:
+    def on_draining(self, process: Process) -> None:
         """Take the news that `process` stopped accepting of its own accord: fill its place now."""
         if process is not self.current or not self.wanted:
             return

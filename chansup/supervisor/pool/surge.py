@@ -63,7 +63,7 @@ class Surge:
         for slot in pool.slots:
             if slot.runs(self._generation) and not slot.serves:
                 await self.booted(slot)
-        await pool.let_go()
+        await pool.wait_drained()
         for failure in results:
             if failure is not None:
                 raise failure

@@ -97,7 +97,7 @@ class WayBack:
                 continue
             if pool.started:
                 pool.resize(self._site.desired_in(former), self._former)
-                await pool.let_go()
+                await pool.wait_drained()
             if all(slot.generation is self._former for slot in pool.slots):
                 pool.specification = former
         generations = {

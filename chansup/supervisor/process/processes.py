@@ -94,7 +94,7 @@ class Processes:
         except ProcessLookupError:
             return None
 
-    def _take_notice(self, process: Process, pid: int, fields: dict[str, str]) -> None:
+    def _on_message(self, process: Process, pid: int, fields: dict[str, str]) -> None:
         """Take a message that `pid` sent to the notify socket of `process`."""
         if self.of(pid) is not process:
             return
@@ -176,7 +176,7 @@ class Processes:
         self._by_pid[process.pid] = process
         loop = asyncio.get_running_loop()
         reader.start(loop)
-        resources.notify.start(loop, partial(self._take_notice, process), process.was_crowded)
+        resources.notify.start(loop, partial(self._on_message, process), process.was_crowded)
         return process
 
     def _users_of_the_interface(self, generation: Generation) -> set[int]:
