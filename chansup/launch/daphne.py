@@ -20,24 +20,24 @@ from daphne.server import Server
 from twisted.internet import defer, unix
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch import application, heartbeat, options, reserved_options, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
 from chansup.launch.retirement import Retirement
 
 PACKAGE = "daphne"
-OWNED = {
-    "application": owned.APPLICATION,
-    "endpoints": owned.BIND,
-    "endpoint": owned.BIND,
-    "bind": owned.BIND,
-    "host": owned.BIND,
-    "port": owned.BIND,
-    "unix_socket": owned.BIND,
-    "fd": owned.BIND,
-    "ready_callable": owned.HEARTBEAT,
-    "signal_handlers": owned.DRAIN,
+RESERVED_OPTIONS = {
+    "application": reserved_options.APPLICATION,
+    "endpoints": reserved_options.BIND,
+    "endpoint": reserved_options.BIND,
+    "bind": reserved_options.BIND,
+    "host": reserved_options.BIND,
+    "port": reserved_options.BIND,
+    "unix_socket": reserved_options.BIND,
+    "fd": reserved_options.BIND,
+    "ready_callable": reserved_options.HEARTBEAT,
+    "signal_handlers": reserved_options.DRAIN,
     "action_logger": 'set access_log = "-" instead',
 }
 # Those of the command line and of daphne.server.Server, and Twisted's names for TLS.
@@ -82,7 +82,7 @@ def version() -> str:
 
 def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
     """Return the options that daphne does not take."""
-    problems = options.check(given, KNOWN, OWNED, "daphne")
+    problems = options.check(given, KNOWN, RESERVED_OPTIONS, "daphne")
     if "certKey" in given and "privateKey" not in given:
         problems.append(OptionProblem("certKey", "TLS needs privateKey, too"))
     for name in ("proxy_headers_host", "proxy_headers_port"):

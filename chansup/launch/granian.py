@@ -19,7 +19,7 @@ from granian.errors import ConfigurationError
 from granian.server.common import AbstractServer
 from granian.server.mp import MPServer
 
-from chansup.launch import application, heartbeat, options, owned, retirement, warm_up
+from chansup.launch import application, heartbeat, options, reserved_options, retirement, warm_up
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -33,39 +33,39 @@ _signals: Any = granian._signals
 _holder: Any = SocketHolder
 
 PACKAGE = "granian"
-OWNED = {
-    "target": owned.APPLICATION,
-    "factory": owned.APPLICATION,
-    "interface": owned.GATEWAY,
-    "address": owned.BIND,
-    "port": owned.BIND,
-    "uds": owned.BIND,
-    "uds_permissions": owned.UNIX_MODE,
-    "backlog": owned.BACKLOG,
-    "workers": owned.PROCESSES,
-    "respawn_failed_workers": owned.RESTARTS,
-    "respawn_interval": owned.RESTARTS,
-    "rss_sample_interval": owned.RESTARTS,
-    "rss_samples": owned.RESTARTS,
-    "workers_lifetime": owned.RESTARTS,
-    "workers_max_rss": owned.RESTARTS,
-    "workers_kill_timeout": owned.DRAIN,
-    "working_dir": owned.DIRECTORY,
-    "env_files": owned.ENVIRONMENT,
-    "metrics_enabled": owned.METRICS,
-    "metrics_scrape_interval": owned.METRICS,
-    "metrics_address": owned.METRICS,
-    "metrics_port": owned.METRICS,
-    "reload": owned.RELOAD,
-    "reload_paths": owned.RELOAD,
-    "reload_ignore_dirs": owned.RELOAD,
-    "reload_ignore_patterns": owned.RELOAD,
-    "reload_ignore_paths": owned.RELOAD,
-    "reload_filter": owned.RELOAD,
-    "reload_tick": owned.RELOAD,
-    "reload_ignore_worker_failure": owned.RELOAD,
-    "process_name": owned.DAEMON,
-    "pid_file": owned.DAEMON,
+RESERVED_OPTIONS = {
+    "target": reserved_options.APPLICATION,
+    "factory": reserved_options.APPLICATION,
+    "interface": reserved_options.GATEWAY,
+    "address": reserved_options.BIND,
+    "port": reserved_options.BIND,
+    "uds": reserved_options.BIND,
+    "uds_permissions": reserved_options.UNIX_MODE,
+    "backlog": reserved_options.BACKLOG,
+    "workers": reserved_options.PROCESSES,
+    "respawn_failed_workers": reserved_options.RESTARTS,
+    "respawn_interval": reserved_options.RESTARTS,
+    "rss_sample_interval": reserved_options.RESTARTS,
+    "rss_samples": reserved_options.RESTARTS,
+    "workers_lifetime": reserved_options.RESTARTS,
+    "workers_max_rss": reserved_options.RESTARTS,
+    "workers_kill_timeout": reserved_options.DRAIN,
+    "working_dir": reserved_options.DIRECTORY,
+    "env_files": reserved_options.ENVIRONMENT,
+    "metrics_enabled": reserved_options.METRICS,
+    "metrics_scrape_interval": reserved_options.METRICS,
+    "metrics_address": reserved_options.METRICS,
+    "metrics_port": reserved_options.METRICS,
+    "reload": reserved_options.RELOAD,
+    "reload_paths": reserved_options.RELOAD,
+    "reload_ignore_dirs": reserved_options.RELOAD,
+    "reload_ignore_patterns": reserved_options.RELOAD,
+    "reload_ignore_paths": reserved_options.RELOAD,
+    "reload_filter": reserved_options.RELOAD,
+    "reload_tick": reserved_options.RELOAD,
+    "reload_ignore_worker_failure": reserved_options.RELOAD,
+    "process_name": reserved_options.DAEMON,
+    "pid_file": reserved_options.DAEMON,
 }
 
 
@@ -76,11 +76,11 @@ def version() -> str:
 
 def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
     """Return the options that granian does not take."""
-    return options.check(given, _known_options(), OWNED, "granian")
+    return options.check(given, _known_options(), RESERVED_OPTIONS, "granian")
 
 
 def _known_options() -> dict[str, object]:
-    return options.parameters(AbstractServer.__init__, without=OWNED)
+    return options.parameters(AbstractServer.__init__, without=RESERVED_OPTIONS)
 
 
 class _Stop:

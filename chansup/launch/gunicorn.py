@@ -14,7 +14,7 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
-from chansup.launch import application, heartbeat, options, owned, retirement, warm_up
+from chansup.launch import application, heartbeat, options, reserved_options, retirement, warm_up
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -25,33 +25,33 @@ PACKAGE = "gunicorn"
 _ASGI_WORKERS = ("asgi",)
 _WSGI_WORKERS = ("gthread", "sync")
 _DEFAULT_THREADS = 4  # gunicorn's one would let one slow client stop the process
-OWNED = {
-    "wsgi_app": owned.APPLICATION,
-    "bind": owned.BIND,
-    "backlog": owned.BACKLOG,
-    "reuse_port": owned.BIND,
-    "workers": owned.PROCESSES,
-    "timeout": owned.LIVENESS,
-    "graceful_timeout": owned.DRAIN,
-    "max_requests": owned.RESTARTS,
-    "max_requests_jitter": owned.RESTARTS,
-    "reload": owned.RELOAD,
-    "reload_engine": owned.RELOAD,
-    "reload_extra_files": owned.RELOAD,
+RESERVED_OPTIONS = {
+    "wsgi_app": reserved_options.APPLICATION,
+    "bind": reserved_options.BIND,
+    "backlog": reserved_options.BACKLOG,
+    "reuse_port": reserved_options.BIND,
+    "workers": reserved_options.PROCESSES,
+    "timeout": reserved_options.LIVENESS,
+    "graceful_timeout": reserved_options.DRAIN,
+    "max_requests": reserved_options.RESTARTS,
+    "max_requests_jitter": reserved_options.RESTARTS,
+    "reload": reserved_options.RELOAD,
+    "reload_engine": reserved_options.RELOAD,
+    "reload_extra_files": reserved_options.RELOAD,
     "preload_app": "each process loads the app itself: remove it",
     "config": "write gunicorn's settings into [interface.options]",
     "check_config": "use `chansup check` instead",
     "print_config": "use `chansup check` instead",
-    "chdir": owned.DIRECTORY,
+    "chdir": reserved_options.DIRECTORY,
     "pythonpath": "set PYTHONPATH in [app] environment instead",
-    "daemon": owned.DAEMON,
-    "pidfile": owned.DAEMON,
-    "proc_name": owned.DAEMON,
-    "raw_env": owned.ENVIRONMENT,
-    "user": owned.USER,
-    "group": owned.USER,
-    "umask": owned.USER,
-    "initgroups": owned.USER,
+    "daemon": reserved_options.DAEMON,
+    "pidfile": reserved_options.DAEMON,
+    "proc_name": reserved_options.DAEMON,
+    "raw_env": reserved_options.ENVIRONMENT,
+    "user": reserved_options.USER,
+    "group": reserved_options.USER,
+    "umask": reserved_options.USER,
+    "initgroups": reserved_options.USER,
 }
 
 
@@ -63,9 +63,9 @@ def version() -> str:
 def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
     """Return the options that gunicorn does not take."""
     known: dict[str, object] = {
-        setting.name: None for setting in KNOWN_SETTINGS if setting.name not in OWNED
+        setting.name: None for setting in KNOWN_SETTINGS if setting.name not in RESERVED_OPTIONS
     }
-    problems = options.check(given, known, OWNED, "gunicorn")
+    problems = options.check(given, known, RESERVED_OPTIONS, "gunicorn")
     refused = {problem.name for problem in problems}
     config = Config()
     for name, value in given.items():

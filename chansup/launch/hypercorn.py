@@ -9,7 +9,7 @@ from hypercorn.asyncio.run import worker_serve
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import LifespanFailureError, wrap_app
 
-from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch import application, heartbeat, options, reserved_options, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -17,23 +17,23 @@ from chansup.launch.retirement import Retirement
 
 PACKAGE = "hypercorn"
 _LOOPS = ("asyncio", "uvloop")
-OWNED = {
-    "application_path": owned.APPLICATION,
-    "bind": owned.BIND,
-    "insecure_bind": owned.BIND,
+RESERVED_OPTIONS = {
+    "application_path": reserved_options.APPLICATION,
+    "bind": reserved_options.BIND,
+    "insecure_bind": reserved_options.BIND,
     "quic_bind": "chansup opens no UDP sockets: HTTP/3 is not available",
-    "backlog": owned.BACKLOG,
-    "workers": owned.PROCESSES,
-    "daemon": owned.DAEMON,
-    "pid_path": owned.DAEMON,
+    "backlog": reserved_options.BACKLOG,
+    "workers": reserved_options.PROCESSES,
+    "daemon": reserved_options.DAEMON,
+    "pid_path": reserved_options.DAEMON,
     "debug": "set PYTHONASYNCIODEBUG in [app] environment instead",
-    "graceful_timeout": owned.DRAIN,
-    "use_reloader": owned.RELOAD,
-    "user": owned.USER,
-    "group": owned.USER,
-    "umask": owned.USER,
-    "max_requests": owned.RESTARTS,
-    "max_requests_jitter": owned.RESTARTS,
+    "graceful_timeout": reserved_options.DRAIN,
+    "use_reloader": reserved_options.RELOAD,
+    "user": reserved_options.USER,
+    "group": reserved_options.USER,
+    "umask": reserved_options.USER,
+    "max_requests": reserved_options.RESTARTS,
+    "max_requests_jitter": reserved_options.RESTARTS,
 }
 _NOT_OPTIONS = ("cert_reqs", "log", "ssl_enabled", "logger_class", "verify_flags", "verify_mode")
 
@@ -45,7 +45,7 @@ def version() -> str:
 
 def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
     """Return the options that hypercorn does not take."""
-    problems = options.check(given, known_options(), OWNED, "hypercorn")
+    problems = options.check(given, known_options(), RESERVED_OPTIONS, "hypercorn")
     loop = given.get("worker_class", "asyncio")
     if loop not in _LOOPS:
         message = f'expected "asyncio" or "uvloop", got {loop!r}'
@@ -60,7 +60,7 @@ def known_options() -> dict[str, object]:
     return {
         name: _hint(getattr(defaults, name))
         for name in names
-        if name not in OWNED
+        if name not in RESERVED_OPTIONS
         and name not in _NOT_OPTIONS
         and not callable(getattr(Config, name))
         and hasattr(defaults, name)

@@ -22,18 +22,18 @@ class OptionProblem(NamedTuple):
 def check(
     options: Mapping[str, object],
     known: Mapping[str, object],
-    owned: Mapping[str, str],
+    reserved_options: Mapping[str, str],
     server: str,
 ) -> list[OptionProblem]:
     """Return everything that is wrong with the options.
 
-    `known` maps names to type hints (None: any type), `owned` maps the names that chansup sets
-    itself to what to do instead.
+    `known` maps names to type hints (None: any type), `reserved_options` maps the names that
+    chansup sets itself to what to do instead.
     """
     problems = []
     for name, value in options.items():
-        if name in owned:
-            problems.append(OptionProblem(name, owned[name]))
+        if name in reserved_options:
+            problems.append(OptionProblem(name, reserved_options[name]))
         elif name not in known:
             message = f"{server} has no such option"
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from chansup.launch import application, heartbeat, options, owned, retirement
+from chansup.launch import application, heartbeat, options, reserved_options, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -22,26 +22,26 @@ _PROXY_HEADERS = frozenset(
     b"x-forwarded-prefix".split()
 )
 _UNIX_PEER = ("unix:", 0)  # what stands for a peer of a Unix socket, which has no address
-OWNED = {
-    "app": owned.APPLICATION,
-    "factory": owned.APPLICATION,
-    "interface": owned.GATEWAY,
-    "host": owned.BIND,
-    "port": owned.BIND,
-    "uds": owned.BIND,
-    "fd": owned.BIND,
-    "backlog": owned.BACKLOG,
-    "workers": owned.PROCESSES,
-    "timeout_worker_healthcheck": owned.LIVENESS,
-    "timeout_graceful_shutdown": owned.DRAIN,
-    "env_file": owned.ENVIRONMENT,
-    "reload": owned.RELOAD,
-    "reload_dirs": owned.RELOAD,
-    "reload_delay": owned.RELOAD,
-    "reload_includes": owned.RELOAD,
-    "reload_excludes": owned.RELOAD,
-    "callback_notify": owned.HEARTBEAT,
-    "timeout_notify": owned.HEARTBEAT,
+RESERVED_OPTIONS = {
+    "app": reserved_options.APPLICATION,
+    "factory": reserved_options.APPLICATION,
+    "interface": reserved_options.GATEWAY,
+    "host": reserved_options.BIND,
+    "port": reserved_options.BIND,
+    "uds": reserved_options.BIND,
+    "fd": reserved_options.BIND,
+    "backlog": reserved_options.BACKLOG,
+    "workers": reserved_options.PROCESSES,
+    "timeout_worker_healthcheck": reserved_options.LIVENESS,
+    "timeout_graceful_shutdown": reserved_options.DRAIN,
+    "env_file": reserved_options.ENVIRONMENT,
+    "reload": reserved_options.RELOAD,
+    "reload_dirs": reserved_options.RELOAD,
+    "reload_delay": reserved_options.RELOAD,
+    "reload_includes": reserved_options.RELOAD,
+    "reload_excludes": reserved_options.RELOAD,
+    "callback_notify": reserved_options.HEARTBEAT,
+    "timeout_notify": reserved_options.HEARTBEAT,
 }
 
 
@@ -52,8 +52,8 @@ def version() -> str:
 
 def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
     """Return the options that uvicorn does not take."""
-    known = options.parameters(Config.__init__, without=OWNED)
-    return options.check(given, known, OWNED, "uvicorn")
+    known = options.parameters(Config.__init__, without=RESERVED_OPTIONS)
+    return options.check(given, known, RESERVED_OPTIONS, "uvicorn")
 
 
 class _Server(uvicorn.Server):

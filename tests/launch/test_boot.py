@@ -24,7 +24,7 @@ UNKNOWN = {
     "daphne": ("http_timeuot", "http_timeout"),
     "gunicorn": ("keepalve", "keepalive"),
 }
-OWNED = {
+RESERVED_OPTIONS = {
     "uvicorn": "workers",
     "granian": "workers",
     "hypercorn": "bind",
@@ -84,7 +84,7 @@ def test_an_app_that_is_not_there(supervisor: Supervisor, application: str, expe
 def test_wrong_options_are_refused_with_the_remedy(supervisor: Supervisor, server: str) -> None:
     unknown, nearest = UNKNOWN[server]
     wrong, value = WRONG_TYPE[server]
-    options = {unknown: 1, OWNED[server]: 2, wrong: value}
+    options = {unknown: 1, RESERVED_OPTIONS[server]: 2, wrong: value}
     process = supervisor.start(server, options=options)
     assert process.wait_exit() == 78
     lines = process.output().splitlines()
@@ -94,7 +94,7 @@ def test_wrong_options_are_refused_with_the_remedy(supervisor: Supervisor, serve
         f'interface.options.{unknown}: {server} has no such option; did you mean "{nearest}"?'
         in (output)
     )
-    assert f"interface.options.{OWNED[server]}: chansup" in output
+    assert f"interface.options.{RESERVED_OPTIONS[server]}: chansup" in output
     assert f"interface.options.{wrong}: " in output
 
 

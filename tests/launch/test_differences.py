@@ -28,7 +28,7 @@ def known(server: str) -> set[str]:
 
         from chansup.launch import uvicorn
 
-        return set(options.parameters(Config.__init__, without=uvicorn.OWNED))
+        return set(options.parameters(Config.__init__, without=uvicorn.RESERVED_OPTIONS))
     if server == "granian":
         from chansup.launch import granian
 
@@ -46,7 +46,7 @@ def known(server: str) -> set[str]:
     from chansup.launch import gunicorn
 
     names = {setting.name for setting in KNOWN_SETTINGS}
-    return names - set(gunicorn.OWNED)
+    return names - set(gunicorn.RESERVED_OPTIONS)
 
 
 @pytest.mark.parametrize("server", differences.SAME)
