@@ -5,7 +5,7 @@ import asyncio
 STEP = 1.0  # seconds after which the time that went by is looked at
 
 
-async def within(seconds: float, event: asyncio.Event) -> bool:
+async def wait_for(seconds: float, event: asyncio.Event) -> bool:
     """Wait for `event`, at most `seconds`; return whether it happened.
 
     If the supervisor was frozen meanwhile, that counts as one step and a half at most: whoever is

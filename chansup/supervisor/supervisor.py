@@ -27,7 +27,7 @@ from chansup.supervisor.signals.terminal import Terminal
 from chansup.supervisor.site import Site
 from chansup.supervisor.sockets.systemd import ServiceNotifier
 from chansup.supervisor.upkeep import Upkeep
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 MORE_DESCRIPTORS = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
 _HINTS: dict[int, str] = {
@@ -247,7 +247,7 @@ class Supervisor:
             self._service.extend_timeout(longest + SWEEP_TIME)
         if rollout.shutdown_delay and self._shutdown.exit_code is ExitCode.OK:
             self.site.say(f"accepting for another {rollout.shutdown_delay:g} s")
-            await within(rollout.shutdown_delay, self._shutdown.hurried)
+            await wait_for(rollout.shutdown_delay, self._shutdown.hurried)
         await self.site.stop(deadline, self._shutdown.hurried)
         await self._sweep()
         self.site.say("stopped")

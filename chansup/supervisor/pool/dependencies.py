@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from chansup.supervisor.errors import SlotRemovedError
-from chansup.waiting import STEP, within
+from chansup.waiting import STEP, wait_for
 
 if TYPE_CHECKING:
     from chansup.supervisor.pool.pool import Pool
@@ -66,7 +66,7 @@ class Dependencies:
         for slot in list(pool.slots):
             await slot.booted()
         pool.changed()
-        await within(STEP, pool.available)  # not there yet if somebody replaces a process now
+        await wait_for(STEP, pool.available)  # not there yet if somebody replaces a process now
 
     def _is_there(self, name: str) -> bool:
         pool = self._site.pools.get(name)

@@ -17,7 +17,7 @@ from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 _IMPOSSIBLE = 78  # EX_CONFIG of sysexits.h: the launcher would end with it as well
 
@@ -47,7 +47,7 @@ async def examine(site: ExaminationHost, generation: Generation) -> None:
     except SpawnError:
         return
     try:
-        await within(interface.start_timeout, process.gone)
+        await wait_for(interface.start_timeout, process.gone)
     finally:
         if not process.gone.is_set():
             process.kill()

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from chansup.supervisor.pool.retirement import Retirements
 from chansup.supervisor.process.process import Process
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 LONGEST_TURN = 10.0  # seconds after which a process that still boots lets others begin
 
@@ -58,7 +58,7 @@ class Filling:
         async with self._site.turns:
             process = await self._now()
             if process is not None:
-                await within(LONGEST_TURN, process.settled)
+                await wait_for(LONGEST_TURN, process.settled)
 
     async def _now(self) -> Process | None:
         async with self._site.spawning:

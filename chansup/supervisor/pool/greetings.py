@@ -16,7 +16,7 @@ from chansup.supervisor.plan.code_on_disk import CodeOnDisk
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 _ANSWER_TIMEOUT = 5.0  # seconds that a new interface process waits for workers that do not answer
 _LONGEST = 500  # characters of a refusal
@@ -153,7 +153,7 @@ class Greetings:
 
     async def _end(self, process: Process) -> None:
         process.ask_to_end()
-        if not await within(process.specification.stop_timeout, process.ended):
+        if not await wait_for(process.specification.stop_timeout, process.ended):
             process.kill_alone()
         pool = self._site.pools.get(process.specification.name)
         if pool is not None and not pool.ready:

@@ -18,7 +18,7 @@ from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 TICK = 1.0  # seconds between two looks at everybody
 TIME_TO_PRINT = 1.0  # seconds for the stacks to be printed before SIGTERM
@@ -121,7 +121,7 @@ def _beats_in_memory(process: Process) -> bool:
 async def _end_hung(process: Process) -> None:
     if process.specification.launcher:
         process.dump_stacks()
-        await within(TIME_TO_PRINT, process.ended)
+        await wait_for(TIME_TO_PRINT, process.ended)
     process.ask_to_end()
-    await within(TIME_TO_LEAVE, process.ended)
+    await wait_for(TIME_TO_LEAVE, process.ended)
     process.kill_alone()

@@ -6,7 +6,7 @@ from typing import Protocol
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.process import boot
 from chansup.supervisor.process.process import Process
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 
 class Forwarding(Protocol):
@@ -68,7 +68,7 @@ class Retirements:
         """Wait until nothing is left, or cannot be killed."""
         for process in list(self.draining):
             limit = process.specification.stop_timeout + boot.UNDEAD
-            if not await within(limit, process.gone):
+            if not await wait_for(limit, process.gone):
                 self._say("cannot be killed, leaving it behind", process, "error")
 
     async def _retire(self, process: Process) -> None:
@@ -81,7 +81,7 @@ class Retirements:
             # New connections go elsewhere first, so that none waits in the hands of one that ends.
             self._steered += 1
             self._pool.changed()
-            await within(self._pool.settle, process.gone)
+            await wait_for(self._pool.settle, process.gone)
         if process.address is not None:
             # The interface sends it nothing new from here on, and takes away what can be moved.
             self._pool.changed()
@@ -90,7 +90,7 @@ class Retirements:
         if steers:
             # A foreign server does not say when it stopped accepting; it does so on its signal.
             patience = specification.stop_timeout if specification.launcher else self._pool.settle
-            await within(patience, process.accepts_no_more)
+            await wait_for(patience, process.accepts_no_more)
             self._steered -= 1
             self._pool.changed()
         await self._end(process, deadline - loop.time())
@@ -98,7 +98,7 @@ class Retirements:
     async def _end(self, process: Process, patience: float) -> None:
         """Wait for the end of a process that drains; kill it when `patience` (seconds) is over."""
         specification = process.specification
-        if not await within(patience, process.gone):
+        if not await wait_for(patience, process.gone):
             self._say(
                 f"still there after stop_timeout = {specification.stop_timeout:g} s, killing it"
                 if process.exit is None
@@ -107,7 +107,7 @@ class Retirements:
                 process,
             )
             process.kill()
-            await within(boot.UNDEAD, process.gone)
+            await wait_for(boot.UNDEAD, process.gone)
 
     def _keep(self, task: "asyncio.Task[None]") -> "asyncio.Task[None]":
         self._tasks.add(task)

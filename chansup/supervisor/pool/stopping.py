@@ -13,7 +13,7 @@ from chansup.supervisor.process.boot import UNDEAD
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.sockets.addresses import Addresses
 from chansup.supervisor.sockets.hub_socket import HubSocket
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 # Of the time, cumulated; the last kind that there is gets all that is left
 STOP_SHARES = {"interface": 0.6, "workers": 0.85, "programs": 0.95, "hub": 1.0}
@@ -101,7 +101,7 @@ class Stopping:
         deadline: float,
     ) -> None:
         left = deadline - asyncio.get_running_loop().time()
-        impatience: asyncio.Future[Any] = asyncio.create_task(within(left, self._hurried))
+        impatience: asyncio.Future[Any] = asyncio.create_task(wait_for(left, self._hurried))
         await asyncio.wait([ending, impatience], return_when=asyncio.FIRST_COMPLETED)
         impatience.cancel()
         for task in running:
@@ -134,14 +134,14 @@ class Stopping:
         stopping = asyncio.create_task(stop())
         if listening:
             self._refusing = asyncio.create_task(refuse())
-        patience = asyncio.create_task(within(until - HURRY_BEFORE - loop.time(), stopped))
+        patience = asyncio.create_task(wait_for(until - HURRY_BEFORE - loop.time(), stopped))
         impatience = asyncio.create_task(self._hurried.wait())
         await asyncio.wait([patience, impatience], return_when=asyncio.FIRST_COMPLETED)
         impatience.cancel()
         patience.cancel()
         if not stopped.is_set():
             self._hurry(pools)
-            await within(min(HURRY_BEFORE, max(until - loop.time(), 0.5)), stopped)
+            await wait_for(min(HURRY_BEFORE, max(until - loop.time(), 0.5)), stopped)
         if not stopped.is_set():
             for process in _processes_of(pools):
                 self._site.say(

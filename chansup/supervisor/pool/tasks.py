@@ -15,7 +15,7 @@ from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import TaskSpecification
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.process.process import Process
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 
 class TaskHost(Host, Protocol):
@@ -88,7 +88,7 @@ class Task:
 
     async def _wait(self, process: Process, specification: TaskSpecification) -> str | None:
         try:
-            if not await within(specification.timeout, process.ended):
+            if not await wait_for(specification.timeout, process.ended):
                 self.site.say(f"task {self.name}: too late, ending it", "warning")
                 await self.stop()
                 return f"did not end within {specification.timeout:g} s"
@@ -105,7 +105,7 @@ class Task:
         if process.draining_since is None:
             process.drain()
             process.ask_to_end()
-        if not await within(process.specification.stop_timeout, process.gone):
+        if not await wait_for(process.specification.stop_timeout, process.gone):
             self.site.say(f"task {self.name}: still there, killing it", "warning")
             process.kill()
             await process.gone.wait()

@@ -9,7 +9,7 @@ from chansup.config import readiness
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.process import probe
 from chansup.supervisor.process.process import Process
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 LAST_WORDS = 0.5  # seconds for the stack dump of a process that is late, before it is killed
 NO_ACCEPT = (
@@ -29,7 +29,7 @@ async def wait(process: Process, say: Say) -> bool:
     """Wait until `process` is ready; False when it ended, or was too late and is killed."""
     asking = asyncio.create_task(_ask(process))
     try:
-        decided = await within(process.specification.start_timeout, process.settled)
+        decided = await wait_for(process.specification.start_timeout, process.settled)
     finally:
         asking.cancel()
     if not decided:
@@ -58,6 +58,6 @@ async def _end_late(process: Process, say: Say) -> None:
     process.late = True
     if process.specification.launcher:
         process.dump_stacks()
-        await within(LAST_WORDS, process.ended)
+        await wait_for(LAST_WORDS, process.ended)
     process.kill_alone()
-    await within(UNDEAD, process.ended)
+    await wait_for(UNDEAD, process.ended)

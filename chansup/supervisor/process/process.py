@@ -24,7 +24,7 @@ from chansup.supervisor.process import orphans, process_table
 from chansup.supervisor.process.orphans import Orphans, Remains
 from chansup.supervisor.process.process_table import Identity
 from chansup.supervisor.process.spawn import Child
-from chansup.waiting import within
+from chansup.waiting import wait_for
 
 if TYPE_CHECKING:
     from chansup.protocol.bulletin import Bulletin
@@ -308,11 +308,11 @@ class Process:
         if self.asked_at is not None:
             patience -= begun - self.asked_at
         if self._may_have_told():
-            await within(patience * _BENEFIT_OF_DOUBT, self.gone)
+            await wait_for(patience * _BENEFIT_OF_DOUBT, self.gone)
             patience -= self._loop.time() - begun
         if not self.gone.is_set():
             remains.signal(self._stop_signal or self._own_stop_signal())
-        if not await within(patience, self.gone):
+        if not await wait_for(patience, self.gone):
             remains.signal(signal.SIGKILL)
 
     def _may_have_told(self) -> bool:
