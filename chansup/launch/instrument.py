@@ -213,8 +213,19 @@ class WebSocket:
     """One WebSocket between the app and the server."""
 
     __slots__ = (
-        "_cells", "_close_sent", "_interrupted", "_receive", "_receivers", "_send", "_tasks",
-        "_in_flight", "accepted", "code", "ended", "is_closing", "rejected",
+        "_cells",
+        "_close_sent",
+        "_in_flight",
+        "_interrupted",
+        "_receive",
+        "_receivers",
+        "_send",
+        "_tasks",
+        "accepted",
+        "code",
+        "ended",
+        "is_closing",
+        "rejected",
     )  # fmt: skip
 
     def __init__(
