@@ -51,6 +51,7 @@ system:
 check: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.docs.prose
 	$(BIN)/mypy --strict chansup
 	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators \
 		--allow-any-generics --no-warn-return-any --ignore-missing-imports --explicit-package-bases tests

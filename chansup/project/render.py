@@ -24,7 +24,7 @@ _REDIS = """\
 # ready = "tcp:6379"
 # One machine needs no Redis: chansup has a channel layer of its own."""
 _CHANNEL_LAYER = """\
-# Groups and channels between these processes: chansup's own, one machine needs nothing else.
+# Groups and channels between these processes: chansup's own, a single machine needs nothing else.
 # For many machines: backend = "redis://HOST:6379/0"
 [channel_layer]
 backend = "local\""""

@@ -82,7 +82,7 @@ def read(command: str) -> WebLine:
 
 
 def _options(command: str, program: str, words: list[str], left_out: dict[str, str]) -> WebLine:
-    """Return what the words after the program say; what is in `left_out` already stays there."""
+    """Return what the words after the program say; those in `left_out` stay out."""
     options: dict[str, str | int | float | bool] = {}
     shown_as: dict[str, str] = {}
     server = program

@@ -220,7 +220,7 @@ def _is_noexec(path: str) -> bool:
 
 def _no_program(path: str) -> str:
     return (
-        f"{path} is no program of this machine: a script needs #! and its interpreter in the"
+        f"{path} is not a program of this machine: a script needs #! and its interpreter in the"
         " first line, a binary the right architecture"
     )
 

@@ -140,7 +140,7 @@ async def conversation(
 
 def test_the_limits() -> None:
     said = {row[0]: row[1] for row in table(PAGE, "what", "limit")}
-    text = prose(PAGE)
+    text = " ".join(prose(PAGE).split())
     assert said["a message from the app to the client"].startswith(
         f"{attachment.MAX_MESSAGE // 2**20} MiB"
     )

@@ -26,7 +26,7 @@ _YOUNG = 60.0  # seconds: a session that gives way to another one so soon is cou
 
 
 class AffinityPool(Protocol):
-    """The pool, as what is sticky in it sees it."""
+    """The pool, as its sticky routes see it."""
 
     settings: roster.Pool
     counts: Counts

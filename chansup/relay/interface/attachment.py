@@ -46,7 +46,7 @@ class StreamOwner(Movable, Protocol):
     def app_accepts(
         self, attachment: "Attachment", subprotocol: str | None, headers: scopes.Headers
     ) -> None:
-        """Open it for the client, or go on after a handover."""
+        """Open it for the client, or continue after a handover."""
 
     def app_decides(self, word: Handover) -> None:
         """Take the app's word on whether it may move."""

@@ -1,4 +1,4 @@
-"""Which of a pool's workers gets what is new."""
+"""Which of a pool's workers gets a new request."""
 
 import random
 

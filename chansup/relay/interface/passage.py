@@ -36,7 +36,7 @@ class Course(Protocol):
 
     @property
     def is_to_close(self) -> bool:
-        """Whether its worker is gone, and no other one may go on with it."""
+        """Whether its worker is gone, and no other one may continue with it."""
 
     def give_up(self, result: str, reason: str) -> None:
         """Close it: nobody continues with it."""

@@ -39,11 +39,11 @@ class Movable(Protocol):
 
     @property
     def is_transparent(self) -> bool:
-        """Whether another worker may go on with it."""
+        """Whether another worker may continue with it."""
 
     @property
     def is_to_close(self) -> bool:
-        """Whether its worker is gone, and no other one may go on with it."""
+        """Whether its worker is gone, and no other one may continue with it."""
 
     @property
     def is_suspect(self) -> bool:
@@ -56,7 +56,7 @@ class Movable(Protocol):
         """Ask the app at `worker` to let it go."""
 
     def follow_routes(self, pool: object) -> bool:
-        """Take over what the routes say now. Say whether it is to go on in `pool`."""
+        """Take over what the routes say now. Say whether it is to continue in `pool`."""
 
     def attach(self, worker: "Worker") -> None:
         """Begin at a worker."""

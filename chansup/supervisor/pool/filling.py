@@ -33,7 +33,7 @@ class Filling:
         launched: Callable[[], bool],
         attempt: Callable[[], Process | None],
     ) -> None:
-        """`launched` says whether a launcher is to be started; `attempt` starts what is missing,
+        """`launched` says whether a launcher is to be started; `attempt` starts the missing ones,
         and returns what fills the slot then.
         """
         self.waiting: asyncio.Task[None] | None = None  # for its turn

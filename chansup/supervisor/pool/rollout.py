@@ -321,7 +321,7 @@ class Rollout:
             self._tell.output(str(failure), lines)
         if self._apart and self._side_by_side.has_begun():
             message = (
-                f"{failure}; there is no way back, for old and new processes do not speak with "
+                f"{failure}; rollback is impossible, for old and new processes do not speak with "
                 "each other: run `chansup reload` again"
             )
             self._end("failed", message)
@@ -333,7 +333,7 @@ class Rollout:
         problems = await way.take()
         message = str(failure) + way.where_that_leaves()
         if problems:
-            message += f"; the way back failed: {', '.join(problems)}"
+            message += f"; the rollback failed: {', '.join(problems)}"
         self._end("failed", message)
 
     def _dismiss_successors(self) -> None:

@@ -29,7 +29,7 @@ class RolloutsHost(RolloutHost, Protocol):
         """Write what works and is probably not meant to the log, if `said` had not said it."""
 
     def start(self) -> None:
-        """Start what is not started."""
+        """Start the missing ones."""
 
     def cancel_starts(self) -> None:
         """Break off what waits to be started."""
@@ -93,7 +93,7 @@ class Rollouts:
         rollout = self.newest = Rollout(site, generation, tell, renews=renews)
 
         async def roll() -> None:
-            self._site.cancel_starts()  # the rollout starts what is missing by itself
+            self._site.cancel_starts()  # the rollout starts the missing ones by itself
             async with self._turn:  # those that were superseded end first
                 self._site.roster.changed()
                 await rollout.run()
