@@ -46,6 +46,11 @@ LEVELS: dict[str, Levels] = {
         ("server",),
         ("__main__",),
     ),
+    "relay": (
+        ("credits", "extension", "frames", "waiters"),
+        ("consumers", "greeting", "link", "scopes", "streams"),
+        ("appworker", "interface"),
+    ),
     "relay/appworker": (
         ("books", "errors", "lifespan", "orphans", "permits"),
         ("context", "events", "standing"),
@@ -55,6 +60,19 @@ LEVELS: dict[str, Levels] = {
         ("websocket",),
         ("interface",),
         ("server",),
+    ),
+    "relay/interface": (
+        ("books", "counts", "error_pages", "headers", "parts", "phases", "quarantine", "reports"),
+        ("answers", "mobility", "worker"),
+        ("affinity", "attachment", "choice", "handovers", "left_behind", "upload"),
+        ("pool", "response", "watch"),
+        ("retry", "standing"),
+        ("client", "request", "suspicion"),
+        ("passage",),
+        ("journey",),
+        ("websocket",),
+        ("orders",),
+        ("application",),
     ),
     "supervisor": (
         ("errors",),

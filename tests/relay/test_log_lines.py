@@ -11,7 +11,7 @@ import pytest
 import chansup.layer
 import chansup.worker  # noqa: F401
 from chansup.log_lines import OneLineFormatter, traceback_of, visible
-from chansup.relay.interface.request import BrokenResponse
+from chansup.relay.interface.response import BrokenResponse
 from tests.relay.both_sides import relayed, until
 
 FORGED = "/x\nchansup | SIGTERM: stopping\r\x1b[2J\u2028\u202e\x85"

@@ -23,7 +23,8 @@ from chansup.relay.interface.headers import host_of
 from chansup.relay.interface.orders import Orders
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.reports import Reports
-from chansup.relay.interface.request import BrokenResponse, Request
+from chansup.relay.interface.request import Request
+from chansup.relay.interface.response import BrokenResponse
 from chansup.relay.interface.websocket import WebSocket
 from chansup.relay.interface.worker import Worker
 
@@ -165,7 +166,7 @@ class Relay:
         assert self._loop is not None
         limit = time.monotonic() - _SWEEP
         for request in self._requests:
-            if request.arrived < limit and not request.is_watched:
+            if request.arrived < limit:
                 request.watch()
         self._sweeping = bool(self._requests)
         if self._sweeping:

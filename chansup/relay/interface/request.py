@@ -1,16 +1,12 @@
 """One HTTP request on its way through the relay."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from time import monotonic
 from typing import Any
 
-import msgspec
-
 from chansup.protocol import relay_board as board
 from chansup.relay import scopes
-from chansup.relay.credits import REPORTED
 from chansup.relay.frames import (
     END,
     EXPECTED,
@@ -26,9 +22,12 @@ from chansup.relay.interface.affinity import Session
 from chansup.relay.interface.answers import EXPLANATIONS, answer
 from chansup.relay.interface.headers import expects_continue, has_body, host_of
 from chansup.relay.interface.left_behind import LeftBehind
+from chansup.relay.interface.parts import Parts
 from chansup.relay.interface.pool import Pool, Rejected
-from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
+from chansup.relay.interface.response import BrokenResponse, Event, Response, Send, head_of
+from chansup.relay.interface.retry import Retry
 from chansup.relay.interface.upload import Upload
+from chansup.relay.interface.watch import Receive, Watch
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
@@ -36,20 +35,8 @@ from chansup.relay.waiters import Waiter, wake
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _COMPLETE = frozenset({State.ANSWERED, State.OVER})
-
-
-_log = logging.getLogger("chansup.relay")
-
-
-Event = tuple[int, int, int, bytes]  # kind, flags, number, payload
-
-
-class BrokenResponse(Exception):
-    """A response that has begun cannot be completed: the server shall break the connection off."""
 
 
 class Request:
@@ -59,25 +46,23 @@ class Request:
     """
 
     _upload: Upload | None = None  # where a body comes, or may come
-    _watch: asyncio.Task[None] | None = None  # of the client
+    _watch: Watch | None = None  # of the client
     _worker: Worker | None = None
     _link: Link
     _stream = 0
     _state = State.WAITING
     _waiter: Waiter = None
     _parts_in = 0  # of the response
-    _unreported = 0
     _delivered = False  # the app knows of it
-    _started = False  # the client has seen a part of the response
+    started = False  # the client has seen a part of the response
     _lost = False  # the worker is gone
-    _deaths = 0  # of workers that had it in hand
+    _retry: Retry | None = None  # once a worker has died with it
     _attempts = 0
     _told = False  # the worker knows that the client is gone
     _is_leaving = False  # it goes to another worker, though its own is there
-    _trailers_follow = False
-    _gathered: list[tuple[int, bytes]] | None = None
+    _gathered: Parts | None = None  # of an event that is not complete
+    _response: Response | None = None  # that comes in parts
     _session: Session | None = None  # where requests of a session go to one worker
-    _first: scopes.Head | None = None  # of a response whose body may tell a session
     turn: asyncio.Future[Worker] | None = None
     client_gone = False
     websocket: None = None
@@ -123,11 +108,11 @@ class Request:
                     self._leave_behind()
                 elif not await self._may_try_again():
                     return
-                if self._deaths >= SUSPICIOUS and not await self._turn_of_suspect():
+                if self._retry is not None and not await self._turn_comes(self._retry):
                     return
                 self._pool.counts.add(board.RETRIES)
         finally:
-            if self._watch is not None or self._deaths or self._state not in _COMPLETE:
+            if self._watch is not None or self._retry is not None or self._state not in _COMPLETE:
                 self._end()
 
     async def _awaited_worker(self) -> Worker | None:
@@ -168,8 +153,8 @@ class Request:
         if self._attempts:
             self._state = State.WAITING
             self._lost = self._delivered = self._told = self._is_leaving = False
-            self._gathered = None
-            self._parts_in = self._unreported = 0
+            self._gathered = self._response = None
+            self._parts_in = 0
         self._attempts += 1
         upload = self._upload
         flags = END if upload is None else EXPECTED * upload.expects
@@ -198,156 +183,69 @@ class Request:
                 await self._waiter
             kind, flags, number, payload = events.pop(0)
             if kind == Kind.RESPONSE:
-                head = self._head(payload[:number])
-                if self._session is not None:
-                    self._learn(head, payload[number:])
-                self._started = True
+                head = head_of(payload[:number])
+                if self._session is not None and self._worker is not None:
+                    body = payload[number:]
+                    self._session.learn_from(self._worker, head.status, head.headers, body)
+                self.started = True
                 await send(
                     {"type": "http.response.start", "status": head.status, "headers": head.headers}
                 )
                 await send({"type": "http.response.body", "body": payload[number:]})
                 return True
+            response = self._response or self._begin_response()
             passing_on = (
-                self._pass_body_on(flags, payload)
+                response.pass_body_on(events, flags, payload)
                 if kind == Kind.BODY
-                else self._pass_on(kind, flags, payload)
+                else response.pass_on(kind, payload)
             )
             del payload
             if await passing_on:
                 return True
 
-    async def _pass_on(self, kind: int, flags: int, payload: bytes) -> bool:
-        """Pass an event of the app to the server. Say whether it was the last one."""
-        if kind == Kind.START:
-            head = self._head(payload)
-            if self._session is not None:
-                self._learn(head, b"")
-                self._first = head
-            self._started = True
-            self._trailers_follow = head.trailers
-            start: Message = {
-                "type": "http.response.start",
-                "status": head.status,
-                "headers": head.headers,
-            }
-            if head.trailers:
-                start["trailers"] = True
-            await self._send(start)
-            return False
-        if kind == Kind.EVENT:
-            return await self._pass_event_on(payload)
-        return await self._finish()
+    def _begin_response(self) -> Response:
+        assert self._worker is not None
+        scope, send = self._scope, self._send
+        self._response = Response(self, scope, send, self._worker, self._stream, self._session)
+        return self._response
 
-    async def _pass_body_on(self, flags: int, payload: bytes) -> bool:
-        """Pass on what there is of the body, at once."""
-        events = self._events
-        body = payload
-        if events and not flags & END:
-            parts = [payload]
-            while events and events[0][0] == Kind.BODY and not flags & END:
-                _, flags, _, payload = events.pop(0)
-                parts.append(payload)
-            body = b"".join(parts)
-            del parts, payload  # a slow client keeps one copy in memory, not two
-        if self._first is not None:
-            self._learn(self._first, body)
-            self._first = None
-        is_last = bool(flags & END)
-        await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
-        if not is_last or self._trailers_follow:
-            self._report(len(body))
-        return is_last and not self._trailers_follow
-
-    def _learn(self, head: scopes.Head, body: bytes) -> None:
-        """Take down which session the response tells of, before the client knows it."""
-        if self._session is not None and self._worker is not None:
-            self._session.learn_from(self._worker, head.status, head.headers, body)
-
-    def _report(self, size: int) -> None:
-        """Give the worker credit for what the client had."""
-        self._unreported += size
-        if self._unreported >= REPORTED and not self._lost and self._state != State.OVER:
-            self._link.send_control(pack(Kind.CREDIT, 0, self._stream, self._unreported))
-            self._unreported = 0
-
-    def _head(self, payload: bytes) -> scopes.Head:
-        try:
-            return scopes.decode_head(payload)
-        except msgspec.DecodeError as error:
-            raise BrokenResponse(f"the app's status or headers: {error}") from None
-
-    async def _pass_event_on(self, payload: bytes) -> bool:
-        try:
-            event = scopes.decode_event(payload)
-        except msgspec.DecodeError as error:
-            raise BrokenResponse(f"an event of the app: {error}") from None
-        kind = event.get("type")
-        if not isinstance(kind, str):
-            raise BrokenResponse("an event of the app has no type")
-        if isinstance(headers := event.get("headers"), list):
-            event["headers"] = [tuple(pair) for pair in headers]
-        await self._send(event)
-        self._report(len(payload))
-        return kind == "http.response.trailers" and not event.get("more_trailers", False)
-
-    async def _finish(self) -> bool:
-        """Take notice that the app has returned before the response was complete."""
-        if self.client_gone:
-            return True
-        if self._started:
-            raise BrokenResponse("the app ended before its response did")
-        await answer(self._scope, self._send, 500, "Internal Server Error")
-        return True
+    @property
+    def is_at_worker(self) -> bool:
+        """Whether its worker is there, and the app has not returned."""
+        return not self._lost and self._state != State.OVER
 
     async def _may_try_again(self) -> bool:
         """After its worker died: say whether another one may have it. If not, answer."""
-        counts = self._pool.counts
-        safe = self._scope["method"] in scopes.SAFE_METHODS
-        if self._started:
-            counts.add(board.FAILED)
+        if self.started:
+            self._pool.counts.add(board.FAILED)
             raise BrokenResponse("the worker died before the response was complete")
-        if safe or self._delivered:
-            self._deaths += 1
-            self._pool.quarantine.leave(self)
-        if self._deaths >= MAX_DEATHS:
-            counts.add(board.POISON)
-            _log.error(
-                "poison: %s %s: %d workers of %s died with it, it is not tried again",
-                self._scope["method"],
-                self._scope["path"],
-                self._deaths,
-                self._pool.settings.name,
-            )
-        elif (safe or not self._delivered or self._redeliver) and (
-            self._upload is None or self._upload.is_repeatable
-        ):
+        if self._retry is None:
+            self._retry = Retry(self, self._scope, self._send)
+        allowed = await self._retry.is_allowed(
+            self._pool,
+            delivered=self._delivered,
+            redeliver=self._redeliver,
+            repeatable=self._upload is None or self._upload.is_repeatable,
+        )
+        if allowed:
             self.arrived = monotonic()
-            return True
-        counts.add(board.FAILED)
-        await answer(self._scope, self._send, 502, "the process that worked on it died")
-        return False
+        return allowed
 
-    async def _turn_of_suspect(self) -> bool:
-        """Wait until no other suspect is tried. Say whether to try it; if not, answer."""
-        pool = self._pool
-        turn = self._waiter = pool.loop.create_future()  # it ends, too, when the client leaves
-        pool.quarantine.enter(self, lambda: wake(turn))
+    async def _turn_comes(self, retry: Retry) -> bool:
+        """Wait, if it is a suspect, until no other one is tried. Say whether to try it."""
+        if not retry.is_suspect:
+            return True
+        turn = self._waiter = self._pool.loop.create_future()  # it ends, too, with the client
         self.watch()
-        try:
-            async with asyncio.timeout(pool.settings.queue_timeout):
-                if not self.client_gone:
-                    await turn
-        except TimeoutError:
-            pool.counts.rejected("late")
-            await answer(self._scope, self._send, 503, EXPLANATIONS["late"], retry_after=1)
+        if self.client_gone:
             return False
-        return not self.client_gone
+        return await retry.wait_for_turn(self._pool, turn) and not self.client_gone
 
     def _end(self) -> None:
-        if self._deaths:
-            self._pool.quarantine.leave(self)
+        if self._retry is not None:
+            self._retry.end(self._pool)
         if self._watch is not None:
-            self._watch.cancel()
+            self._watch.end()
         if self._attempts and self._state not in _COMPLETE and not self._lost:
             self._tell_worker_that_client_left()
 
@@ -361,10 +259,12 @@ class Request:
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a frame of this stream. Raises FrameError."""
         if flags & MORE:
-            self._gather(kind, payload)
+            self._gathered = self._gathered or Parts()
+            self._gathered.gather(kind, payload)
             return
         if self._gathered is not None:
-            payload = self._completed(kind, payload)
+            payload = self._gathered.completed(kind, payload)
+            self._gathered = None
         self._state = advance(TO_INTERFACE, self._state, kind, flags)
         if kind == Kind.BODY:
             self._parts_in += 1
@@ -381,26 +281,13 @@ class Request:
                 self._upload.do_not_repeat()
             return
         if kind == Kind.DONE or flags & FINISHED:
-            self._leave_worker()
+            assert self._worker is not None
+            self._pool.counts.add(board.IN_FLIGHT, -1)
+            if self._upload is not None:
+                self._upload.end()
+            self._worker.release()
         self._events.append((kind, flags, number, payload))
         wake(self._waiter)
-
-    def _gather(self, kind: int, payload: bytes) -> None:
-        """Keep a part of a payload larger than a frame."""
-        if kind not in (Kind.START, Kind.EVENT):
-            raise FrameError(f"a frame of kind {kind} in parts")
-        if self._gathered is None:
-            self._gathered = []
-        self._gathered.append((kind, payload))
-        if len(self._gathered) * MAX_PAYLOAD > scopes.MAX_EVENT:
-            raise FrameError("an event that is too large")
-
-    def _completed(self, kind: int, payload: bytes) -> bytes:
-        assert self._gathered is not None
-        parts, self._gathered = [*self._gathered, (kind, payload)], None
-        if any(one != kind for one, _ in parts):
-            raise FrameError("parts of different kinds")
-        return b"".join(part for _, part in parts)
 
     def worker_lost(self) -> None:
         """Take notice that the worker is gone."""
@@ -409,13 +296,6 @@ class Request:
         if self._upload is not None:
             self._upload.end()
         wake(self._waiter)
-
-    def _leave_worker(self) -> None:
-        assert self._worker is not None
-        self._pool.counts.add(board.IN_FLIGHT, -1)
-        if self._upload is not None:
-            self._upload.end()
-        self._worker.release()
 
     # Another worker
 
@@ -431,7 +311,7 @@ class Request:
 
     def leave(self, worker: Worker) -> None:
         """Ask another worker, if `worker` has not begun to answer: it ends, and the session too."""
-        is_idle = self._state == State.WAITING and not self._events and not self._started
+        is_idle = self._state == State.WAITING and not self._events and not self.started
         if is_idle and self._worker is worker and not self._lost and not self.client_gone:
             self._is_leaving = True
             wake(self._waiter)
@@ -447,28 +327,13 @@ class Request:
     def watch(self) -> None:
         """Notice from now on when it goes away; take its body."""
         if self._watch is None:
-            self._watch = self._pool.loop.create_task(self._watch_client())
+            path, loop = self._scope["path"], self._pool.loop
+            self._watch = Watch(path, self._receive, self._upload, self._client_left, loop)
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether it would be noticed that the client goes away."""
-        return self._watch is not None
-
-    async def _watch_client(self) -> None:
-        try:
-            await self._until_client_leaves()
-        except Exception as error:
-            _log.error("%s: the server broke: %r", self._scope["path"], error)
+    def _client_left(self) -> None:
         self.client_gone = True
         if self.turn is not None and not self.turn.done():
             self.turn.set_exception(Rejected("no_worker"))
-        if self._attempts and not self._lost and self._state != State.OVER:
+        if self._attempts and self.is_at_worker:
             self._tell_worker_that_client_left()
         wake(self._waiter)
-
-    async def _until_client_leaves(self) -> None:
-        if self._upload is not None:
-            await self._upload.run()
-        if self._upload is None or self._upload.is_complete:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
