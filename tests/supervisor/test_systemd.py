@@ -111,7 +111,7 @@ def test_a_socket_that_does_not_listen():
 
 def test_a_descriptor_that_is_no_socket(tmp_path):
     with open(tmp_path / "file", "w") as file:
-        assert "no socket" in activate("web", file)[0]
+        assert "not a socket" in activate("web", file)[0]
 
 
 @pytest.mark.parametrize(
