@@ -9,7 +9,6 @@ pidfd_open(2).
 import errno
 import os
 import resource
-import shutil
 import stat
 
 _ELF_HEADER = 52  # bytes that each has at least
@@ -110,7 +109,7 @@ def missing_interpreter(path: str, search_path: str = "") -> str:
         return _no_program(path) if _is_no_program(path) else ""
     if os.path.exists(needed):
         name = _sought_by_env(path)
-        if not name or not search_path or shutil.which(name, path=search_path):
+        if not name or not search_path or _is_on(search_path, name):
             return ""
         return (
             f"its interpreter {name} is not on PATH ({search_path}; the first line of {path} names"
@@ -158,10 +157,7 @@ def _execution(path: str, error: OSError, user: str) -> str:
             " mount (noexec), and at AppArmor or SELinux"
         )
     if number == errno.ENOEXEC:
-        return (
-            f"{path} is not a program of this machine: a script needs #! and its interpreter in the"
-            " first line, a binary the right architecture"
-        )
+        return _no_program(path)
     if number == errno.E2BIG:
         return (
             "its arguments and environment are larger than the kernel takes (execve: Argument list"
@@ -241,6 +237,12 @@ def _is_no_program(path: str) -> bool:
     except OSError:
         return True
     return formats <= {"register", "status"}  # no format of others is registered
+
+
+def _is_on(search_path: str, name: str) -> bool:
+    """Whether a program stands on PATH. No module is imported here: the user may not read it."""
+    places = (os.path.join(place, name) for place in search_path.split(os.pathsep))
+    return any(os.path.isfile(place) and os.access(place, os.X_OK) for place in places)
 
 
 def _sought_by_env(path: str) -> str:

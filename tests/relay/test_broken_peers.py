@@ -392,7 +392,7 @@ def test_other_users_are_turned_away(address: str, caplog: pytest.LogCaptureFixt
 
     run(scenario)
     (line,) = messages(caplog)
-    assert f"process {os.getpid()} of user {os.getuid()}" in line
+    assert f"pid {os.getpid()} (uid {os.getuid()})" in line
 
 
 def test_too_many_connections_are_turned_away(

@@ -107,4 +107,4 @@ def test_other_users_are_turned_away_unheard(worker: harness.Process) -> None:
         assert stranger.is_turned_away()
     worker.terminate()
     assert worker.wait_exit() == 0
-    assert f"process {os.getpid()} of user {os.getuid()}" in worker.output()
+    assert f"pid {os.getpid()} (uid {os.getuid()})" in worker.output()

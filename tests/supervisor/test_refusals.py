@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Command], tuple[str, ...]]] = {
     ),
     "a format that nobody knows": (
         lambda path: command(script(path / "tool", "\x7fELF and no more")),
-        ("no program of this machine", "/tool"),
+        ("not a program of this machine", "/tool"),
     ),
     "no interpreter for env": (
         lambda path: command(script(path / "tool", "#!/usr/bin/env -S python1.4 -u\n")),
