@@ -1,4 +1,4 @@
-"""The parts of what is larger than a frame, of one request's response."""
+"""Bodies and headers larger than a frame, in parts, of one request's response."""
 
 from chansup.relay import scopes
 from chansup.relay.frames import MAX_PAYLOAD, FrameError, Kind

@@ -51,7 +51,7 @@ class Response:
         stream: int,
         session: Session | None,
     ) -> None:
-        """`session`: what is to be learned from it."""
+        """`session`: the session to learn from it."""
         assert worker.link is not None
         self._worker = worker
         self._link: Link = worker.link

@@ -33,7 +33,7 @@ class Retry:
     ) -> bool:
         """After a death: say whether another worker may have it. If not, answer.
 
-        `delivered`: the dead worker's app knew of it. `redeliver`: that is no reason against it.
+        `delivered`: the dead worker's app knew of it. `redeliver`: it may have another one all the same.
         `repeatable`: all that came of its body is still there.
         """
         counts = pool.counts
