@@ -33,7 +33,7 @@ class Retry:
     ) -> bool:
         """After a death: say whether another worker may have it. If not, answer.
 
-        `delivered`: the dead worker's app knew of it. `redeliver`: it may have another one all the same.
+        `delivered`: the dead worker's app knew of it. `redeliver`: it may have one anyway.
         `repeatable`: all that came of its body is still there.
         """
         counts = pool.counts
