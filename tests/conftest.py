@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import zlib
 from collections.abc import Iterator
@@ -45,33 +46,40 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests: dict[str, list[pytest.Item]] = {}
     for item in items:
         if _is_the_same_on_each_python(item):
             item.add_marker(pytest.mark.slow)
-        if not _is_tried_by_make_test(item):
-            item.add_marker(pytest.mark.thorough)
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, cases in tests.items():
+        if len(cases) > 1 and _each_starts_processes(cases[0]):
+            for case in _left_to_ci(name, cases):
+                case.add_marker(pytest.mark.thorough)
 
 
-# Where each case starts processes of its own. The conformance tests share what they start.
-COSTLY = {"launch", "relay", "system", "worker"}
-SERVERS = ("granian", "hypercorn", "daphne", "gunicorn")  # beside uvicorn
-LAYERS = ("redis", "rabbitmq")  # beside the hub
+# Where tests start whole sites. The conformance tests share what they start.
+COSTLY = {"docs", "example", "launch", "relay", "system", "worker"}
+SITES = {"site", "supervisor", "scene", "either", "place", "redis_site", "tmp_path"}  # fixtures
+SHARE = 3  # of so many cases `make test` tries one
+# Tried first where they are among the cases: what most sites run, and the first page of the docs.
+FIRST = ("uvicorn", "hub", "README.md")
 
 
-def _is_tried_by_make_test(item: pytest.Item) -> bool:
-    """Of one test over all servers, `make test` tries uvicorn and one other, by turns.
+def _each_starts_processes(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    is_costly = COSTLY & set(item.path.parts) and "conformance" not in item.path.parts
+    return bool(is_costly and SITES & fixtures)
 
-    The same holds for layers: the hub always, Redis in every second test.
-    """
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or not COSTLY & set(item.path.parts) or "conformance" in item.path.parts:
-        return True
-    turn = zlib.crc32(item.nodeid.partition("[")[0].encode())
-    values = set(callspec.id.split("-"))
-    others = values & set(SERVERS)
-    if others and others != {SERVERS[turn % len(SERVERS)]}:
-        return False
-    return not values & set(LAYERS) or turn % 2 == 0
+
+def _left_to_ci(name: str, cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the cases that only `make ci` tries: by turns, so that each kind is tried somewhere."""
+    turn = zlib.crc32(name.encode()) % min(SHARE, len(cases))
+    known = [case for case in cases if set(FIRST) & set(re.split(r"[\[\]-]", case.name))]
+    first = known[0] if known else cases[turn]
+    others = [case for case in cases if case is not first]
+    wanted = len(cases) // SHARE - 1 if len(cases) > SHARE else 0
+    tried = {first, *others[turn::SHARE][:wanted]}
+    return [case for case in cases if case not in tried]
 
 
 def _is_the_same_on_each_python(item: pytest.Item) -> bool:

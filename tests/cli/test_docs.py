@@ -46,7 +46,9 @@ def test_pages_of_a_wheel(tmp_path: Path) -> None:
     subprocess.run(wheel, check=True, capture_output=True)
     (built,) = tmp_path.glob("chansup-*.whl")
     prefix = tmp_path / "prefix"
-    install = [*pip, "install", "--no-deps", "--prefix", str(prefix), str(built)]
+    # Without the last option pip would take this environment's own chansup away.
+    options = ["--no-deps", "--prefix", str(prefix), "--ignore-installed"]
+    install = [*pip, "install", *options, str(built)]
     subprocess.run(install, check=True, capture_output=True)
     (packages,) = prefix.glob("lib*/python*/site-packages")
     script = "from chansup.cli import main; main()"

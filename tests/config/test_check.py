@@ -296,8 +296,8 @@ def test_a_command_is_tried_as_its_user(site, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("echo hello\n", "no program of this machine"),
-        ("", "no program of this machine"),
+        ("echo hello\n", "not a program of this machine"),
+        ("", "not a program of this machine"),
         ("#!/usr/bin/env python1.4\n", "its interpreter python1.4 is not on PATH"),
     ],
 )

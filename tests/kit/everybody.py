@@ -44,7 +44,7 @@ def program() -> tuple[str, ...]:
     python = interpreter()
     return (
         "-c",
-        f"import os, sys; os.execv({python!r}, [{python!r}, '-m', 'chansup', *sys.argv[1:]])",
+        f"import os, sys; os.chdir('/'); os.execv({python!r}, [{python!r}, '-m', 'chansup', *sys.argv[1:]])",
     )
 
 

@@ -53,8 +53,11 @@ def sockets(site: Path) -> list[Path]:
 
 
 @contextmanager
-def unnoticed(run: Running, websockets: int = 10) -> Iterator[WebSockets]:
-    """Run a load of which nothing may fail; the WebSockets are for the test to look at."""
+def unnoticed(run: Running, websockets: int = 10, kills: int = 0) -> Iterator[WebSockets]:
+    """Run a load of which nothing may fail; the WebSockets are for the test to look at.
+
+    Each kill may cost each WebSocket the message in hand, so that another echo comes first.
+    """
     address = run.address
     fresh, kept = FreshConnections(address, 50), KeepAlive(address, 8)
     open_ones = WebSockets(address, websockets)
@@ -64,7 +67,7 @@ def unnoticed(run: Running, websockets: int = 10) -> Iterator[WebSockets]:
     for load in (fresh, kept):
         assert not load.result.failures, load.result.summary()
         assert not load.result.cut_while_idle, load.result.summary()
-    assert not open_ones.result.disordered, open_ones.result.summary()
+    assert open_ones.result.disordered <= kills * websockets, open_ones.result.summary()
 
 
 def test_app_workers_answer_and_everything_goes_at_the_end(site: Path) -> None:
@@ -185,7 +188,7 @@ def test_killed_workers_come_back_and_their_sockets_go(site: Path) -> None:
     with running(site, RELAY) as run:
         run.wait_until_ready()
         interface = run.pids()
-        with unnoticed(run) as open_ones:
+        with unnoticed(run, kills=2) as open_ones:
             for slot in ("web.0", "web.1"):
                 pid = run.slots()[slot]["pid"]
                 os.kill(pid, signal.SIGKILL)

@@ -145,7 +145,7 @@ def test_root_finds_the_site_of_another_user_and_hears_whose_it_is(open_to_all: 
         assert run.wait() == 0
         done = run.command("status")
         assert done.returncode == ExitCode.NOT_RUNNING
-        assert "Start one" in done.stderr
+        assert "chansup -c" in done.stderr
     finally:
         process.kill()
         process.wait()
@@ -162,4 +162,4 @@ def test_another_user_hears_that_the_site_is_root_s(open_to_all: Path) -> None:
         )  # fmt: skip
         assert done.returncode == ExitCode.FAILED
         assert "belongs to user root" in done.stderr
-        assert "Start one" not in done.stderr
+        assert "chansup -c" not in done.stderr
