@@ -5,6 +5,7 @@ import errno
 import faulthandler
 import logging
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -46,10 +47,14 @@ def main(config_path: Path) -> int:
     runtime.open()
     try:
         runtime.leave_signposts(config_path, os.environ)
-        return asyncio.run(_supervise(loaded, runtime, service, inherited, signals))
+        with asyncio.Runner() as runner:
+            runner.get_loop()
+            return runner.run(_supervise(loaded, runtime, service, inherited, signals))
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
             raise
+        # A loop that could not be made whole complains when it is deleted.
+        sys.unraisablehook = lambda complaint: None
         raise ChansupError(f"cannot run: {error.strerror}: {MORE_DESCRIPTORS}") from None
     finally:
         runtime.close()

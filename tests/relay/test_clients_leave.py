@@ -42,7 +42,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 HEAR = ["starlette", "starlette/wrapped", "fastapi", "fastapi/sse", "quart", "django"]
-TICK = ["starlette", "starlette/wrapped", "fastapi", "fastapi/sse", "quart", "django", "bare"]
+# Not under BaseHTTPMiddleware: there a busy stream never hears of it, with uvicorn alone neither.
+# `disconnect_timeout` ends it, as it ends the bare one.
+TICK = ["starlette", "fastapi", "fastapi/sse", "quart", "django", "bare"]
 
 
 @pytest.mark.parametrize("name", [*HEAR, "django/eventstream", "bare"])

@@ -57,10 +57,10 @@ def test_a_renewed_certificate_is_served_after_a_reload(server: str, site: Path)
         former = (site / "cert.pem").read_text()
         assert served(run) == former
         (interface,) = run.pids("interface")
-        assert run.command("reload").returncode == 0
+        assert run.command("reload", timeout=60).returncode == 0
         assert run.pids("interface") == [interface]  # nothing changed: it stays
         certify(site)
-        done = run.command("reload")
+        done = run.command("reload", timeout=60)
         assert done.returncode == 0, done.stderr
         assert served(run) == (site / "cert.pem").read_text() != former
         run.wait_for_output("cert.pem and ")
@@ -78,7 +78,7 @@ def test_requests_under_way_are_finished_by_the_old_certificate(workers: str, si
         client.request("GET", "/slow?3")
         run.wait_for(lambda: sum(slot["requests_in_progress"] for slot in run.slots().values()))
         certify(site)
-        done = run.command("reload")
+        done = run.command("reload", timeout=60)
         assert done.returncode == 0, done.stderr
         answer = client.getresponse()
         assert answer.status == 200 and answer.read().startswith(b"1 ")
@@ -92,12 +92,12 @@ def test_a_file_that_is_missing_fails_a_reload_before_anything_is_touched(site: 
         pids = run.pids("interface") + run.pids("web")
         former = (site / "cert.pem").read_text()
         (site / "key.pem").rename(site / "key.old")
-        done = run.command("reload")
+        done = run.command("reload", timeout=60)
         assert done.returncode == 1
         assert f'interface.options.ssl_keyfile: "{site}/key.pem" does not exist' in done.stderr
         certify(site)
         (site / "key.pem").write_bytes((site / "key.old").read_bytes())  # of another certificate
-        done = run.command("reload")
+        done = run.command("reload", timeout=60)
         assert done.returncode == 1, done.stdout
         assert served(run) == former
         assert {slot["generation"] for slot in run.slots().values()} == {1}

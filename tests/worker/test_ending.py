@@ -232,5 +232,5 @@ def test_redis_that_is_killed_and_comes_back(
         run.wait_for(lambda: len(redis_site.journal()) == 11)
         run.wait_for_output("receives again")
         assert run.slots()["x.0"]["restarts"] == {}
-        assert run.output().count("thumbnails: receiving failed") == 1
+        assert run.output().count("thumbnails: receive failed") == 1
         assert run.stop() == 0
