@@ -60,6 +60,8 @@ def main() -> None:
         step = ("execve", order["executable"])
         os.execve(order["executable"], order["argv"], environment)  # noqa: S606 - its purpose
     except (OSError, ValueError) as error:
+        if step[0] == "setrlimit" and isinstance(error, ValueError):  # how Python says EPERM
+            error = PermissionError(1, str(error))
         reason = str(error)
         if isinstance(error, OSError) and step[0] == "execve" and order["hides_path"]:
             reason = f"execve: {error.strerror}"

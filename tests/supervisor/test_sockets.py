@@ -482,7 +482,7 @@ def test_a_directory_that_is_missing_is_made(tmp_path):
 
 def test_a_directory_that_is_not_writable():
     with pytest.raises(AddressError, match="is not writable"):
-        SharedSocket.unix(Unix("/proc/1/web.sock" if os.geteuid() else "/sys/kernel/web.sock"))
+        SharedSocket.unix(Unix("/usr/web.sock" if os.geteuid() else "/sys/kernel/web.sock"))
 
 
 def test_servers_that_unlink_what_they_were_bound_to_miss_the_file(tmp_path):

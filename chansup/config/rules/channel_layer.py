@@ -61,8 +61,10 @@ def _has_ports(given: str) -> bool:
         return True
     scheme = _scheme(given)
     try:
-        network = urlsplit(given).netloc
-        return all(urlsplit(scheme + one).port != 0 for one in network.split(","))
+        # Not by urlsplit as a whole: it does not know several servers, and refuses some of them.
+        network = re.split(r"[/?#]", given.partition("://")[2], maxsplit=1)[0]
+        servers = network.rpartition("@")[2].split(",")
+        return all(urlsplit(scheme + one).port != 0 for one in servers)
     except ValueError:
         return False
 
