@@ -16,6 +16,7 @@ from chansup.supervisor.plan.command import Command
 from chansup.supervisor.process import spawn as spawning
 from chansup.supervisor.process.spawn import spawn
 from tests.kit import everybody
+from tests.running import wait_for
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
@@ -137,6 +138,8 @@ def test_too_many_processes_of_a_user_are_said(tmp_path: Path) -> None:
     # An exec is refused to a user who had too many processes when this one joined them.
     other = spawn(command("sleep", "60", user="nobody"), [], [])
     try:
+        running = Path(f"/proc/{other.pid}/cmdline")
+        wait_for(lambda: running.read_bytes().startswith(b"sleep"), "a process of that user")
         said = complaint(command("true", user="nobody", limits={"nproc": 0}))
     finally:
         other.popen.kill()
