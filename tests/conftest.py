@@ -1,11 +1,14 @@
+import compileall
 import os
 import re
 import signal
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import chansup
 from tests.servers import rabbitmq
 
 # On the extra interpreters one server on asyncio and one of its own make stand for all five, and
@@ -33,6 +36,12 @@ SYSTEM_ON_EACH_PYTHON = {"test_hub.py", "test_load.py", "test_run.py"}
 # that: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/V3_chap02.html, 2.11.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure() -> None:
+    """Compile chansup once: what the tests start caches nothing (`tests/running.py`)."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compileall.compile_dir(Path(chansup.__file__).parent, quiet=1)
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,7 @@ def load_as_it_is(child: Child) -> Any:
     books = Books(child.in_flight, child.cells)
     application = relay.create(name, launch.relay, books)
     child.in_flight.serves = lambda: application.can_serve
+    child.on_loop = application.start  # not every server runs a lifespan
     return application
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 
 from chansup.launch.in_flight import InFlight
 from chansup.launch.listeners import Listeners
@@ -24,6 +25,7 @@ class Child:
         self.in_flight = InFlight(self.cells)
         self.is_ready = False
         self.warm_up: WarmUp | None = None  # around the app, for servers that run no lifespan
+        self.on_loop: Callable[[], None] = _nothing  # begins what the app needs the loop for
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets, which stay open as long as the process lives."""
@@ -51,6 +53,10 @@ class Child:
         """Undo what a server's own listen() has done to a queue that others share."""
         for listener, adopted in zip(self.launch.listeners, self.sockets(), strict=True):
             adopted.listen(listener.backlog)
+
+
+def _nothing() -> None:
+    pass
 
 
 def open_cells(descriptor: int | None) -> "memoryview[float]":

@@ -10,7 +10,8 @@ from chansup.protocol.scoreboard import BEATS, IN_PROGRESS, LOOP_LAG
 
 
 def start(child: Child, loop: asyncio.AbstractEventLoop) -> None:
-    """Beat for as long as the loop runs."""
+    """Beat for as long as the loop runs. To be called inside the loop, before it serves."""
+    child.on_loop()
     cells, in_flight = child.cells, child.in_flight
     interval = child.launch.heartbeat_interval
     descriptors.report_once(loop)

@@ -130,7 +130,8 @@ def test_the_message_in_hand_is_lost_or_given_again(tmp_path: Path) -> None:
                 await connection.send("2 0 ")
                 (line,) = await asyncio.to_thread(site.wait_for_line, name)
                 os.kill(int(line.split()[3]), signal.SIGKILL)
-            assert await asyncio.wait_for(once.recv(), PATIENCE) == "2 0 "
+                if connection is once:  # before the worker where it is now may be killed
+                    assert await asyncio.wait_for(once.recv(), PATIENCE) == "2 0 "
             await asyncio.to_thread(site.wait_for_line, "again", 2)
             site.tell("go")
             assert await asyncio.wait_for(again.recv(), PATIENCE) == "1 0 wait go "

@@ -7,6 +7,7 @@ import pytest
 
 from tests.launch import django_project
 from tests.running import Running, running
+from tests.system.conftest import DIRECT
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -70,3 +71,14 @@ def test_a_page_that_fails_never_takes_over(tmp_path: Path, mode: str) -> None:
         assert 'GET / (Host "shop.example") was answered 500' in said
         assert httpx.get(run.url, headers=HOST).status_code == 200
         assert run.command("status").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "server", ['server = "daphne"', '[interface.options]\nlifespan = "off"'], ids=["daphne", "off"]
+)
+def test_workers_are_greeted_where_the_server_runs_no_lifespan(site: Path, server: str) -> None:
+    direct = DIRECT.replace("processes = 2", server)
+    with running(site, direct + APP_WORKERS) as run:
+        run.wait_until_ready()
+        done = run.command("reload", timeout=20)
+        assert done.returncode == 0, done.stdout

@@ -90,8 +90,7 @@ class Relay:
 
     @property
     def can_serve(self) -> bool:
-        """Whether at least one worker answers. To be asked inside the server's event loop."""
-        self.start()  # not every server runs a lifespan
+        """Whether at least one worker answers."""
         return any(pool.can_serve for pool in self.pools.values())
 
     # As an ASGI app
