@@ -5,6 +5,9 @@ import signal
 
 import msgspec
 
+from chansup.protocol.roster import Route
+from chansup.protocol.sessions import Handover, Rules
+
 VARIABLE = "CHANSUP_LAUNCH"
 STACK_DUMP_SIGNAL = signal.SIGRTMIN + 3  # a launcher answers with every thread's stack on stderr
 
@@ -33,6 +36,18 @@ class Relay(msgspec.Struct, frozen=True):
     roster_fd: int  # where the supervisor tells of the app workers: `protocol.roster`
     board_fd: int | None = None  # where the relay counts: `protocol.relay_board`
     sessions_fd: int | None = None  # which worker knows which: `protocol.session_table`
+
+
+class Carry(msgspec.Struct, frozen=True):
+    """What makes a process one whose WebSockets outlive it: `protocol.carry`."""
+
+    channel_fd: int  # its end of a SOCK_SEQPACKET pair; the supervisor has the other one
+    handover: Handover = "transparent"  # of WebSockets that no route fits
+    redeliver: bool = False  # the same
+    routes: list[Route] = []  # the most specific one that fits a WebSocket counts
+    rules: Rules = Rules()  # which WebSockets may move, and which not
+    handover_rate: float = 500.0  # WebSockets per second that begin to move at a drain
+    adoption_rate: float = 2000.0  # WebSockets per second that are adopted at most
 
 
 class AppWorker(msgspec.Struct, frozen=True):
@@ -85,6 +100,7 @@ class Launch(msgspec.Struct, frozen=True):
     heartbeat_interval: float = 1.0  # seconds between two beats of the event loop
     scoreboard_fd: int | None = None
     relay: Relay | None = None  # of an interface process in relay mode
+    carry: Carry | None = None  # None: its WebSockets end with it
     app_worker: AppWorker | None = None
     channel_worker: ChannelWorker | None = None
 
