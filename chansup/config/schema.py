@@ -60,6 +60,14 @@ class Pool(Table, frozen=True, kw_only=True):
     on_max_restarts: Literal["retry", "exit"] = "retry"
 
 
+class Route(Table, frozen=True, kw_only=True):
+    """One entry of `serves` or `websockets`, where what the table says does not fit it."""
+
+    route: str  # as the plain entries: "http", "websocket:/ws/*", "http:example.org/*"
+    handover: Handover | None = None  # the table's if unset
+    redeliver: bool | None = None  # the table's if unset
+
+
 class Interface(Pool, frozen=True, kw_only=True):
     """``[interface]``: the processes that hold client connections."""
 
@@ -70,20 +78,17 @@ class Interface(Pool, frozen=True, kw_only=True):
     mode: Literal["direct", "relay"] | None = None
     options: dict[str, object] = {}  # the server's own names
     health_path: str | None = None
+    handover: Handover = "close"  # what a deploy or a crash does to WebSockets of direct mode
+    redeliver: bool = False  # the message that a dead process had in hand goes to another one
+    websockets: list[Route] = []  # those for which the two above are others
+    handover_rate: PositiveSeconds = 500.0  # WebSockets per second that begin to move, per process
+    websocket_timeout: PositiveSeconds = 15.0  # that an open WebSocket may be without a process
     backlog: Annotated[int, Meta(ge=1)] = 2048
     error_pages: dict[str, str] = {}  # in relay mode, by status code: 503 = "pages/503.html"
     unix_mode: str = "660"  # octal mode of a Unix socket's file
     unix_owner: str | None = None  # of that file, a name or number; user if unset
     unix_group: str | None = None  # group if unset, else the main one of the owner
     steering: Literal["auto", "off"] = "auto"
-
-
-class Route(Table, frozen=True, kw_only=True):
-    """One entry of `serves`, where what the pool says does not fit it."""
-
-    route: str  # as the plain entries: "http", "websocket:/ws/*", "http:example.org/*"
-    handover: Handover | None = None  # the pool's if unset
-    redeliver: bool | None = None  # the pool's if unset
 
 
 class Workers(Pool, frozen=True, kw_only=True):

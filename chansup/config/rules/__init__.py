@@ -7,6 +7,7 @@ from chansup.config.keys import Finding
 from chansup.config.rules import (
     addresses,
     application,
+    carry,
     channel_layer,
     channels,
     handover,
@@ -27,6 +28,7 @@ _ERRORS: tuple[Rule, ...] = (
     interface.rule,
     interface.mode,
     interface.option_files,
+    carry.rule,
     addresses.rule,
     names.valid,
     names.existing,
@@ -59,6 +61,7 @@ _WARNINGS: tuple[Rule, ...] = (
     proxies.variables,
     proxies.threads,
     serving.doubtful,
+    carry.doubtful,
     handover.doubtful,
     timing.cut_clients,
     timing.cut_handovers,

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from chansup.config import relay
+from chansup.config import carry, relay
 from chansup.config.keys import Finding, Key, quoted
 from chansup.config.rules.context import Context
 from chansup.config.schema import Fitting
@@ -28,7 +28,8 @@ def entries(context: Context) -> Iterator[Finding]:
         if isinstance(entry, Fitting) and pattern == sessions.Pattern():
             message = (
                 "fits every WebSocket: name a subprotocol, a path or a query, as in "
-                '{ path = "/game/*" }; for all of a pool, write handover in [workers.NAME]'
+                '{ path = "/game/*" }; for all of a table, write handover in [interface] or '
+                "[workers.NAME]"
             )
             yield key, message
             continue
@@ -79,8 +80,13 @@ def _globs(pattern: sessions.Pattern, key: Key, is_plain: bool) -> Iterator[Find
 def doubtful(context: Context) -> Iterator[Finding]:
     """Entries that can be understood, and have no effect or are probably meant otherwise."""
     config = context.config
-    if context.stands("handover") and not relay.is_relay(config) and config.interface is not None:
-        yield ("handover",), "has no effect in direct mode, where no WebSocket moves: see serves"
+    moves = relay.is_relay(config) or carry.is_on(config)
+    if context.stands("handover") and not moves and config.interface is not None:
+        message = (
+            "has no effect where no WebSocket moves: that needs [interface] handover = "
+            '"transparent" under uvicorn, or app workers with serves'
+        )
+        yield ("handover",), message
     for field, place, entry in _entries(context):
         name = relay.pattern(entry).subprotocol
         if name is None or _WILD.search(name):

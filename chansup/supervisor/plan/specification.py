@@ -37,6 +37,11 @@ OF_THE_SUPERVISOR: dict[str, Any] = {
     "unix_group": None,
     "steering": "auto",
     "mode": None,
+    "handover": "close",
+    "redeliver": False,
+    "websockets": [],
+    "handover_rate": 500.0,
+    "websocket_timeout": 15.0,
 }
 
 
