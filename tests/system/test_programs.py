@@ -1,6 +1,7 @@
 """Programs and tasks: order, readiness, and what a reload does to them."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -161,6 +162,27 @@ def test_programs_stop_last_and_in_reverse_order(site: Path) -> None:
         last_of_interface = output.rindex("interface.1[")
         assert order[1:] == sorted(order[1:])
         assert last_of_interface < order[1]
+
+
+def test_a_program_that_does_not_end_takes_no_time_from_the_others(site: Path) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(99)"
+    slow = """
+import signal, sys, time
+def end(*_):
+    time.sleep(1); print('stopped', flush=True); sys.exit()
+signal.signal(15, end)
+print('up', flush=True); time.sleep(99)
+"""
+    config = program("base", slow) + program("deaf", deaf, 'after = ["base"]')
+    config += program("alone", deaf) + program("calm", slow) + "\n[rollout]\nstop_timeout = 6\n"
+    with running(site, config) as run:
+        run.wait_until_ready()
+        wait_for(lambda: run.output().count("| up") == 4)
+        began = time.monotonic()
+        assert run.stop() == 0
+        assert time.monotonic() - began < 12
+        order = re.findall(r"(\w+)\.0(?: \| stopped|.*did not end in time)", run.output())
+        assert order in (["calm", "deaf", "base", "alone"], ["calm", "deaf", "alone", "base"])
 
 
 @pytest.mark.thorough

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.pool import stop_order
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.tasks import Task
 from chansup.supervisor.process.boot import UNDEAD
@@ -86,13 +87,43 @@ class Stopping:
                 site.hub.ignore()  # nobody is left who could need it
             planned = begun + (self._deadline - begun) * (1.0 if self._is_last(kind) else share)
             until = planned + late
-            if kind == "programs":  # tasks first: they may need a program
-                await self._end_tasks(ending, running, until)
-                for pool in stage:
-                    await self._stop_by([pool], until)
+            if kind == "programs":
+                await self._stop_programs(stage, ending, running, until)
             else:
                 await self._stop_by(stage, until)
             late = max(0.0, loop.time() - planned)
+
+    async def _stop_programs(
+        self,
+        stage: list[Pool],
+        ending: asyncio.Future[Any],
+        running: list[Task],
+        until: float,
+    ) -> None:
+        """Stop each program when those that need it are gone; the others at the same time.
+
+        One that does not end takes only its part of the time, as many parts as must follow each
+        other. Tasks go first, since they may need a program.
+        """
+        needed_by = stop_order.dependents(stage, self._site.generation)
+        levels = stop_order.levels(needed_by)
+        tasks = 0 if ending.done() else 1
+        now = asyncio.get_running_loop().time
+        begun = now()
+        part = max(0.0, until - begun) / (tasks + 1 + max(levels.values(), default=0))
+        if tasks:
+            await self._end_tasks(ending, running, begun + part)
+        gone = {pool: asyncio.Event() for pool in stage}
+
+        async def stop(pool: Pool) -> None:
+            for other in needed_by[pool]:
+                await gone[other].wait()
+            planned = begun + part * (tasks + levels[pool])
+            late = max(0.0, now() - planned)
+            await self._stop_by([pool], planned + part + late)
+            gone[pool].set()
+
+        await asyncio.gather(*(stop(pool) for pool in stage))
 
     async def _end_tasks(
         self,
