@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from chansup import __version__
+from chansup.config import runtime_places, signposts
 from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.peer import Credentials, credentials
 from chansup.protocol.status import Consumption, Event, LogLine, Status
@@ -215,6 +216,7 @@ class Client:
             self._check_owner(connection)
             yield connection
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            self._name_what_is_in_the_way()
             raise NotRunningError(
                 f"No supervisor runs for {self._config}. {_remedy(self._config)}"
             ) from None
@@ -236,6 +238,22 @@ class Client:
             ) from None
         finally:
             connection.close()
+
+    def _name_what_is_in_the_way(self) -> None:
+        """Raise NotAnsweringError if the supervisor lives, and its control socket cannot be."""
+        place = runtime_places.in_the_way(self.socket_path)
+        if place is None and self.socket_path.exists() and not self.socket_path.is_socket():
+            place = self.socket_path
+        if place is None:
+            return
+        for post in signposts.read(self._config, runtime_places.bases(os.environ)):
+            if Path(post.directory) == self.socket_path.parent and _runs(post.pid):
+                what = "file" if place.is_file() else "thing"
+                raise NotAnsweringError(
+                    f"The supervisor of {self._config} runs as process {post.pid} and cannot be"
+                    f" asked: {place} is a {what} that chansup did not make, where its control"
+                    " socket belongs. Remove it, and chansup answers again within a second."
+                )
 
     def _check_owner(self, connection: _Connection) -> None:
         """Make sure that no stranger put up a socket in the supervisor's place."""
@@ -323,6 +341,14 @@ def _remedy(config: Path) -> str:
     if others:
         return f"{yours}, or start this one with `chansup -c {config} run`."
     return f"Start one with `chansup -c {config} run`, or name another file with -c."
+
+
+def _runs(pid: int) -> bool:
+    """Whether `pid` is a process of chansup, not one that got its number afterwards."""
+    try:
+        return b"chansup" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _owner(path: Path) -> str:

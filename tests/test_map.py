@@ -87,6 +87,7 @@ LEVELS: dict[str, Levels] = {
         ("metrics",),
         ("api",),
         ("signals",),
+        ("stale_slots",),
         ("upkeep",),
         ("supervisor",),
         ("run",),

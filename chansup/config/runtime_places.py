@@ -70,8 +70,9 @@ def fault(directory: Path) -> str | None:
         except OSError:  # it is made, or cannot be
             continue
         if not stat.S_ISDIR(status.st_mode):
-            what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
-            return f"{path} is {what}: {REMEDY}"
+            if stat.S_ISLNK(status.st_mode):
+                return f"{path} is a symbolic link: {REMEDY}"
+            return f"{path} is not a directory: remove it, or {REMEDY}"
         if status.st_uid not in trusted:
             return (
                 f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs "
@@ -80,6 +81,16 @@ def fault(directory: Path) -> str | None:
         mode = stat.S_IMODE(status.st_mode)
         if path is directory and mode & 0o022:
             return f"{path} has mode {mode:04o}, so other users can write to it: chmod 700 it"
+    return None
+
+
+def in_the_way(path: Path) -> Path | None:
+    """Return what is not a directory although `path` should lie in it, or None."""
+    for place in path.parents:
+        try:
+            return None if stat.S_ISDIR(place.stat().st_mode) else place
+        except OSError:  # missing, or below the one that is in the way
+            continue
     return None
 
 

@@ -4,25 +4,21 @@ A cleaner of /tmp, a logout or a careless `rm` takes the runtime directory, its 
 or the file of a public Unix socket. What stands in its place and is not ours is left alone.
 
 A listening socket whose file is gone cannot be bound again. Where that matters, a new one is made,
-and the processes that listened on the old one are replaced by the ordinary means, one at a time;
-what they hold they finish or hand over. Until then, who is connected stays so.
+and the processes that listened on the old one are replaced, see `stale_slots`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from chansup.errors import ChansupError
 from chansup.supervisor.api.endpoint import Endpoint
-from chansup.supervisor.pool.replacement import replace
-from chansup.supervisor.pool.slot import Slot
-from chansup.supervisor.process.process import Process
 from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.runtime.runtime import CONTROL_SOCKET, RuntimeDirectory
 from chansup.supervisor.site import Site
+from chansup.supervisor.stale_slots import StaleSlots
 
 _NAMED = 4  # files that one line names
-_PAUSE = 10.0  # seconds after a replacement that failed
 
 
 class Upkeep:
@@ -42,9 +38,8 @@ class Upkeep:
         self._serve_control = serve_control
         self._restored: list[str] = []
         self._obstacles: dict[str, str] = {}  # path: what is wrong there
-        self._replacing: asyncio.Task[None] | None = None
+        self._stale_slots = StaleSlots(site)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._not_before = 0.0  # loop time of the next replacement
 
     def look(self) -> None:
         """Compare everything with what was made. Cheap: a few calls of stat(2)."""
@@ -57,7 +52,9 @@ class Upkeep:
             self._restore_notify()
         self._restore_addresses()
         self._tell()
-        self._replace_stale()
+        if self._restored:
+            self._stale_slots.retry_now()
+        self._stale_slots.look()
 
     # What is made again
 
@@ -154,50 +151,6 @@ class Upkeep:
             if site.obstacles.get(path) != said:
                 site.say(said, "error")
         site.obstacles = self._obstacles
-
-    # Who must be replaced
-
-    def _replace_stale(self) -> None:
-        loop = asyncio.get_running_loop()
-        rollout = self._site.rollout
-        if (
-            self._replacing is not None
-            or loop.time() < self._not_before
-            or (rollout is not None and rollout.runs)  # it replaces by itself
-        ):
-            return
-        if next(self._stale(), None) is not None:
-            self._replacing = asyncio.create_task(self._replace())
-
-    async def _replace(self) -> None:
-        try:
-            while (slot := next(self._stale(), None)) is not None:
-                rollout = self._site.rollout
-                if self._site.stopping or (rollout is not None and rollout.runs):
-                    return
-                self._site.say(
-                    f"{slot.name}: listens on a socket whose file vanished, replacing it", "warning"
-                )
-                await replace(slot, None, "socket")
-        except ChansupError as error:
-            self._site.say(f"cannot replace what listens on a vanished socket: {error}", "error")
-            self._not_before = asyncio.get_running_loop().time() + _PAUSE
-        finally:
-            self._replacing = None
-
-    def _stale(self) -> Iterator[Slot]:
-        """Yield the slots whose process listens where nobody new can reach it."""
-        for pool in self._site.pools.values():
-            for slot in pool.slots:
-                if slot.current is not None and self._is_stale(slot.current):
-                    yield slot
-
-    def _is_stale(self, process: Process) -> bool:
-        if process.socket is not None and process.socket.presence() is not Presence.OURS:
-            return True
-        if process.specification.kind == "hub":
-            return self._site.hub.opened > process.started_monotonic
-        return self._site.addresses.is_stale(process)
 
     def _begin(self, work: Awaitable[None], path: Path | str | None) -> None:
         async def restore() -> None:

@@ -11,7 +11,7 @@ import psutil
 
 from chansup.errors import ExitCode
 from tests import fetch
-from tests.running import Running, running
+from tests.running import Running, running, write_app
 from tests.system.conftest import DIRECT
 from tests.system.test_hub import put, taken
 
@@ -136,6 +136,62 @@ def test_a_public_socket_whose_directory_went_gets_new_processes(site: Path) -> 
         assert {
             name: slot["restarts"] for name, slot in run.slots().items()
         } == {"interface.0": {"socket": 1}, "interface.1": {"socket": 1}}  # fmt: skip
+
+
+FIRST_HANGS = """
+import os, time
+try:
+    os.rename("slow", "hangs")
+except OSError:
+    pass
+else:
+    time.sleep(99)
+"""
+
+
+def test_a_slot_that_starts_slowly_does_not_keep_a_public_socket_dead(site: Path) -> None:
+    write_app(site, before=FIRST_HANGS)
+    (site / "pub").mkdir()
+    with running(site, UNIX) as run:
+        run.wait_until_ready()
+        before = run.pids()
+        (site / "slow").touch()
+        shutil.rmtree(site / "pub")
+        run.wait_for(lambda: {*run.pids()} - {*before})
+        assert (site / "hangs").exists()
+        assert answer(site / "pub" / "web.sock")
+        assert {*run.pids()} & {*before}  # the other one still starts
+
+
+def test_status_names_what_stands_in_the_place_of_the_runtime_directory(site: Path) -> None:
+    with running(site, DIRECT) as run:
+        pid = run.wait_until_ready().pids()[0]
+        runtime = site / ".chansup"
+        shutil.rmtree(runtime)
+        runtime.write_text("precious")
+        run.wait_for_output(f"error: {runtime} is not a directory: remove it")
+        told = run.command("status")
+        assert told.returncode == ExitCode.FAILED
+        assert f"runs as process {run.pid} and cannot be asked: {runtime} is a file" in told.stderr
+        assert "Remove it" in told.stderr
+        run.send_to(pid, signal.SIGKILL)
+        run.wait_for_output("still trying")
+        assert runtime.read_text() == "precious"
+        runtime.unlink()
+        run.wait_for_output("vanished, made again")
+        run.wait_until_ready()
+
+
+def test_a_file_in_the_place_of_a_public_directory_is_named(site: Path) -> None:
+    public = site / "pub"
+    public.mkdir()
+    with running(site, UNIX) as run:
+        run.wait_until_ready()
+        shutil.rmtree(public)
+        public.touch()
+        run.wait_for(
+            lambda: f"{public} is not a directory. Remove it" in run.command("status").stdout
+        )
 
 
 def test_a_public_socket_that_somebody_else_replaced_is_said_and_left_alone(site: Path) -> None:

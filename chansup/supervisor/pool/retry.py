@@ -30,6 +30,12 @@ class Retry:
         self._timer = self.at = None
         attempt()
 
+    def hasten(self, attempt: Callable[[], None]) -> None:
+        """Make an attempt that is to come now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._end(attempt)
+
     def cancel(self) -> None:
         """Forget the attempt."""
         if self._timer is not None:

@@ -302,6 +302,10 @@ class Slot:
         self._idle_state = after(self._idle_state, Event.PAUSED)
         self._retry.begin(healthy_for, self._filling.begin)
 
+    def retry_now(self) -> None:
+        """Make the next attempt without a pause: what stood in the way may be gone."""
+        self._retry.hasten(self._filling.begin)
+
     def stop_retrying(self) -> None:
         """Forget what was to be tried later."""
         self._retry.cancel()

@@ -275,6 +275,8 @@ class RuntimeDirectory:
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             return f"cannot write to {where} ({error.strerror}): {runtime_places.REMEDY}"
+        if (other := runtime_places.in_the_way(self.path)) is not None:
+            return f"{other} is not a directory: remove it, or {runtime_places.REMEDY}"
         return f"cannot use {where} ({error.strerror}): {runtime_places.REMEDY}"
 
 

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from chansup.config.address import MAX_UNIX_PATH, Unix
+from chansup.config.runtime_places import in_the_way
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.sockets.ownership import Ownership
 
@@ -59,6 +60,10 @@ def make_directory(directory: Path, ownership: Ownership, address: Unix) -> None
     try:
         ownership.make_directory(directory)
     except OSError as error:
+        if (other := in_the_way(directory / "socket")) is not None:
+            raise AddressError(
+                f"cannot listen on {address}: {other} is not a directory. Remove it"
+            ) from None
         reason = error.strerror or str(error)
         raise AddressError(
             f"cannot listen on {address}: the directory {directory} does not exist, and cannot be"
@@ -80,6 +85,8 @@ def not_given(address: Unix, error: OSError) -> str:
 
 def explain_path(error: OSError, path: Path) -> str:
     """Return why nothing can be made at `path`, and what to do."""
+    if (other := in_the_way(path)) is not None:
+        return f"{other} is not a directory. Remove it"
     if error.errno == errno.ENOENT:
         return f"the directory {path.parent} does not exist. Create it"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
