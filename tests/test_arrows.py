@@ -52,6 +52,7 @@ MAY_IMPORT = {
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone
 OF_CHILDREN = {
     "django",
+    "uvicorn",
     "channels",
     "asgiref",
     "granian",

@@ -93,9 +93,9 @@ LEVELS: dict[str, Levels] = {
         ("run",),
     ),
     "supervisor/api": (
-        ("commands", "malformed", "paths", "progress", "report", "shutdown"),
-        ("http", "operations", "page"),
-        ("admin", "control"),
+        ("commands", "exchange", "malformed", "paths", "progress", "report", "shutdown"),
+        ("connection", "operations", "page"),
+        ("admin", "control", "http"),
         ("endpoint",),
     ),
     "supervisor/logs": (

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from chansup.supervisor.api.http import Application, Server
+from chansup.supervisor.api.exchange import Application
+from chansup.supervisor.api.http import Server
 
 Result = TypeVar("Result")
 

@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chansup.supervisor.api import http
+from chansup.supervisor.api.connection import Limits
+from chansup.supervisor.api.exchange import respond
 from chansup.supervisor.api.http import Server
 from chansup.supervisor.api.malformed import MalformedRequests
 
@@ -31,8 +33,11 @@ def server():
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(http, "REQUEST_TIMEOUT", 0.3)
+def impatient():
+    limits = Limits(request=0.3)
+    build = lambda listener: Server(answering(b"hello"), [listener], limits=limits)  # noqa: E731
+    with serving(build, tcp_listener()) as one:
+        yield one
 
 
 def still_answers(server: Serving) -> bool:
@@ -82,14 +87,14 @@ def cut_a_stranger(path: Path) -> None:
             assert client.get("/").content == b"secret"
 
 
-def test_a_silent_connection_is_cut(server, impatient):
-    with server.connect() as connection:
+def test_a_silent_connection_is_cut(impatient):
+    with impatient.connect() as connection:
         assert received(connection) == b""
-    assert still_answers(server)
+    assert still_answers(impatient)
 
 
-def test_a_request_that_comes_in_drops_is_cut(server, impatient):
-    with server.connect() as connection:
+def test_a_request_that_comes_in_drops_is_cut(impatient):
+    with impatient.connect() as connection:
         begun = time.monotonic()
         connection.sendall(b"GET / HTTP/1.1\r\n")
         connection.settimeout(0.05)
@@ -104,11 +109,11 @@ def test_a_request_that_comes_in_drops_is_cut(server, impatient):
                 cut = True
         assert cut
         assert time.monotonic() - begun < 20
-    assert still_answers(server)
+    assert still_answers(impatient)
 
 
-def test_a_second_request_that_stays_unfinished_is_cut(server, impatient):
-    with server.connect() as connection:
+def test_a_second_request_that_stays_unfinished_is_cut(impatient):
+    with impatient.connect() as connection:
         connection.sendall(REQUEST)
         assert is_answered(connection)
         connection.sendall(b"GET / HT")
@@ -117,12 +122,11 @@ def test_a_second_request_that_stays_unfinished_is_cut(server, impatient):
         assert time.monotonic() - begun < 20
 
 
-def test_an_idle_connection_is_closed(monkeypatch):
-    monkeypatch.setattr(http, "KEEP_ALIVE_TIMEOUT", 0.2)
-    with (
-        serving(lambda one: Server(answering(b"hello"), [one]), tcp_listener()) as server,
-        server.connect() as connection,
-    ):
+def test_an_idle_connection_is_closed():
+    def build(listener: socket.socket) -> Server:
+        return Server(answering(b"hello"), [listener], limits=Limits(keep_alive=0.2))
+
+    with serving(build, tcp_listener()) as server, server.connect() as connection:
         connection.sendall(REQUEST)
         assert received(connection).endswith(b"hello\r\n0\r\n\r\n")
 
@@ -173,7 +177,7 @@ def test_more_connections_than_allowed_are_closed_at_once(server):
         with contextlib.suppress(OSError):
             connection.sendall(REQUEST)
     answered = sum(map(is_answered, connections))
-    assert answered == http.MAX_CONNECTIONS
+    assert answered == Limits.connections
     for connection in connections:
         connection.close()
     wait_for(lambda: server.call(lambda: server.server.connections) == 0)
@@ -182,7 +186,7 @@ def test_more_connections_than_allowed_are_closed_at_once(server):
 
 def test_a_response_that_nobody_reads_is_given_up():
     def build(listener: socket.socket) -> Server:
-        return Server(answering(b"x" * 20_000_000), [listener], stall_timeout=0.3)
+        return Server(answering(b"x" * 20_000_000), [listener], limits=Limits(stall=0.3))
 
     with serving(build, tcp_listener()) as server, server.connect() as connection:
         connection.sendall(REQUEST)
@@ -196,7 +200,7 @@ def test_stopping_lets_a_response_finish_and_cuts_what_takes_longer(caplog):
     async def app(scope: Any, receive: Any, send: Any) -> None:
         begun.set()
         await (go_on.wait() if scope["path"] == "/soon" else asyncio.Event().wait())
-        await http.respond(send, 200, b"done")
+        await respond(send, 200, b"done")
 
     with serving(lambda listener: Server(app, [listener]), tcp_listener()) as server:
         for path in ("soon", "never"):
@@ -215,13 +219,6 @@ def test_stopping_lets_a_response_finish_and_cuts_what_takes_longer(caplog):
         assert caplog.records == []  # no traceback of what was cut
         with pytest.raises(ConnectionRefusedError):
             server.connect()
-
-
-def test_the_environment_of_uvicorn_is_none_of_its_business(monkeypatch):
-    monkeypatch.setenv("WEB_CONCURRENCY", "many")
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
-    with serving(lambda one: Server(answering(b"hello"), [one]), tcp_listener()) as server:
-        assert still_answers(server)
 
 
 def is_answered(connection: socket.socket) -> bool:
@@ -302,14 +299,79 @@ def test_malformed_requests_are_said_once_a_minute(monkeypatch: pytest.MonkeyPat
 
 def test_connections_without_a_request_keep_nobody_else_out(server: Serving) -> None:
     halves = []
-    for _ in range(3 * http.MAX_CONNECTIONS):
+    for _ in range(3 * Limits.connections):
         connection = server.connect()
         connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
         halves.append(connection)
     started = time.monotonic()
     for _ in range(10):
         assert still_answers(server)
-    assert time.monotonic() - started < http.REQUEST_TIMEOUT / 2
-    assert server.call(lambda: server.server.connections) <= http.MAX_CONNECTIONS
+    assert time.monotonic() - started < Limits.request / 2
+    assert server.call(lambda: server.server.connections) <= Limits.connections
     for connection in halves:
         connection.close()
+
+
+def test_a_client_that_sends_nothing_more_gets_its_response() -> None:
+    begun, go_on = threading.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await respond(send, 200, b"late")
+
+    with (
+        serving(lambda listener: Server(app, [listener]), tcp_listener()) as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(REQUEST)
+        assert begun.wait(10)
+        connection.shutdown(socket.SHUT_WR)
+        server.call(go_on.set)
+        assert received(connection).endswith(b"late")
+        wait_for(lambda: server.call(lambda: server.server.connections) == 0)
+
+
+@pytest.mark.parametrize("head", [REQUEST, CLOSING])
+def test_an_endless_response_is_streamed_and_ends_with_its_reader(head: bytes) -> None:
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        ended.set()
+
+    with serving(lambda listener: Server(app, [listener]), tcp_listener()) as server:
+        with server.connect() as connection:
+            connection.sendall(head)
+            data = b""
+            while not data.endswith(b"5\r\nfirst\r\n"):
+                data += connection.recv(65536)
+            assert not ended.is_set()
+        assert ended.wait(10)
+        wait_for(lambda: server.call(lambda: server.server.connections) == 0)
+
+
+def test_head_has_the_headers_alone_and_the_connection_stays(server: Serving) -> None:
+    answer = raw(server, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" + CLOSING)
+    first, _, rest = answer.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert rest.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_an_app_that_fails_is_said_in_the_log_and_to_the_client(
+    caplog: pytest.LogCaptureFixture, begins: bool
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if begins:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise LookupError("a defect")
+
+    with serving(lambda listener: Server(app, [listener]), tcp_listener()) as server:
+        answer = raw(server, REQUEST)
+    assert answer.endswith(b"4\r\nhalf\r\n" if begins else b"Internal Server Error")
+    assert [record.getMessage() for record in caplog.records] == ["Exception in GET /"]

@@ -22,7 +22,7 @@ import msgspec
 
 from chansup.protocol.status import PoolStatus, RolloutStatus, SlotStatus, TaskStatus
 from chansup.supervisor.api.commands import Commands
-from chansup.supervisor.api.http import Receive, Scope, Send, respond
+from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
 from chansup.supervisor.api.malformed import MalformedRequests
 from chansup.supervisor.api.paths import without_folders
 from chansup.supervisor.metrics.metrics import Metrics

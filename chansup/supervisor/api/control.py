@@ -31,7 +31,7 @@ from chansup import __version__
 from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.status import Event, LogLine
 from chansup.supervisor.api.commands import Commands
-from chansup.supervisor.api.http import Receive, Scope, Send, respond
+from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
 from chansup.supervisor.errors import StartFailedError, UnknownTargetError
 
 BUFFERED_LINES = 1000  # for one reader; the oldest are left out when it is slower than they come
