@@ -85,7 +85,7 @@ def fault(directory: Path) -> str | None:
 
 
 def in_the_way(path: Path) -> Path | None:
-    """Return what is not a directory although `path` should lie in it, or None."""
+    """Return the file on the way to `path` that is not a directory, or None."""
     for place in path.parents:
         try:
             return None if stat.S_ISDIR(place.stat().st_mode) else place

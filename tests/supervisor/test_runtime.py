@@ -284,7 +284,7 @@ def test_a_link_in_the_middle_is_followed_once(tmp_path):
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(RuntimeDirectoryError, match="no directory"):
+    with pytest.raises(RuntimeDirectoryError, match="is not a directory: remove it"):
         RuntimeDirectory(tmp_path / "run").open()
     with pytest.raises(RuntimeDirectoryError, match="runtime_directory"):
         RuntimeDirectory(tmp_path / "run" / "deeper").open()

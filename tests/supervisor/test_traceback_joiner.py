@@ -1,13 +1,17 @@
 """Tracebacks in the JSON log: one document each, whatever comes before, between and after."""
 
+import asyncio
 import json
 import os
+import subprocess
+import sys
 import traceback
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chansup.supervisor.logs.line_reader import LineReader
 from chansup.supervisor.logs.log_batch import Batch
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.logs.traceback_joiner import HOLD, TracebackJoiner
@@ -42,6 +46,18 @@ def grouped() -> str:
         inner = ExceptionGroup("inner", [ValueError(2), OSError(3)])
         raise ExceptionGroup("outer", [inner, ValueError(4)])
     except ExceptionGroup:
+        return traceback.format_exc()
+    raise AssertionError
+
+
+def several_lines() -> str:
+    try:
+        try:
+            fails(1)
+        except ValueError as error:
+            raise RuntimeError("first\n\nDETAIL:  third\n  indented\n{") from error
+    except RuntimeError as error:
+        error.add_note("a note\nof two lines")
         return traceback.format_exc()
     raise AssertionError
 
@@ -112,6 +128,57 @@ def test_it_is_bounded() -> None:
     joiner = TracebackJoiner(Clock())
     lines = ["Traceback (most recent call last):", *["  frame"] * 10_000]
     assert sum(len(one.text) for one in joiner.add(batch(lines))) > 0
+
+
+@pytest.mark.parametrize("end", ["INFO: next", "2026-12-01 10:00:00 next", plain().rstrip("\n")])
+def test_a_message_of_several_lines_stays_with_its_traceback(end: str) -> None:
+    joiner = TracebackJoiner(Clock())
+    kind = several_lines()
+    given_back = joiner.add(batch([*kind.splitlines(), "", *end.splitlines()])) + joiner.all()
+    assert documents(given_back) == [kind.rstrip("\n"), "", end]
+
+
+def test_the_traceback_of_another_process_stays_within_the_message() -> None:
+    remote = f'concurrent.futures.process._RemoteTraceback: \n"""\n{plain()}"""\n\n'
+    chain = f"The above exception was the direct cause of the following exception:\n\n{plain()}"
+    joiner = TracebackJoiner(Clock())
+    lines = (remote + chain).rstrip("\n").split("\n")
+    lines = ["Traceback (most recent call last):", "  frame", *lines]
+    assert joiner.add(batch(lines)) == []
+    assert documents(joiner.all()) == ["\n".join(lines)]
+
+
+PRINTS = {
+    "uncaught": "raise ValueError('one\\n\\ntwo\\n  three')",
+    "logged": "import logging\ntry: raise ValueError('one\\n\\ntwo\\n  three')\n"
+    "except ValueError: logging.exception('it failed\\nhere')",
+}
+
+
+@pytest.mark.parametrize("code", PRINTS.values(), ids=PRINTS)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_python_that_prints_an_exception_of_several_lines(code: str, unbuffered: str) -> None:
+    loop = asyncio.new_event_loop()
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    found, log = os.pipe()
+    writer = LogWriter(log, "json")
+    writer.start()
+    reader = LineReader(
+        ours, lambda lines: writer.write("a.0", 7, lines, continues=reader.continues), loop.stop
+    )
+    reader.start(loop)
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environ)
+    os.close(theirs)
+    loop.run_forever()
+    loop.close()
+    assert writer.close()
+    os.close(log)
+    with open(found) as file:
+        messages = [json.loads(line)["message"] for line in file]
+    assert messages[-1].startswith("Traceback")
+    assert messages[-1].endswith("ValueError: one\n\ntwo\n  three")
 
 
 @pytest.mark.parametrize("kind", KINDS)

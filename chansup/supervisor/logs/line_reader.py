@@ -62,6 +62,8 @@ class LineReader:
         self._resume: asyncio.TimerHandle | None = None
         self._taken = 0  # bytes since the last pause, while stdout is slow
         self._rest = b""  # of a line that has not ended yet
+        self._rest_continues = False
+        self.continues = False  # the first of `lines` was begun together with those before
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -102,6 +104,7 @@ class LineReader:
         return True
 
     def _split(self, chunk: bytes) -> None:
+        had_begun = bool(self._rest)
         content = self._rest + chunk
         self._rest = b""
         if b"\r" in content:
@@ -119,6 +122,10 @@ class LineReader:
             cut = _character_boundary(rest, MAX_LINE)
             lines.append(_decode(rest[:cut]))
             rest = rest[cut:]
+        if lines:
+            self.continues, self._rest_continues = self._rest_continues, bool(rest)
+        elif not had_begun:
+            self._rest_continues = False
         self._rest = rest + held
         if lines:
             self._on_lines(lines)
@@ -132,6 +139,7 @@ class LineReader:
         rest = self._rest.removesuffix(b"\r")
         self._rest = b""
         if rest:
+            self.continues = self._rest_continues
             self._on_lines([_decode(rest)])
         self._on_end()
 

@@ -12,3 +12,4 @@ class Batch(NamedTuple):
     level: str | None  # of chansup's own messages
     text: str  # lines joined by LF: a tenth of the memory of a list of short lines
     lines: int  # 1 with LF in the text: a traceback that is to stay in one piece
+    continues: bool = False  # its first line was begun together with the batch before

@@ -75,9 +75,19 @@ class LogWriter:
             self.format = wanted
             self._formatter = Formatter(wanted, colours="NO_COLOR" not in os.environ)
 
-    def write(self, slot: str, pid: int, lines: Sequence[str], now: float | None = None) -> None:
-        """Queue the lines that process `pid` of `slot` printed; never blocks."""
-        self._put(slot, pid, lines, time.time() if now is None else now, None)
+    def write(
+        self,
+        slot: str,
+        pid: int,
+        lines: Sequence[str],
+        now: float | None = None,
+        continues: bool = False,
+    ) -> None:
+        """Queue the lines that process `pid` of `slot` printed; never blocks.
+
+        `continues` says that the first was begun together with the lines before.
+        """
+        self._put(slot, pid, lines, time.time() if now is None else now, None, continues)
 
     def say(self, message: str, level: str = "info") -> None:
         """Queue a message of chansup's own, if its level is to be shown; never blocks."""
@@ -116,9 +126,15 @@ class LogWriter:
         return not self._thread.is_alive()
 
     def _put(
-        self, slot: str, pid: int, lines: Sequence[str], now: float, level: str | None
+        self,
+        slot: str,
+        pid: int,
+        lines: Sequence[str],
+        now: float,
+        level: str | None,
+        continues: bool = False,
     ) -> None:
-        batch = Batch(now, slot, pid, level, "\n".join(lines), len(lines))
+        batch = Batch(now, slot, pid, level, "\n".join(lines), len(lines), continues)
         cost = _cost(batch)
         with self._changed:
             if self._waiting + cost > self._limit:

@@ -1,9 +1,12 @@
 """Keeps the lines of a traceback together, so that it becomes one document of a JSON log.
 
 An interpreter prints a traceback line by line. Nothing marks its end but the next line that does
-not belong to it, or silence.
+not belong to it, or silence. The message of an exception may have several lines: they are written
+at once, so what came with the line that names the exception belongs to it, unless it looks like the
+beginning of a log record.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,11 +23,22 @@ _CHAINS = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
+_QUOTE = '"""'  # around the traceback of another process, in the message of an exception
+_RECORD = re.compile(  # how the lines of common log formats begin
+    r"""(?:\x1b\[[\d;]*m|[\[(<])*
+    (?:
+        (?:[\w.]+[\s:|\]-]+)? (?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b
+        | \d{4}-\d\d-\d\d[T\s] | \d\d/\w{3}/\d{4} | \d\d:\d\d:\d\d
+        | \d+\.\d+\.\d+\.\d+[:\s]
+        | \{"(?:time|timestamp|asctime|level|severity|logger|name|event|message|msg)"
+    )""",
+    re.VERBOSE,
+)
 
 
 class _Phase(Enum):
     FRAMES = "within the frames"
-    EXCEPTION = "after the line that names the exception"
+    EXCEPTION = "after the line that names the exception, or more of its message"
     GAP = "after the empty line behind it"
     CHAIN = "after the line that announces the next exception"
 
@@ -38,38 +52,44 @@ class _Held:
     lines: list[str] = field(default_factory=list)
     last: float = 0.0  # monotonic time of the newest line
 
-    def takes(self, line: str) -> bool:
-        """Whether the line belongs to it; it is added then."""
-        phase = self._next_phase(line)
+    def takes(self, line: str, with_last: bool) -> bool:
+        """Whether the line belongs to it; it is added then.
+
+        `with_last` says whether it was written together with the last one.
+        """
+        phase = self._next_phase(line, with_last)
         if phase is None or len(self.lines) >= MOST_LINES:
             return False
         self.phase = phase
         self.lines.append(line)
         return True
 
-    def _next_phase(self, line: str) -> _Phase | None:
+    def _next_phase(self, line: str, with_last: bool) -> _Phase | None:
         if self.phase is _Phase.FRAMES:
             indented = not line or line[0] in " \t"
             return _Phase.EXCEPTION if not indented or _ends_group(line) else _Phase.FRAMES
-        if self.phase is _Phase.EXCEPTION:
-            if line.startswith(" ") and line.lstrip()[:1] in ("|", "+"):
-                return _Phase.FRAMES  # of an exception group that has others inside
-            return _Phase.GAP if not line else None
-        if self.phase is _Phase.GAP:
-            return _Phase.CHAIN if line in _CHAINS else None
+        if self.phase is _Phase.EXCEPTION and line[:1] == " " and line.lstrip()[:1] in {"|", "+"}:
+            return _Phase.FRAMES  # of an exception group that has others inside
+        if self.phase in (_Phase.EXCEPTION, _Phase.GAP):
+            if not self.lines[-1] and line in _CHAINS:
+                return _Phase.CHAIN
+            if line.endswith(_BEGINS):
+                return _Phase.FRAMES if self.lines[-1] == _QUOTE else None
+            if with_last and not _RECORD.match(line):
+                return _Phase.EXCEPTION
+            return _Phase.GAP if self.phase is _Phase.EXCEPTION and not line else None
         if not line:
             return _Phase.CHAIN
         return _Phase.FRAMES if line.endswith(_BEGINS) else None
 
     def batches(self) -> list[Batch]:
         """Return the traceback as one line, and what only seemed to belong to it after that."""
-        lines = self.lines
-        if self.phase is _Phase.GAP:
-            lines, rest = lines[:-1], lines[-1:]
-        else:
-            rest = []
-        parts = [part for part in (lines, rest) if part]
-        return [self.first._replace(text="\n".join(part), lines=1) for part in parts]
+        count = len(self.lines)
+        if self.phase in (_Phase.EXCEPTION, _Phase.GAP):
+            while not self.lines[count - 1]:
+                count -= 1
+        texts = ["\n".join(self.lines[:count]), *self.lines[count:]]
+        return [self.first._replace(text=text, lines=1) for text in texts]
 
 
 def _ends_group(line: str) -> bool:
@@ -106,9 +126,9 @@ class TracebackJoiner:
                 ready.append(batch._replace(text="\n".join(plain), lines=len(plain)))
                 plain.clear()
 
-        for line in batch.text.split("\n"):
+        for number, line in enumerate(batch.text.split("\n")):
             held = self._held.get(key)
-            if held is not None and held.takes(line):
+            if held is not None and held.takes(line, number > 0 or batch.continues):
                 held.last = self._clock()
                 continue
             if held is not None:

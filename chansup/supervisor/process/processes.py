@@ -142,7 +142,7 @@ class Processes:
         self._guard.watch(child.pid)
         reader = LineReader(
             child.output,
-            lambda lines: self._print(slot, child.pid, lines, recent),
+            lambda lines: self._print(slot, child.pid, lines, recent, reader.continues),
             crowded=self._log.crowded,
         )
 
@@ -244,14 +244,16 @@ class Processes:
                 more += ["--former", f"/proc/self/fd/{place}", "--proof", str(proof)]
         return replace(command, argv=(*command.argv, *more))
 
-    def _print(self, slot: str, pid: int, lines: list[str], recent: RecentLines) -> None:
+    def _print(
+        self, slot: str, pid: int, lines: list[str], recent: RecentLines, continues: bool
+    ) -> None:
         now = time.time()
         recent.append(slot, pid, lines, now)
         if lines[0].startswith(CANNOT_RUN):  # one that never was: the same again at each attempt
             repetition = self._refusals.setdefault(slot, Repetition())
             lines = [said for line in lines if (said := repetition.filter(line)) is not None]
         if lines:
-            self._log.write(slot, pid, lines, now)
+            self._log.write(slot, pid, lines, now, continues)
 
 
 def _for_slot(command: Command, environment: dict[str, str], slot: str, launcher: bool) -> Command:
