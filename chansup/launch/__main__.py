@@ -18,10 +18,12 @@ from chansup.launch.child import Child, forget_systemd_variables
 from chansup.launch.options import OptionProblem
 from chansup.launch.warm_up import NotReadyError
 from chansup.protocol import launch as protocol
+from chansup.protocol import versions
 from chansup.protocol.launch import STACK_DUMP_SIGNAL, Launch
+from chansup.protocol.versions import LAYER, VersionError
 
 EXIT_APPLICATION = 1  # the app could not be loaded
-EXIT_USAGE = 2  # not started by a supervisor
+EXIT_USAGE = 2  # not started by a supervisor, or by one that this code does not understand
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: will never work, whatever the app does
 
 
@@ -47,8 +49,14 @@ def main() -> int:
     except KeyError:
         complain("this is what `chansup run` starts for each process; start that instead")
         return EXIT_USAGE
+    except VersionError as error:
+        complain(str(error))
+        return EXIT_USAGE
     except msgspec.ValidationError as error:
-        complain(f"the supervisor is of another version of chansup: {error}")
+        complain(f"malformed launch document: {error}: {versions.REMEDY}")
+        return EXIT_USAGE
+    if (obstacle := hub_obstacle(launch)) is not None:
+        complain(obstacle)
         return EXIT_USAGE
     try:
         prepare(launch)
@@ -65,8 +73,8 @@ def main() -> int:
         complain(f"interface.options.{problem.name}: {problem.message}")
     if problems:
         return EXIT_CONFIGURATION
-    child = Child(launch)
     try:
+        child = Child(launch)
         code = server.serve(child)
         stand_down()
         return code
@@ -77,6 +85,9 @@ def main() -> int:
     except (application.StartupError, NotReadyError) as error:
         complain(f"{launch.application}: {error}")
         return EXIT_APPLICATION
+    except VersionError as error:
+        complain(str(error))
+        return EXIT_USAGE
     except application.ConfigurationError as error:
         complain(str(error))
         return EXIT_CONFIGURATION
@@ -93,6 +104,18 @@ def prepare(launch: Launch) -> None:
     forget_systemd_variables()
     os.chdir(launch.directory)
     sys.path[0] = launch.directory
+
+
+def hub_obstacle(launch: Launch) -> str | None:
+    """Return why the app of this process cannot use the hub that runs, if that is so."""
+    if launch.hub_speaks is None or launch.relay is not None:
+        return None
+    if versions.common(LAYER, *launch.hub_speaks) is not None:
+        return None
+    return (
+        f"the hub speaks {versions.in_words(*launch.hub_speaks)} of the channel layer, and this "
+        f"process {versions.in_words(LAYER.oldest, LAYER.newest)}: {versions.REMEDY}"
+    )
 
 
 def stand_down() -> None:

@@ -21,6 +21,7 @@ from chansup.layer.policies import Policy
 from chansup.layer.requests import RefusedError
 from chansup.protocol.connection import connection as current_connection
 from chansup.protocol.hub_report import Queue
+from chansup.protocol.versions import LAYER
 
 logger = logging.getLogger("chansup.layer")
 
@@ -97,8 +98,9 @@ class Client:
     def hello(self, link: int = 0, former: int = 0, received: int = 0) -> bytes:
         """Return what the hub is told at first: of which connection, and of the one before it."""
         hello = Hello(
-            process=self.process, policy=self._policy, link=link, former=former, received=received
-        )
+            newest=LAYER.newest, process=self.process, policy=self._policy, link=link,
+            former=former, received=received,
+        )  # fmt: skip
         return msgspec.msgpack.encode(hello)
 
     @property

@@ -10,8 +10,8 @@ import time
 
 import msgspec
 
-from chansup.layer.frames import PROTOCOL, READ_SIZE, Decoder, FrameError, Kind, pack
-from chansup.layer.greetings import Welcome
+from chansup.layer.frames import READ_SIZE, Decoder, FrameError, Kind, pack
+from chansup.layer.greetings import Welcome, understands
 from chansup.protocol.peer import credentials
 
 PATIENCE = 2.0  # seconds that the end of a process may take longer
@@ -59,7 +59,7 @@ def _is_welcome(sock: socket.socket, deadline: float) -> bool:
         for kind, payload in decoder.feed(data):
             if kind != Kind.WELCOME:
                 return False
-            return msgspec.msgpack.decode(payload, type=Welcome).protocol == PROTOCOL
+            return understands(msgspec.msgpack.decode(payload, type=Welcome))
 
 
 def _limit(sock: socket.socket, deadline: float) -> None:

@@ -19,7 +19,6 @@ import struct
 
 from chansup.errors import ChansupError
 
-PROTOCOL = 1
 HEADER = struct.Struct("!IB")
 HEADER_SIZE = HEADER.size
 MAX_PAYLOAD = 4 * 1024 * 1024  # a message of 1 MB, encrypted, with room to spare

@@ -23,8 +23,8 @@ from chansup.layer.attempts import Attempts
 from chansup.layer.conversation import Conversation
 from chansup.layer.demands import Demands
 from chansup.layer.errors import HubUnavailable
-from chansup.layer.frames import ID, PROTOCOL, Decoder, FrameError, Kind, pack
-from chansup.layer.greetings import Welcome
+from chansup.layer.frames import ID, Decoder, FrameError, Kind, pack
+from chansup.layer.greetings import Welcome, in_words, understands
 from chansup.layer.inbox import Inboxes
 from chansup.layer.loop_end import LoopEnd
 from chansup.layer.outbox import Outbox
@@ -188,8 +188,12 @@ class Link:
 
     def _greeted(self, payload: bytes) -> None:
         welcome = _welcome.decode(payload)
-        if welcome.protocol != PROTOCOL:
-            problem = f"the hub of chansup {welcome.version} speaks another protocol: restart it"
+        if not understands(welcome):
+            problem = (
+                f"the hub of chansup {welcome.version[:50]} speaks {in_words(welcome)}, and this "
+                "process does not: `chansup reload` replaces a process that is older than the hub, "
+                "a restart of chansup replaces the hub as well"
+            )
             self._attempts.problem = problem
             raise FrameError(problem)
         outbox = self.outbox

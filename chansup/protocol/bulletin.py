@@ -7,11 +7,11 @@ store, says which is whole. A checksum tells a reader that was too slow to look 
 head stands a number that grows while the child's event loop turns.
 """
 
-import mmap
 import struct
 import zlib
 
-from chansup.protocol import scoreboard
+from chansup.protocol import shared_memory, versions
+from chansup.protocol.shared_memory import SharedMemory
 
 _HALF = 512 * 1024  # bytes, of address space: memory is used as far as it is written
 SIZE = 4096 + 2 * _HALF
@@ -23,15 +23,17 @@ _BEATS = 2**63  # beats are counted modulo this
 
 def create() -> int:
     """Return the descriptor of a new, empty bulletin, for a child to inherit."""
-    return scoreboard.create_sealed("chansup-bulletin", SIZE)
+    return shared_memory.create("chansup-bulletin", versions.BULLETIN, SIZE)
 
 
 class Bulletin:
     """The memory behind one descriptor."""
 
     def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, SIZE)
-        self._head: memoryview[int] = memoryview(self._memory)[:16].cast("Q")  # edition, beats
+        """Raises VersionError."""
+        self._shared = SharedMemory(descriptor, versions.BULLETIN, SIZE)
+        self._memory = self._shared.bytes
+        self._head: memoryview[int] = self._memory[:16].cast("Q")  # edition, beats
 
     def write(self, document: bytes) -> bool:
         """Replace the document; False if it is larger than MAX_DOCUMENT: the former one stays."""
@@ -54,7 +56,7 @@ class Bulletin:
             size, checksum = _FRAME.unpack_from(self._memory, place)
             if size <= MAX_DOCUMENT:
                 begin = place + _FRAME.size
-                document = self._memory[begin : begin + size]
+                document = bytes(self._memory[begin : begin + size])
                 if zlib.crc32(document) == checksum and self._head[0] == edition:
                     return document  # else it may be a later one, and the next an earlier one
         return None
@@ -70,4 +72,4 @@ class Bulletin:
     def close(self) -> None:
         """Unmap the memory; nothing can be read or written afterwards."""
         self._head.release()
-        self._memory.close()
+        self._shared.close()

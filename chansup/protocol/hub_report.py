@@ -30,6 +30,7 @@ class HubReport(msgspec.Struct):
     parked: int = 0  # channels that wait for the end of a handover
     memory: int = 0  # bytes
     memory_limit: int = 0
+    speaks: tuple[int, int] | None = None  # oldest and newest version of the channel layer
     epoch: str = (
         ""  # the same as long as the counters continue: a planned replacement takes it over
     )

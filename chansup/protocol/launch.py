@@ -5,6 +5,7 @@ import signal
 
 import msgspec
 
+from chansup.protocol import versions
 from chansup.protocol.roster import Route
 from chansup.protocol.sessions import Handover, Rules
 
@@ -103,6 +104,12 @@ class Launch(msgspec.Struct, frozen=True):
     carry: Carry | None = None  # None: its WebSockets end with it
     app_worker: AppWorker | None = None
     channel_worker: ChannelWorker | None = None
+    version: int = versions.LAUNCH.newest
+    hub_speaks: tuple[int, int] | None = None  # oldest and newest version of the channel layer
+
+
+class _Head(msgspec.Struct):
+    version: int = 0  # from before versions were told
 
 
 def encode(launch: Launch) -> str:
@@ -113,7 +120,9 @@ def encode(launch: Launch) -> str:
 def receive() -> Launch:
     """Take the document out of this process's environment, so that the app does not see it.
 
-    Raises KeyError when the process was not started by a supervisor, msgspec.ValidationError when
-    the document is of another version.
+    Raises KeyError when the process was not started by a supervisor, VersionError when that is of
+    another version, msgspec.ValidationError when the document is malformed.
     """
-    return msgspec.json.decode(os.environ.pop(VARIABLE), type=Launch)
+    text = os.environ.pop(VARIABLE)
+    versions.require(versions.LAUNCH, msgspec.json.decode(text, type=_Head).version)
+    return msgspec.json.decode(text, type=Launch)

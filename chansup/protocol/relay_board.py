@@ -6,10 +6,10 @@ pool: requests that no route fits.
 """
 
 import math
-import mmap
 
-from chansup.protocol import scoreboard
+from chansup.protocol import shared_memory, versions
 from chansup.protocol.roster import MAX_POOLS
+from chansup.protocol.shared_memory import SharedMemory
 
 WAIT_BOUNDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -67,24 +67,26 @@ STICKY_REQUESTS = _cells(len(STICKY))
 SESSIONS_LEARNED = _cells(1)  # from responses
 SESSIONS_DISPLACED = _cells(1)  # forgotten soon after they were used, because there was no room
 CELLS = _place
-SIZE = MAX_POOLS * CELLS * 8  # bytes
+ROOM = 128  # cells of a row, with those that are added at the end
+SIZE = MAX_POOLS * ROOM * 8  # bytes
 
 
 def create() -> int:
     """Return the descriptor of a new, zeroed relay board, for a child to inherit."""
-    return scoreboard.create_sealed("chansup-relay-board", SIZE)
+    return shared_memory.create("chansup-relay-board", versions.RELAY_BOARD, SIZE)
 
 
 class RelayBoard:
     """The rows behind one descriptor; `None`: private memory, where nobody looks."""
 
     def __init__(self, descriptor: int | None) -> None:
-        self._memory = mmap.mmap(-1 if descriptor is None else descriptor, SIZE)
-        self._cells: memoryview[float] = memoryview(self._memory).cast("d")
+        """Raises VersionError."""
+        self._memory = SharedMemory(descriptor, versions.RELAY_BOARD, SIZE)
+        self._cells: memoryview[float] = self._memory.bytes.cast("d")
 
     def row(self, number: int) -> "memoryview[float]":
         """Return the writable cells of one pool."""
-        return self._cells[number * CELLS : (number + 1) * CELLS]
+        return self._cells[number * ROOM : number * ROOM + CELLS]
 
     def read(self, number: int) -> list[float]:
         """Return one row as the supervisor may use it: what a child wrote is not trusted."""

@@ -6,10 +6,10 @@ that chansup runs on, so the reader needs no lock, never waits for a busy child,
 last values when the child was killed. One cell goes the other way: `LAME_DUCK`.
 """
 
-import fcntl
 import math
-import mmap
-import os
+
+from chansup.protocol import shared_memory, versions
+from chansup.protocol.shared_memory import SharedMemory
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "OTHER")
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "none")  # none: ended without a response
@@ -36,7 +36,7 @@ CELLS = OUT_OF_DESCRIPTORS_NOW + 1
 
 BOOTING, ACCEPTING, LEAVING = 0.0, 1.0, 2.0  # values of PHASE
 COUNTERS = range(WEBSOCKETS_OPENED, PHASE)  # the cells that only ever grow
-SIZE = CELLS * 8  # bytes
+SIZE = 500 * 8  # bytes: one page, with room for cells that are added at the end
 
 _METHOD_ROWS = {method: row for row, method in enumerate(METHODS)}
 _CLOSE_CELLS = {code: WEBSOCKETS_CLOSED + place for place, code in enumerate(CLOSE_CODES)}
@@ -55,32 +55,21 @@ def close_cell(code: int) -> int:
     return _CLOSE_CELLS.get(name, _CLOSE_CELLS["other"])
 
 
-_F_ADD_SEALS = 1033  # fcntl(2); Python names them only from 3.13 on
-_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
-
 REJECTED_CELL = _CLOSE_CELLS["rejected"]
 
 
 def create() -> int:
     """Return the descriptor of a new, zeroed scoreboard, for a child to inherit."""
-    return create_sealed("chansup-scoreboard", SIZE)
-
-
-def create_sealed(name: str, size: int) -> int:
-    """Return the descriptor of `size` zeroed bytes that nobody can shrink or grow."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, size)
-    # Sealed: a child that cut it off would kill the supervisor with SIGBUS.
-    fcntl.fcntl(descriptor, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
-    return descriptor
+    return shared_memory.create("chansup-scoreboard", versions.SCOREBOARD, SIZE)
 
 
 class Scoreboard:
     """The cells behind one descriptor. `cells` is a writable view of float64."""
 
     def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, SIZE)
-        self.cells: memoryview[float] = memoryview(self._memory).cast("d")
+        """Raises VersionError."""
+        self._memory = SharedMemory(descriptor, versions.SCOREBOARD, SIZE)
+        self.cells: memoryview[float] = self._memory.bytes.cast("d")
 
     def read(self, cell: int) -> float:
         """Return one cell as the supervisor may use it: what a child wrote is not trusted."""

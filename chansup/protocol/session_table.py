@@ -9,13 +9,12 @@ longest gives way.
 """
 
 import fcntl
-import mmap
-import os
 import time
 from hashlib import blake2b
 from typing import NamedTuple
 
-from chansup.protocol import scoreboard
+from chansup.protocol import shared_memory, versions
+from chansup.protocol.shared_memory import SharedMemory
 
 BUCKETS = 8192
 WAYS = 8  # entries in a bucket
@@ -35,18 +34,17 @@ class Place(NamedTuple):
 
 def create() -> int:
     """Return the descriptor of a new, empty table, for children to inherit."""
-    return scoreboard.create_sealed("chansup-sessions", SIZE)
+    return shared_memory.create("chansup-sessions", versions.SESSIONS, SIZE)
 
 
 class SessionTable:
     """The table behind one descriptor; `None`: private memory."""
 
     def __init__(self, descriptor: int | None = None) -> None:
+        """Raises VersionError."""
         self._descriptor = descriptor
-        if descriptor is not None and os.fstat(descriptor).st_size < SIZE:
-            self._descriptor = None  # of a supervisor of another version
-        self._memory = mmap.mmap(-1 if self._descriptor is None else self._descriptor, SIZE)
-        cells = memoryview(self._memory)
+        self._memory = SharedMemory(descriptor, versions.SESSIONS, SIZE)
+        cells = self._memory.bytes
         self._entries: memoryview[int] = cells[: ENTRIES * 8].cast("Q")
         self._used: memoryview[float] = cells[ENTRIES * 8 :].cast("d")  # monotonic
 

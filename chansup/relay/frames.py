@@ -12,11 +12,11 @@ import struct
 from collections.abc import Iterator
 
 from chansup.errors import ChansupError
+from chansup.protocol.versions import RELAY
 
 # The newest version of what passes, and the oldest that this code still speaks: the one before.
 # After an upgrade on disk both sides are of different code until all processes were replaced.
-PROTOCOL = 3
-OLDEST_PROTOCOL = 2
+PROTOCOL, OLDEST_PROTOCOL = RELAY.newest, RELAY.oldest
 WORDS_SINCE = 3  # version that knows the app's word on whether a WebSocket may move
 MAX_PAYLOAD = 16 * 1024
 HEADER = struct.Struct("!HBBII")

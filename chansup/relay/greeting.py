@@ -4,6 +4,7 @@ import msgspec
 
 import chansup
 from chansup.log_lines import visible
+from chansup.protocol import versions
 from chansup.relay.frames import OLDEST_PROTOCOL, PROTOCOL, FrameError
 
 
@@ -54,8 +55,9 @@ def answer_to(payload: bytes, ours: Hello) -> Greeting:
         theirs = _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"no greeting: {error}") from None
-    common = min(_newest(ours), _newest(theirs))
-    if common < max(ours.protocol, theirs.protocol):
+    known = versions.RELAY._replace(newest=_newest(ours), oldest=ours.protocol)
+    common = versions.common(known, theirs.protocol, _newest(theirs))
+    if common is None:
         raise VersionError(
             f"it speaks {_versions(theirs)} of the relay (chansup {visible(theirs.version)[:50]}), "
             f"this side {_versions(ours)} (chansup {ours.version})"
@@ -68,7 +70,4 @@ def _newest(said: Hello) -> int:
 
 
 def _versions(said: Hello) -> str:
-    newest = _newest(said)
-    if newest == said.protocol:
-        return f"version {newest}"
-    return f"versions {said.protocol} to {newest}"
+    return versions.in_words(said.protocol, _newest(said))

@@ -219,6 +219,7 @@ def test_without_another_hub_the_sender_hears_of_it_in_time(hub: Hub) -> None:
 def test_the_ledger_tells_the_next_hub(tmp_path: Path) -> None:
     path = str(tmp_path / "hub.sock")
     first = ledger.beside(path, 4)
+    first.claim()
     rows = [first.open(b"%016d" % number, 7, 100 + number) for number in range(4)]
     assert all(rows)
     for number, row in enumerate(rows):

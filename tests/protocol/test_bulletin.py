@@ -12,6 +12,10 @@ import pytest
 
 from chansup.protocol import bulletin
 from chansup.protocol.bulletin import MAX_DOCUMENT, SIZE, Bulletin
+from chansup.protocol.shared_memory import HEAD_SIZE
+
+FIRST = HEAD_SIZE + 4096  # place of each half in the file
+SECOND = FIRST + (SIZE - 4096) // 2
 
 
 @pytest.fixture
@@ -56,14 +60,14 @@ def test_a_writer_that_starts_anew_goes_on(descriptor: int, board: Bulletin) -> 
 
 
 def test_nobody_can_cut_it_off(descriptor: int) -> None:
-    assert os.fstat(descriptor).st_size == SIZE
+    assert os.fstat(descriptor).st_size == HEAD_SIZE + SIZE
     with pytest.raises(PermissionError):
         os.ftruncate(descriptor, 10)
 
 
 def test_a_document_that_was_spoiled_is_not_read(descriptor: int, board: Bulletin) -> None:
     board.write(b"whole")  # edition 1 stands in the second half
-    place = 4096 + (SIZE - 4096) // 2
+    place = SECOND
     size, checksum = struct.unpack("=II", os.pread(descriptor, 8, place))
     assert size == 5
     for spoiled in (
@@ -85,8 +89,8 @@ def test_a_document_that_was_spoiled_is_not_read(descriptor: int, board: Bulleti
 def test_memory_full_of_garbage_is_survived(descriptor: int, board: Bulletin) -> None:
     chance = random.Random(1)
     for _ in range(50):
-        os.pwrite(descriptor, chance.randbytes(8), 0)
-        for place in (4096, 4096 + (SIZE - 4096) // 2):
+        os.pwrite(descriptor, chance.randbytes(8), HEAD_SIZE)
+        for place in (FIRST, SECOND):
             os.pwrite(descriptor, chance.randbytes(64), place)
         assert board.read() is None
 

@@ -9,6 +9,7 @@ import pytest
 
 import chansup
 from tests import fetch
+from tests.layer.raw import Raw
 from tests.load import FreshConnections, KeepAlive, in_background
 from tests.running import Running, running
 from tests.system.conftest import DIRECT
@@ -39,15 +40,19 @@ class Installation:
     def environ(self) -> dict[str, str]:
         return {"PYTHONPATH": str(self.directory)}
 
-    def speaks(self, oldest: int, newest: int) -> None:
-        """Install a version that speaks other versions of the relay's protocol."""
-        frames = self.directory / "chansup" / "relay" / "frames.py"
-        text = frames.read_text()
-        text = re.sub(r"^PROTOCOL = \d+", f"PROTOCOL = {newest}", text, flags=re.M)
-        text = re.sub(r"^OLDEST_PROTOCOL = \d+", f"OLDEST_PROTOCOL = {oldest}", text, flags=re.M)
-        replacement = frames.with_suffix(".new")
+    def speaks(self, oldest: int, newest: int, contract: str = "RELAY") -> None:
+        """Install a version that knows other versions of a contract."""
+        path = self.directory / "chansup" / "protocol" / "versions.py"
+        text, count = re.subn(
+            rf"^({contract} = Contract\(.*), \d+, \d+\)",
+            rf"\1, {newest}, {oldest})",
+            path.read_text(),
+            flags=re.M,
+        )
+        assert count == 1
+        replacement = path.with_suffix(".new")
         replacement.write_text(text)
-        replacement.rename(frames)
+        replacement.rename(path)
 
 
 @pytest.fixture
@@ -140,3 +145,60 @@ def test_crashed_workers_that_nobody_can_speak_to_are_said_and_replaced_with_the
         run.wait_for_output("replacing workers and interface by the code on disk")
         run.wait_for(lambda: run.status()["ready"] and not set(run.pids()) & set(interface))
         assert fetch.get(run.url).status_code == 200
+
+
+USES_HUB = (
+    RELAY
+    + """
+[channel_layer]
+"""
+)
+
+
+def test_what_old_supervisor_and_new_code_disagree_on_is_said_and_nothing_is_touched(
+    site: Path, installation: Installation
+) -> None:
+    """A version of each contract that nobody knows: no wrong figures, no crash, no outage."""
+    with running(site, USES_HUB, installation.environ, program=SAFE_PATH) as run:
+        run.wait_until_ready()
+        before = [*run.pids(), *run.pids("web"), *run.pids("hub")]
+        client = Raw(str(site / ".chansup" / "hub.sock"))  # as an app that uses the layer
+        load = FreshConnections(run.address, 30)
+        with in_background(load):
+            for contract, target in (
+                ("LAUNCH", "web"),
+                ("SCOREBOARD", "web"),
+                ("RELAY_BOARD", "interface"),
+                ("LAYER", "web"),
+                ("LAYER", "hub"),
+                ("BULLETIN", "hub"),
+                ("TAKEOVER", "hub"),
+            ):
+                installation.speaks(1000, 1000, contract)
+                for command in (["restart", target], ["reload"]):
+                    said = text_of(run, *command, code=1)
+                    assert "restart chansup, whose supervisor still runs" in said, (contract, said)
+                    assert "Traceback" not in said + run.output()
+                    assert [*run.pids(), *run.pids("web"), *run.pids("hub")] == before
+                installation.speaks(1, 1, contract)
+        assert not load.result.failures, load.result.summary()
+        kill(run, ["web.0"])
+        run.wait_for(lambda: run.status()["ready"] and run.pids("web")[0] not in before)
+        client.close()
+
+
+def test_what_can_be_done_without_is_done_without(site: Path, installation: Installation) -> None:
+    """The table of sessions is a help only, and so is what a hub that is killed leaves behind."""
+    with running(site, USES_HUB, installation.environ, program=SAFE_PATH) as run:
+        run.wait_until_ready()
+        before = [*run.pids(), *run.pids("web"), *run.pids("hub")]
+        installation.speaks(1000, 1000, "SESSIONS")
+        installation.speaks(1000, 1000, "LEDGER")
+        text_of(run, "reload", code=0)
+        run.wait_for_output("the session table has version 1")
+        assert not set(before) & {*run.pids(), *run.pids("web"), *run.pids("hub")}
+        kill(run, ["hub.0"])
+        hub = run.pids("hub")
+        run.wait_for(lambda: run.status()["ready"] and run.pids("hub") != hub)
+        assert fetch.get(run.url).status_code == 200
+        assert "Traceback" not in run.output()

@@ -212,6 +212,7 @@ async def _serve(
     server = Server(listener, limits, users, snapshot, bulletin, kept)
     if received is not None:
         received.confirm()  # blocks: no client may be accepted before
+        kept.claim()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, _end, server)
     gc.collect()

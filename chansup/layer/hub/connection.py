@@ -9,13 +9,14 @@ import msgspec
 
 import chansup
 from chansup.layer import frames
-from chansup.layer.frames import ID, PROTOCOL, Decoder, FrameError, Kind, pack
-from chansup.layer.greetings import Hello, Welcome
+from chansup.layer.frames import ID, Decoder, FrameError, Kind, pack
+from chansup.layer.greetings import Hello, Welcome, in_words, spoken_by, understands
 from chansup.layer.hub import ledger, outbox, session
 from chansup.layer.hub.limits import NoRoomError
 from chansup.layer.hub.outbox import Outbox
 from chansup.layer.hub.session import Session
 from chansup.protocol.peer import credentials
+from chansup.protocol.versions import LAYER
 
 _MALFORMED = (FrameError, msgspec.DecodeError, struct.error, IndexError, ValueError)
 _hello = msgspec.msgpack.Decoder(Hello)
@@ -50,6 +51,7 @@ class Connection:
 
     __slots__ = (
         "_decoder", "_entitled", "_host", "_socket", "born", "closed", "key", "out", "session",
+        "speaks",
     )  # fmt: skip
 
     def __init__(self, host: Host, sock: socket.socket) -> None:
@@ -57,6 +59,7 @@ class Connection:
         self._socket = sock
         self._decoder = Decoder()
         self._entitled = False  # to take over: it holds the listening socket
+        self.speaks: tuple[int, int] | None = None  # versions, once it has said who it is
         self.key = (b"", 0)  # the process, and the number of the connection there
         self.born = host.store.now
         self.closed = False
@@ -129,6 +132,7 @@ class Connection:
         former = host.former(token, hello.former, hello.received)
         returning = host.store.returning
         welcome = Welcome(
+            newest=LAYER.newest,
             version=chansup.__version__,
             epoch=host.epoch,
             knows_policy=True,
@@ -137,9 +141,10 @@ class Connection:
             refused=former.refused if former is not None else 0,
         )
         self.out.emit(pack(Kind.WELCOME, msgspec.msgpack.encode(welcome)))
-        if hello.protocol != PROTOCOL:
+        if not understands(hello):
             host.flush()
-            raise FrameError(f"it speaks protocol {hello.protocol}, this is {PROTOCOL}")
+            raise FrameError(f"it speaks {in_words(hello)}, and this hub does not")
+        self.speaks = spoken_by(hello)
         self.session = Session(host, self.out, token, hello.policy)
         if hello.link:
             self.key = (token, hello.link)

@@ -14,7 +14,9 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_MAGIC = b"chshub1\0"
+from chansup.protocol.versions import LEDGER
+
+_MAGIC = b"chshub%d\0" % LEDGER.newest
 _HEADER = struct.Struct("=8sQ")  # magic, messages that are lost if the hub ends now
 _ROW = struct.Struct("=16sIIIIQQQ")
 _PLACE = 64  # bytes of the header, and of a row
@@ -69,9 +71,8 @@ class Ledger:
         self._closed: dict[int, tuple[bytes, int]] = {}  # may be used again, the oldest first
         count = len(memory) // _PLACE - 1
         magic, lost = _HEADER.unpack_from(memory, 0)
-        if magic != _MAGIC:
-            memory[:] = bytes(len(memory))
-            _HEADER.pack_into(memory, 0, _MAGIC, 0)
+        self._is_foreign = magic != _MAGIC  # new, or of a hub of another version
+        if self._is_foreign:
             self._free = list(range(count - 1, -1, -1))
             return
         self.lost = lost
@@ -153,7 +154,15 @@ class Ledger:
 
     def begin(self) -> None:
         """Leave behind what the former hub lost: it is counted."""
+        self.claim()
         self.risk(0)
+
+    def claim(self) -> None:
+        """Write from now on: no other hub does any more. What cannot be read is erased."""
+        if self._is_foreign:
+            self._is_foreign = False
+            self.memory[:] = bytes(len(self.memory))
+            _HEADER.pack_into(self.memory, 0, _MAGIC, 0)
 
 
 def size(connections: int) -> int:

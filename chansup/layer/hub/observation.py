@@ -9,6 +9,7 @@ from chansup.layer.hub.store import Store
 from chansup.protocol import hub_report
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import HubReport, Queue
+from chansup.protocol.versions import LAYER
 
 _SHARE = 0.02  # of the time that may be spent on reports
 _MAX_PATTERNS = (200, 50, 10)  # that are reported: fewer if the document were too large
@@ -109,6 +110,7 @@ class Reporter:
         store = self._store
         return HubReport(
             epoch=self._epoch,
+            speaks=(LAYER.oldest, LAYER.newest),
             messages_sent=store.sent,
             group_messages_sent=store.group_sent,
             messages_delivered=store.delivered,

@@ -81,6 +81,7 @@ class Server:
         self._has_watchdog = watchdog > 0
         self._reported = -_REPORT_INTERVAL
         self._heir: socket.socket | None = None
+        self._speak: set[tuple[int, int]] = set()  # versions of the clients, for the heir
         self._deadline = 0.0
         self._giving: asyncio.Task[None] | None = None  # to the heir: nothing changes meanwhile
         if snapshot is not None:
@@ -295,6 +296,7 @@ class Server:
             heir.close()
             return
         self._heir = heir
+        self._speak = {one.speaks for one in self._connections if one.speaks is not None}
         self.store.hands_out = False  # a client that is quiet could not say that it has it
         self.loop.remove_reader(self._listener.fileno())
         for connection in list(self._connections):
@@ -322,9 +324,8 @@ class Server:
 
     async def _give(self, heir: socket.socket) -> None:
         try:
-            await takeover.give(
-                heir, self._listener, takeover.take_snapshot(self.store, self.epoch, self._held())
-            )
+            records = takeover.take_snapshot(self.store, self.epoch, self._held(), self._speak)
+            await takeover.give(heir, self._listener, records)
             if not self.ended.done():  # else it was told to end meanwhile
                 takeover.leave_to(heir)
                 self.ended.set_result(True)

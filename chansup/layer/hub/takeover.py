@@ -25,7 +25,9 @@ from chansup.layer.hub.observation import observe
 from chansup.layer.hub.parking import CONNECTING
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
+from chansup.protocol import versions
 from chansup.protocol.hub_report import DEFAULT_PATTERN
+from chansup.protocol.versions import LAYER, TAKEOVER, VersionError
 
 
 class TakeoverError(ChansupError):
@@ -96,6 +98,8 @@ class SavedCounters(msgspec.Struct, array_like=True, tag="counts"):
     drops: list[tuple[str, str, int]]
     redelivered: int = 0
     observed: list[bytes] = []
+    version: int = 1  # of all records: that of chansup before versions were told
+    speak: list[tuple[int, int]] = []  # oldest and newest version of the layer, of its clients
 
 
 Record = SavedMessage | SavedChannel | SavedHold | SavedGroup | SavedCounters
@@ -115,16 +119,20 @@ class Snapshot:
 
 
 def take_snapshot(
-    store: Store, epoch: str, held: Iterable[tuple[Channel, Message]]
+    store: Store,
+    epoch: str,
+    held: Iterable[tuple[Channel, Message]],
+    speak: Iterable[tuple[int, int]] = (),
 ) -> Iterator[Record]:
     """Yield all that a hub holds: messages before what refers to them.
 
-    `held` is what clients have in hand, and the channels that it came from.
+    `held` is what clients have in hand, and the channels that it came from; `speak` are the
+    versions of the channel layer that they know.
     """
     drops = [(*key, count) for key, count in store.drops.counts.items()]
     yield SavedCounters(
         epoch, store.number, store.sent, store.group_sent, store.delivered, drops,
-        store.redelivered, list(store.observed),
+        store.redelivered, list(store.observed), TAKEOVER.newest, sorted(speak),
     )  # fmt: skip
     numbers: dict[Message, int] = {}
 
@@ -348,7 +356,10 @@ def take(path: str, inherited: int | None = None) -> Received:
             while length := _LENGTH.unpack(_read(stream, _LENGTH.size))[0]:
                 if length > _MAX_RECORD:
                     raise ConnectionError("the hub there sent something else")
-                records.append(_decoder.decode(_read(stream, length)))
+                record = _decoder.decode(_read(stream, length))
+                if isinstance(record, SavedCounters):  # the first one
+                    _require(record)
+                records.append(record)
     except msgspec.DecodeError as error:
         sock.close()
         raise ConnectionError(f"the hub there is of another version ({error})") from None
@@ -356,6 +367,20 @@ def take(path: str, inherited: int | None = None) -> Received:
         sock.close()
         raise
     return Received(sock, listener, Snapshot(records))
+
+
+def _require(record: SavedCounters) -> None:
+    """Raise ConnectionError if this code cannot be the hub of those who are connected there."""
+    try:
+        versions.require(TAKEOVER, record.version)
+    except VersionError as error:
+        raise ConnectionError(str(error)) from None
+    for oldest, newest in record.speak:
+        if versions.common(LAYER, oldest, newest) is None:
+            raise ConnectionError(
+                f"its clients speak {versions.in_words(oldest, newest)} of the channel layer, and "
+                f"this hub {versions.in_words(LAYER.oldest, LAYER.newest)}: {versions.REMEDY}"
+            )
 
 
 def _read(stream: Any, size: int) -> bytes:

@@ -14,6 +14,7 @@ from chansup.config import routes
 from chansup.protocol import launch, roster
 from chansup.protocol.relay_board import RelayBoard
 from chansup.protocol.session_table import SessionTable
+from chansup.protocol.versions import VersionError
 from chansup.relay.greeting import hello
 from chansup.relay.interface import error_pages
 from chansup.relay.interface.answers import answer
@@ -291,5 +292,11 @@ def create(name: str, inherited: launch.Relay, books: Books) -> Relay:
     for logger in _LOGGERS:
         logging.getLogger(logger).addFilter(_Quiet())
     news = socket.socket(fileno=inherited.roster_fd)
-    table = SessionTable(inherited.sessions_fd)
+    try:
+        table = SessionTable(inherited.sessions_fd)
+    except VersionError as error:
+        logging.getLogger("chansup.relay").warning(
+            "%s. Until then each interface process has sessions of its own", error
+        )
+        table = SessionTable()
     return Relay(name, news, RelayBoard(inherited.board_fd), books, table)

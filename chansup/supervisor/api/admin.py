@@ -24,6 +24,7 @@ from chansup.protocol.status import PoolStatus, RolloutStatus, SlotStatus, TaskS
 from chansup.supervisor.api.commands import Commands
 from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
 from chansup.supervisor.api.malformed import MalformedRequests
+from chansup.supervisor.api.page import render, style_source
 from chansup.supervisor.api.paths import without_folders
 from chansup.supervisor.metrics.metrics import Metrics
 
@@ -72,8 +73,6 @@ class Admin:
         else:
             status, body, kind = await endpoint(scope)
             if kind == HTML:
-                from chansup.supervisor.api.page import style_source
-
                 policy += b"; style-src " + style_source()
         headers.append((b"content-security-policy", policy))
         await respond(send, status, body, kind, headers)
@@ -108,8 +107,6 @@ class Admin:
         return 200, body, kind
 
     async def _page(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        from chansup.supervisor.api.page import render
-
         query = parse_qs(scope["query_string"].decode("latin-1"))
         body = render(self._commands.status(), refresh=query.get("refresh") != ["0"])
         return 200, body.encode(), HTML

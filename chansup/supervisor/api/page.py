@@ -4,7 +4,6 @@ Its one style sheet is allowed by its hash, so even text that got past the escap
 """
 
 import base64
-import functools
 import hashlib
 import re
 import time
@@ -40,11 +39,10 @@ def render(status: Status, refresh: bool = True) -> str:
     """Return the page."""
     now = time.time()
     state = status.state if status.ready or status.state != "running" else "not ready"
-    template, style = _parts()
-    return template.substitute(
+    return _TEMPLATE.substitute(
         title=f"{escape(state)} · chansup",
         refresh=f'<meta http-equiv="refresh" content="{REFRESH}">' if refresh else "",
-        style=style,
+        style=_STYLE,
         content="\n".join(_content(status, state, now, refresh)),
     )
 
@@ -56,17 +54,19 @@ def escape(text: str) -> str:
 
 def style_source() -> bytes:
     """Return the Content-Security-Policy source of the page's style sheet."""
-    digest = hashlib.sha256(_parts()[1].encode()).digest()
+    digest = hashlib.sha256(_STYLE.encode()).digest()
     return b"'sha256-" + base64.b64encode(digest) + b"'"
 
 
-@functools.cache
 def _parts() -> tuple[Template, str]:
     """Return the template and its style sheet."""
     folder = resources.files("chansup.supervisor.api")
     page = (folder / "page.html").read_text(encoding="utf-8")
     begin, end = page.index("<style>") + len("<style>"), page.index("</style>")
     return Template(page[:begin] + "$style" + page[end:]), page[begin:end]
+
+
+_TEMPLATE, _STYLE = _parts()  # at once: an upgrade must not change it under what fills it in
 
 
 def _content(status: Status, state: str, now: float, refresh: bool) -> list[str]:

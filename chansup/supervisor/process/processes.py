@@ -211,6 +211,9 @@ class Processes:
         }
         if specification.launcher:
             document = _launch(number, specification, generation, resources, users)
+            hub = self.hub_counts.look(self.alive())
+            if hub is not None:
+                document = msgspec.structs.replace(document, hub_speaks=hub.speaks)
             if document.relay is not None:
                 if self._sessions is None:
                     self._sessions = session_table.create()
