@@ -94,6 +94,7 @@ def _named(name: str, state: str, *globs: str) -> tuple[Session, ...]:
 
 _CONNECTED = "the client's first message opens the session"
 _SUBSCRIBED = "the client subscribes by messages"
+_NEGOTIATED = "the negotiated connection"
 _HELD = "the process holds what the connection is about"
 
 # The order of the documentation, docs/which-apps-survive.md.
@@ -101,19 +102,32 @@ SESSIONS: tuple[Session, ...] = (
     # Application frameworks
     Session("Engine.IO and Socket.IO", Pattern(query="EIO=[0-9]*"), "the process assigns the sid"),
     Session("SockJS", Pattern(path=f"*/{'[0-9]' * 3}/{'[a-z0-9_]' * 8}/websocket"), _CONNECTED),
-    Session("SignalR", Pattern(query="connectionToken=*"), "the negotiated connection"),
+    Session("SockJS", Pattern(path=f"*/{'[0-9]' * 3}/{'?' * 32}/websocket"), _CONNECTED),
+    Session("SignalR", Pattern(query="connectionToken=*"), _NEGOTIATED),
+    Session("SignalR", Pattern(path="*[Hh]ub*", query=f"id={'?' * 22}"), _NEGOTIATED),
+    Session("SignalR", Pattern(path="*/_blazor", query="id=*"), _NEGOTIATED),
+    Session("Primus", Pattern(query="_primuscb=*"), _HELD),
+    Session("SocketCluster", Pattern(path="*/socketcluster/"), _CONNECTED),
+    Session("Bayeux", Pattern(path="*/cometd"), _CONNECTED),
+    Session("Bayeux", Pattern(path="*/faye"), _CONNECTED),
+    Session("Bayeux", Pattern(path="*/bayeux"), _CONNECTED),
     Session("Phoenix channels", Pattern(query="vsn=[0-9]*.[0-9]*.[0-9]*"), _SUBSCRIBED),
     Session("Pusher", Pattern(path="/app/*", query="protocol=[0-9]*"), "the socket_id"),
     *_named("GraphQL subscriptions", _CONNECTED, "graphql-ws", "graphql-transport-ws", "graphql-*"),
     *_named("Action Cable", _SUBSCRIBED, "actioncable-*"),
     *_named("Centrifugo", _CONNECTED, "centrifuge-*"),
+    Session("Centrifugo", Pattern(path="*/connection/websocket"), _CONNECTED),
+    Session("Centrifugo", Pattern(path="*/connection/uni_websocket"), _CONNECTED),
     *_named("Web PubSub", _SUBSCRIBED, "*.webpubsub.azure.v[0-9]*"),
     *_named("Bokeh and Panel", _HELD, "bokeh"),
     *_named("Streamlit", _HELD, "streamlit"),
+    Session("Gradio 3", Pattern(path="*/queue/join"), _CONNECTED),
+    *_named("Jupyter kernels", _HELD, "*.kernel.websocket.jupyter.org"),
+    Session("Jupyter kernels", Pattern(path="*/api/kernels/*/channels"), _HELD),
     # Messaging
     *_named("MQTT", _CONNECTED, "mqtt*"),
     *_named("STOMP", _CONNECTED, "*.stomp", "stomp*"),
-    *_named("WAMP", _CONNECTED, "wamp*"),
+    *_named("WAMP", _CONNECTED, "wamp*", "crossbar.wamp*"),
     *_named("AMQP", _CONNECTED, "amqp", "amqp[0-9.]*", "amqpwsb10"),
     *_named("NATS", _CONNECTED, "nats", "nats.*"),
     *_named("XMPP", _CONNECTED, "xmpp", "xmpp-*"),
@@ -145,6 +159,7 @@ SESSIONS: tuple[Session, ...] = (
     *_named("VNC and other tunnels", "the connection behind it", "rfb", "binary", "base64"),
     *_named("Guacamole", "the connection behind it", "guacamole"),
     *_named("terminals", "the shell behind it", "tty", "ssh"),
+    Session("terminals", Pattern(path="*/terminals/websocket/*"), "the shell behind it"),
     *_named("Kubernetes streams", "the process behind it", "channel.k8s.io", "*.channel.k8s.io"),
     *_named("Oracle Net", "the connection behind it", "sqlnet.oracle.com"),
     *_named("Language Server Protocol", _CONNECTED, "lsp", "lsp.*"),

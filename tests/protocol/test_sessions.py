@@ -24,7 +24,8 @@ GRAPHQL = Handshake("/graphql", b"", ("graphql-transport-ws",))
         "bfcp", "coap", "amqp", "AMQPWSB10", "actioncable-v1-json", "jmap", "rfb", "binary",
         "v5.channel.k8s.io", "base64.channel.k8s.io", "text.ircv3.net", "opcua+uacp", "lsp", "mcp",
         "json.webpubsub.azure.v1", "protobuf.reliable.webpubsub.azure.v1", "centrifuge-json",
-        "TLCP-2.4.0.lightstreamer.com", "bokeh", "streamlit", "realtime", "janus-protocol",
+        "crossbar.wamp", "crossbar.wamp.2.json", "v1.kernel.websocket.jupyter.org",
+        "actioncable-unsupported", "TLCP-2.4.0.lightstreamer.com", "bokeh", "streamlit", "realtime", "janus-protocol",
     ],
 )  # fmt: skip
 def test_subprotocols_with_a_session_do_not_move(subprotocol: str) -> None:
@@ -65,6 +66,24 @@ def test_others_move(subprotocol: str) -> None:
         ("/live/websocket", b"_csrf=x&vsn=2.0.0", False),
         ("/app/0123456789", b"protocol=7&client=js&version=8.4", False),
         ("/hub", b"transport=webSockets&connectionToken=AQ%3D", False),
+        ("/chatHub", b"id=r0-3wTe3o1gF3LXe_Vq5mA", False),
+        ("/hubs/chat", b"id=r0-3wTe3o1gF3LXe_Vq5mA&access_token=x", False),
+        ("/_blazor", b"id=abc", False),
+        ("/chatHub", b"id=42", True),
+        ("/ws/orders/", b"id=r0-3wTe3o1gF3LXe_Vq5mA", True),
+        ("/api/042/0123456789abcdef0123456789abcdef/websocket", b"", False),
+        ("/echo/websocket", b"", True),  # SockJS as it is without a session
+        ("/primus/", b"_primuscb=Lk3", False),
+        ("/socketcluster/", b"", False),
+        ("/faye", b"", False),
+        ("/my/cometd", b"", False),
+        ("/connection/websocket", b"", False),
+        ("/connection/uni_websocket", b"cf_connect=%7B%7D", False),
+        ("/queue/join", b"", False),
+        ("/jupyter/api/kernels/7c2d/channels", b"session_id=1", False),
+        ("/api/channels", b"", True),
+        ("/terminals/websocket/1", b"", False),
+        ("/socket/websocket", b"vsn=1.0.0", False),
         ("/ws/chat/", b"ticket=abc&room=EIO", True),
         ("/ws/chat/", b"%ff=%zz&&==", True),
     ],
@@ -81,7 +100,12 @@ def test_every_entry_of_the_table_recognises_something() -> None:
     for session in SESSIONS:
         pattern = session.pattern
         name, path, query = (
-            (glob or "").replace("[0-9.]", "1").replace("[0-9]", "1").replace("[a-z0-9_]", "a")
+            (glob or "")
+            .replace("[0-9.]", "1")
+            .replace("[0-9]", "1")
+            .replace("[a-z0-9_]", "a")
+            .replace("[Hh]", "h")
+            .replace("?", "a")
             for glob in (pattern.subprotocol, pattern.path, pattern.query)
         )
         handshake = Handshake(

@@ -98,7 +98,7 @@ def test_what_hub_and_clients_of_the_same_version_say_is_understood() -> None:
         ["group", b"g", 60.0, [[b"a", 1.0]]],
     ]
     for record in records:
-        msgspec.convert([*record], takeover.Record)
+        msgspec.convert(record, takeover.Record)
     assert ledger.size(10) == (20 + 64 + 1) * 64, "its magic has the version"
 
 
