@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection: h11 reads and writes, and everything a peer can delay has a limit.
 
-h11 knows the protocol (RFC 9112) and its states, and does no I/O. What is here: the transport,
-the time limits, and one `Exchange` after the other. Pipelined requests wait until their turn, with
+h11 knows the protocol (RFC 9112) and its states, and does no I/O. This adds the transport, the
+time limits, and one `Exchange` after the other. Pipelined requests wait until their turn, with
 the transport paused.
 """
 
