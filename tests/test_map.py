@@ -93,10 +93,10 @@ LEVELS: dict[str, Levels] = {
         ("run",),
     ),
     "supervisor/api": (
-        ("commands", "exchange", "malformed", "paths", "progress", "report", "shutdown"),
+        ("exchange", "malformed", "paths", "report"),
         ("connection", "operations", "page"),
-        ("admin", "control", "http"),
-        ("endpoint",),
+        ("control", "http"),
+        ("admin",),
     ),
     "supervisor/logs": (
         ("levels", "line_reader", "log_batch", "recent_lines", "repetition", "subscription"),
@@ -146,7 +146,6 @@ LEVELS: dict[str, Levels] = {
             "foreground",
             "guard",
             "notify",
-            "probe",
             "process_table",
             "reaper",
             "roster_pipe",

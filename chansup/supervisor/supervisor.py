@@ -7,13 +7,11 @@ from collections.abc import Coroutine
 
 from chansup.errors import ChansupError, ExitCode
 from chansup.supervisor.api import report
-from chansup.supervisor.api.admin import Admin
+from chansup.supervisor.api.admin import Admin, AdminAddress
 from chansup.supervisor.api.control import Control
-from chansup.supervisor.api.endpoint import Endpoint
 from chansup.supervisor.api.http import Server, control_server
 from chansup.supervisor.api.malformed import MalformedRequests
-from chansup.supervisor.api.operations import Operations
-from chansup.supervisor.api.shutdown import Shutdown
+from chansup.supervisor.api.operations import Operations, Shutdown
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.pool import stopping
@@ -63,9 +61,9 @@ class Supervisor:
         self.operations = Operations(site, log, service, self._shutdown, self._admin_address)
         malformed = MalformedRequests(lambda text: site.say(text, "warning"))
         admin = Admin(self.operations, malformed)
-        self._endpoint = Endpoint(admin, site.generation.loaded.path.parent)
+        self._admin = AdminAddress(admin, site.generation.loaded.path.parent)
         self._control: Server | None = None
-        self._upkeep = Upkeep(site, runtime, self._endpoint, self._serve_control_again)
+        self._upkeep = Upkeep(site, runtime, self._admin, self._serve_control_again)
         site.add_follower(self._apply)
         self._told_ready = False
         self._quiet_until = 0.0  # loop time; until then, nothing more about missing descriptors
@@ -96,7 +94,7 @@ class Supervisor:
         return self._shutdown.exit_code
 
     def _admin_address(self) -> str | None:
-        return self._endpoint.address
+        return self._admin.address
 
     def _greeting(self) -> str:
         where = ", ".join(self.site.addresses.names())
@@ -109,7 +107,7 @@ class Supervisor:
     async def _serve(self) -> None:
         self._control = control_server(Control(self.operations), self._runtime.control_socket())
         await self._control.start()
-        await self._endpoint.open(self.site.generation.config.admin.bind)
+        await self._admin.open(self.site.generation.config.admin.bind)
 
     async def _serve_control_again(self) -> None:
         assert self._control is not None
@@ -117,7 +115,7 @@ class Supervisor:
 
     async def _apply(self, generation: Generation) -> None:
         """Take over what a new generation says of the supervisor itself. Raises AddressError."""
-        await self._endpoint.open(generation.config.admin.bind)
+        await self._admin.open(generation.config.admin.bind)
         settings = generation.config.log
         self._log.configure(settings.format, settings.level)
         stores = [slot.recent for pool in self.site.pools.values() for slot in pool.slots]
@@ -254,7 +252,7 @@ class Supervisor:
         self._shutdown.done.set()
 
     async def _clean_up(self) -> None:
-        await self._endpoint.close()
+        await self._admin.close()
         if self._control is not None:
             await self._control.stop()
         self._service.stop_watchdog()

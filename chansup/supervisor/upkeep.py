@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from chansup.errors import ChansupError
-from chansup.supervisor.api.endpoint import Endpoint
+from chansup.supervisor.api.admin import AdminAddress
 from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.runtime.runtime import CONTROL_SOCKET, RuntimeDirectory
 from chansup.supervisor.site import Site
@@ -28,13 +28,13 @@ class Upkeep:
         self,
         site: Site,
         runtime: RuntimeDirectory,
-        endpoint: Endpoint,
+        admin: AdminAddress,
         serve_control: Callable[[], Awaitable[None]],
     ) -> None:
         """`serve_control` makes the control socket again and serves on it."""
         self._site = site
         self._runtime = runtime
-        self._endpoint = endpoint
+        self._admin = admin
         self._serve_control = serve_control
         self._restored: list[str] = []
         self._obstacles: dict[str, str] = {}  # path: what is wrong there
@@ -124,12 +124,12 @@ class Upkeep:
                     self._obstacles[str(one.address)] = (
                         f"{one.address} vanished: restart the .socket unit that made it"
                     )
-        presence = self._endpoint.presence()
+        presence = self._admin.presence()
         if presence is Presence.FOREIGN:
-            self._is_in_the_way(f"[admin] {self._endpoint.address}")
+            self._is_in_the_way(f"[admin] {self._admin.address}")
         elif presence is Presence.MISSING and not self._tasks:
-            self._restored.append(f"[admin] {self._endpoint.address}")
-            self._begin(self._endpoint.restore(), self._endpoint.address)
+            self._restored.append(f"[admin] {self._admin.address}")
+            self._begin(self._admin.restore(), self._admin.address)
 
     def _is_in_the_way(self, path: object) -> None:
         self._obstacles[str(path)] = (

@@ -11,8 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chansup.supervisor.api.admin import Admin, is_host_trusted
-from chansup.supervisor.api.endpoint import Endpoint
+from chansup.supervisor.api.admin import Admin, AdminAddress, is_host_trusted
 from chansup.supervisor.api.http import admin_server
 from chansup.supervisor.api.paths import without_folders
 from chansup.supervisor.errors import AddressError
@@ -46,7 +45,7 @@ def test_an_address_that_is_taken_names_the_key(fake):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(AddressError) as caught:
-            asyncio.run(Endpoint(Admin(fake), Path()).open(address))
+            asyncio.run(AdminAddress(Admin(fake), Path()).open(address))
     assert str(caught.value).startswith(f"[admin] bind: cannot listen on {address}: ")
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from chansup.protocol.status import Event
-from chansup.supervisor.api.operations import Operations
-from chansup.supervisor.api.shutdown import Shutdown
+from chansup.supervisor.api.operations import Operations, Shutdown
 from tests.supervisor.pretend import Nothing, Pretended, PretendProcess
 
 CHAIN = """

@@ -16,17 +16,23 @@ over loopback has to name an IP address, ``localhost`` or this machine's own nam
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import msgspec
 
+from chansup.config import address
 from chansup.protocol.status import PoolStatus, RolloutStatus, SlotStatus, TaskStatus
-from chansup.supervisor.api.commands import Commands
 from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
+from chansup.supervisor.api.http import Server, admin_server
 from chansup.supervisor.api.malformed import MalformedRequests
 from chansup.supervisor.api.page import render, style_source
 from chansup.supervisor.api.paths import without_folders
-from chansup.supervisor.metrics.metrics import Metrics
+from chansup.supervisor.errors import AddressError
+from chansup.supervisor.metrics.metrics import Counted, Metrics
+from chansup.supervisor.runtime.file_identity import Presence
+from chansup.supervisor.sockets.listeners import Listeners
+from chansup.supervisor.sockets.opening import open_listeners, overlap
 
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
@@ -45,10 +51,10 @@ Endpoint = Callable[[Scope], Awaitable[tuple[int, bytes, bytes]]]  # status, bod
 class Admin:
     """The ASGI application of `[admin] bind`."""
 
-    def __init__(self, commands: Commands, malformed: MalformedRequests | None = None) -> None:
+    def __init__(self, site: Counted, malformed: MalformedRequests | None = None) -> None:
         self.malformed = malformed or MalformedRequests()
-        self._commands = commands
-        self._metrics = Metrics(commands, lambda: self.malformed.count)
+        self._site = site
+        self._metrics = Metrics(site, lambda: self.malformed.count)
         self._endpoints: dict[str, Endpoint] = {
             "/": self._page,
             "/livez": self._livez,
@@ -81,13 +87,13 @@ class Admin:
         return 200, b"ok\n", TEXT
 
     async def _readyz(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        status = self._commands.status()
+        status = self._site.status()
         reasons = list(map(without_folders, status.reasons))
         document = {"ready": status.ready, "state": status.state, "reasons": reasons}
         return 200 if status.ready else 503, msgspec.json.encode(document), b"application/json"
 
     async def _healthz(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        status = self._commands.status()
+        status = self._site.status()
         document = {
             "ready": status.ready,
             "reasons": list(map(without_folders, status.reasons)),
@@ -108,8 +114,68 @@ class Admin:
 
     async def _page(self, scope: Scope) -> tuple[int, bytes, bytes]:
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        body = render(self._commands.status(), refresh=query.get("refresh") != ["0"])
+        body = render(self._site.status(), refresh=query.get("refresh") != ["0"])
         return 200, body.encode(), HTML
+
+
+class AdminAddress:
+    """Where `[admin]` listens: the server on its present address, which a reload may change."""
+
+    def __init__(self, admin: Admin, directory: Path) -> None:
+        self.address: str | None = None  # with the real port
+        self._admin = admin
+        self._directory = directory  # that paths of Unix sockets are relative to
+        self._bind: str | None = None  # as in the config
+        self._server: Server | None = None
+        self._listeners: list[Listeners] = []
+
+    async def open(self, bind: str | None) -> None:
+        """Serve on `bind`, and nowhere else any more. Raises AddressError; nothing changes then."""
+        if bind == self._bind:
+            return
+        server, listeners = None, []
+        if bind:
+            listeners = await self._listen(address.parse(bind))
+            server = self._server_on(listeners)
+            await server.start()
+        former, self._server = self._server, server
+        present, self._listeners = self._listeners, listeners
+        self.address = str(listeners[0].address) if listeners else None
+        self._bind = bind
+        if former is not None:
+            await former.stop()
+        for one in present:
+            one.close()
+
+    def _server_on(self, listeners: list[Listeners]) -> Server:
+        on = [one.socket_of(0) for one in listeners]
+        return admin_server(self._admin, on, self._admin.malformed)
+
+    def presence(self) -> Presence:
+        """Return what stands where clients look for it."""
+        found = [one.presence() for one in self._listeners]
+        return next((one for one in found if one is not Presence.OURS), Presence.OURS)
+
+    async def restore(self) -> None:
+        """Make a socket file that vanished again. Raises AddressError."""
+        renewed = [one.restore(close_former=False) for one in self._listeners]
+        if any(renewed):
+            former = self._server
+            self._server = self._server_on(self._listeners)
+            await self._server.start()
+            if former is not None:
+                await former.stop()  # which closes the former sockets
+
+    async def _listen(self, asked: address.Address) -> list[Listeners]:
+        try:
+            return await open_listeners(asked, directory=self._directory, steer=False)
+        except AddressError as error:
+            said = overlap(asked, self._listeners) or error
+            raise AddressError(f"[admin] bind: {said}") from None
+
+    async def close(self) -> None:
+        """Stop serving."""
+        await self.open(None)
 
 
 def rollout_health(rollout: RolloutStatus | None) -> dict[str, object] | None:

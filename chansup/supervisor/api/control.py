@@ -21,16 +21,15 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from chansup import __version__
 from chansup.errors import ChansupError, ExitCode
-from chansup.protocol.status import Event, LogLine
-from chansup.supervisor.api.commands import Commands
+from chansup.protocol.status import Consumption, Event, LogLine, Status
 from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
 from chansup.supervisor.errors import StartFailedError, UnknownTargetError
 
@@ -41,6 +40,50 @@ NDJSON = b"application/x-ndjson"
 logger = logging.getLogger(__name__)
 
 Parameters = dict[str, str]
+
+
+class Commands(Protocol):
+    """The supervisor, as seen by the control socket.
+
+    The commands that take time return a stream of events that ends with one of type "result".
+    Closing the stream does not stop what was begun.
+    """
+
+    def status(self) -> Status:
+        """Return the present state; never blocks."""
+
+    def consumption(self) -> Consumption:
+        """Return what channel workers and the hub counted; never blocks.
+
+        The document is the caller's own.
+        """
+
+    def reload(self) -> AsyncIterator[Event]:
+        """Roll a new generation out."""
+
+    def restart(self, target: str | None) -> AsyncIterator[Event]:
+        """Replace the processes of a pool, of a slot, or all, with their own generation.
+
+        All does not mean programs that are kept, nor an interface that relays.
+        """
+
+    def scale(self, pool: str, processes: int) -> AsyncIterator[Event]:
+        """Change the number of slots of a pool until the next change of the config."""
+
+    def move(self, mark: str) -> AsyncIterator[Event]:
+        """Move the one WebSocket whose handshake has this mark to another worker.
+
+        The result has what came of it as its `step`. Raises ChansupError.
+        """
+
+    def stop(self) -> AsyncIterator[Event]:
+        """Stop everything; the result comes when only the supervisor itself is left."""
+
+    def logs(self, target: str | None, lines: int) -> list[LogLine]:
+        """Return the last lines of a pool, a slot or all. Raises UnknownTargetError."""
+
+    def follow(self, target: str | None) -> AsyncIterable[LogLine]:
+        """Return lines as they come; a slow reader misses some. Raises UnknownTargetError."""
 
 
 class BadRequestError(ChansupError):

@@ -98,7 +98,8 @@ class Exchange:
     async def send(self, message: dict[str, Any]) -> None:
         """Send a part of the response; nothing to a client that has left.
 
-        Raises RuntimeError for a message out of turn, h11.LocalProtocolError for a response that HTTP does not allow.
+        Raises RuntimeError for a message out of turn, h11.LocalProtocolError for a response that
+        HTTP does not allow.
         """
         await self._writer.drained()
         if self._left:

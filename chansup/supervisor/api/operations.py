@@ -1,4 +1,4 @@
-"""What people and programs can ask of a running supervisor: `commands.Commands`, carried out."""
+"""What people and programs can ask of a running supervisor, carried out."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
@@ -8,11 +8,9 @@ from functools import partial
 from chansup.clock import Moment
 from chansup.config.cores import MAX_PROCESSES
 from chansup.config.pools import HUB
-from chansup.errors import ChansupError
+from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.status import Consumption, Event, LogLine, Measurement, Status
 from chansup.supervisor.api import report
-from chansup.supervisor.api.progress import Progress
-from chansup.supervisor.api.shutdown import Shutdown
 from chansup.supervisor.errors import SlotRemovedError, StartFailedError, UnknownTargetError
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.pool.pool import Pool
@@ -22,6 +20,43 @@ from chansup.supervisor.process.process import Process
 from chansup.supervisor.site import Site
 from chansup.supervisor.sockets.systemd import ServiceNotifier
 from chansup.text import OWN_SLOT
+
+
+class Shutdown:
+    """The end of a run: asked for once, hurried at most once more, done in the end."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self.done = asyncio.Event()  # nothing but the supervisor itself is left
+        self.exit_code = ExitCode.OK
+
+    def ask(self, exit_code: ExitCode = ExitCode.OK) -> bool:
+        """Ask for it; False if somebody did before."""
+        if self.asked.is_set():
+            return False
+        self.exit_code = exit_code
+        self.asked.set()
+        return True
+
+
+class Progress:
+    """The events of one command, on their way to whoever asked for it."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[Event] = asyncio.Queue()  # a few per slot: it stays short
+
+    def tell(self, event: Event) -> None:
+        """Add an event."""
+        self._events.put_nowait(event)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield events up to the result."""
+        while True:
+            event = await self._events.get()
+            yield event
+            if event.type == "result":
+                return
 
 
 class Operations:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chansup.config.readiness import parse
-from chansup.supervisor.process import probe
+from chansup.supervisor.process import boot
 
 
 async def answer(response):
@@ -30,7 +30,7 @@ async def answer(response):
 
 async def is_ready(text, seconds=0.4, directory=Path()):
     try:
-        await asyncio.wait_for(probe.wait(parse(text), directory), seconds)
+        await asyncio.wait_for(boot.wait_until_ready(parse(text), directory), seconds)
     except TimeoutError:
         return False
     return True
@@ -45,7 +45,7 @@ def free_port():
 def test_a_tcp_port_that_opens_late():
     async def main():
         port = free_port()
-        waiting = asyncio.create_task(probe.wait(parse(f"tcp:{port}")))
+        waiting = asyncio.create_task(boot.wait_until_ready(parse(f"tcp:{port}")))
         assert not await is_ready(f"tcp:{port}", 0.2)
         assert not waiting.done()
         with socket.create_server(("127.0.0.1", port)):
@@ -74,7 +74,7 @@ def test_a_connection_to_itself_does_not_count():
             sock.connect(("127.0.0.1", port))
             sock.setblocking(False)
             _, writer = await asyncio.open_connection(sock=sock)
-            assert probe._is_connected_to_itself(writer)
+            assert boot._is_connected_to_itself(writer)
             writer.transport.abort()
 
     asyncio.run(main())
@@ -111,7 +111,7 @@ def test_http(response, ready):
 
 def test_a_server_that_accepts_and_never_answers(monkeypatch):
     async def main():
-        monkeypatch.setattr(probe, "ANSWER_TIMEOUT", 0.05)
+        monkeypatch.setattr(boot, "ANSWER_TIMEOUT", 0.05)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             assert not await is_ready(f"http:{port}/")
@@ -143,7 +143,7 @@ def test_after_some_time():
     async def main():
         loop = asyncio.get_running_loop()
         before = loop.time()
-        await probe.wait(parse("after:50ms"))
+        await boot.wait_until_ready(parse("after:50ms"))
         assert loop.time() - before >= 0.05
 
     asyncio.run(main())
