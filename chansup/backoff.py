@@ -1,4 +1,4 @@
-"""How long to wait before a process that failed is started again."""
+"""How long to wait before what failed is tried again."""
 
 import math
 import random as _random
@@ -56,7 +56,7 @@ class Backoff:
     def next_delay(self, healthy_for: float = 0.0) -> float:
         """Count one failure and return the seconds to wait after it: none, if it comes alone.
 
-        `healthy_for` is how long the process did its work before, in seconds of a monotonic clock.
+        `healthy_for` is how long it worked before, in seconds of a monotonic clock.
         """
         if healthy_for >= self._healthy_after:
             self.reset()

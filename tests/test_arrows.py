@@ -9,45 +9,31 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "chansup"
 
+# What every room may use. Each imports the standard library, and others of these, alone.
+SHARED = {
+    "backoff",
+    "background",
+    "clock",
+    "errors",
+    "log_lines",
+    "text",
+    "tracebacks",
+    "waiting",
+    "wire",
+}
 MAY_IMPORT = {
+    **dict.fromkeys(sorted(SHARED), SHARED),
     "protocol": {"protocol"},
-    "config": {"config", "protocol", "errors", "vendored"},
-    "supervisor": {
-        "supervisor",
-        "config",
-        "protocol",
-        "errors",
-        "text",
-        "log_lines",
-        "backoff",
-        "waiting",
-        "clock",
-    },
-    "launch": {
-        "log_lines",
-        "launch",
-        "relay",
-        "worker",
-        "config",
-        "protocol",
-        "errors",
-        "tracebacks",
-    },
-    "worker": {"log_lines", "worker", "layer", "config", "protocol", "errors", "tracebacks"},
-    "relay": {"log_lines", "relay", "config", "protocol", "errors", "wire"},
-    "layer": {"log_lines", "layer", "config", "protocol", "errors", "wire"},
-    "latency": {"latency", "client", "display", "supervisor", "protocol", "errors"},
-    "bench": {"bench", "errors"},
-    "trial": {"trial", "client", "supervisor", "protocol", "errors"},
-    "errors": {"errors"},
-    "text": set(),
-    "log_lines": set(),
-    "backoff": set(),
-    "waiting": set(),
-    "clock": set(),
-    "tracebacks": {"log_lines", "tracebacks"},
+    "config": {"config", "protocol", "vendored"} | SHARED,
+    "supervisor": {"supervisor", "config", "protocol"} | SHARED,
+    "launch": {"launch", "relay", "worker", "config", "protocol"} | SHARED,
+    "worker": {"worker", "layer", "config", "protocol"} | SHARED,
+    "relay": {"relay", "config", "protocol"} | SHARED,
+    "layer": {"layer", "config", "protocol"} | SHARED,
+    "latency": {"latency", "client", "display", "supervisor", "protocol"} | SHARED,
+    "bench": {"bench"} | SHARED,
+    "trial": {"trial", "client", "supervisor", "protocol"} | SHARED,
     "vendored": set(),
-    "wire": set(),
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone
 OF_CHILDREN = {

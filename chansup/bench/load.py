@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from chansup.backoff import Backoff
 from chansup.bench.connection import (
     CLOSED,
     OVERDUE,
@@ -31,7 +32,6 @@ from chansup.bench.websocket import WebSocket
 
 CONNECTING = 128  # connections that are opened at a time: a server's backlog is not larger, often
 SPARE = 64  # descriptors for everything else
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds after a connection that was of no use
 LONGEST_DRAIN = 2.0  # seconds, at most, for what is under way at the end
 GOODBYE = 1.0  # seconds for the closing handshakes
 
@@ -208,6 +208,7 @@ class Load:
 
     async def _client(self) -> None:
         """Keep one connection open."""
+        backoff = Backoff(0.1, cap=1.0, jitter=0)  # after a connection that was of no use
         pause, tried = 0.0, False
         while True:
             await asyncio.sleep(pause)
@@ -228,8 +229,11 @@ class Load:
                 await asyncio.shield(connection.over)  # cancelled at the end: it stays in the set
                 self._connections.discard(connection)
                 self._over(connection)
-            was_of_use = connection is not None and connection.answered
-            pause = 0.0 if was_of_use else min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
+            if connection is not None and connection.answered:
+                backoff.reset()
+                pause = 0.0
+            else:
+                pause = backoff.next_delay()
 
     def _over(self, connection: Connection) -> None:
         """Count a connection that was of no use as a request that failed: or -n has no end."""

@@ -12,6 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from chansup.background import BackgroundTasks
 from chansup.launch.in_flight import InFlight
 from chansup.protocol.scoreboard import (
     DURATION_BOUNDS,
@@ -39,6 +40,7 @@ STATUS, ENDED, START, SCOPE = range(4)  # code, perf_counter(), http.response.st
 SERVICE_RESTART = 1012  # RFC 6455, section 7.4, as registered with IANA
 _CLOSE_PATIENCE = 1.0  # seconds that a client has to answer a close frame
 _CLOSE_HEADER = (b"connection", b"close")
+_closing = BackgroundTasks()  # tell clients of WebSockets that their server ends
 _FILE_BODIES = ("http.response.pathsend", "http.response.zerocopysend")
 
 
@@ -220,7 +222,6 @@ class WebSocket:
         "_receive",
         "_receivers",
         "_send",
-        "_tasks",
         "accepted",
         "code",
         "ended",
@@ -236,7 +237,6 @@ class WebSocket:
         self._in_flight = in_flight
         self._cells = cells
         self._receivers: set[asyncio.Task[Any] | None] = set()  # that wait in receive()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._interrupted = False
         self._close_sent = asyncio.Event()
         self.accepted = False
@@ -291,9 +291,7 @@ class WebSocket:
         if not self.is_closing and not self.ended and not self.code:
             self.is_closing = True
             self.code = SERVICE_RESTART
-            task = asyncio.get_running_loop().create_task(self._close())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            _closing.start(self._close())
 
     async def _close(self) -> None:
         if self._in_flight.receive_blocks_close:

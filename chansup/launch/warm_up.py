@@ -10,9 +10,11 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from chansup import tracebacks
+from chansup.backoff import Backoff
 from chansup.errors import ChansupError
 from chansup.launch import frames
 from chansup.protocol.launch import ReadyRequest
@@ -22,8 +24,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _NOT_YET = (429, 503)  # the app itself says that it needs more time
-_FIRST_PAUSE = 0.05  # seconds before the next question; each pause is longer than the last
-_LONGEST_PAUSE = 1.0
+# Between two questions. The first pause is of 0.05 seconds.
+_backoff = partial(Backoff, 0.05, 1.5, 1.0, jitter=0)
 _SHOWN = 300  # characters of a plain text or JSON answer
 _KEPT = 4096  # bytes of a body
 _HOST_REFUSED = (400, 421)
@@ -109,10 +111,10 @@ async def _ask_asgi(
     answer = _Answer(request)
     try:
         async with asyncio.timeout(request.timeout):
-            pause = _FIRST_PAUSE
+            backoff = _backoff()
             while not answer.is_ready(await _asgi_status(application, request, state, answer)):
+                pause = backoff.next_delay()
                 await asyncio.sleep(pause)
-                pause = min(pause * 1.5, _LONGEST_PAUSE)
     except TimeoutError:
         raise answer.too_late() from None
 
@@ -213,12 +215,12 @@ def prove_wsgi(application: Any, request: ReadyRequest | None) -> None:
 def _ask_wsgi(application: Any, request: ReadyRequest) -> None:
     answer = _Answer(request)
     until = time.monotonic() + request.timeout
-    pause = _FIRST_PAUSE
+    backoff = _backoff()
     while not answer.is_ready(_wsgi_status(application, request, answer)):
+        pause = backoff.next_delay()
         if time.monotonic() + pause > until:
             raise answer.too_late()
         time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def _wsgi_status(application: Any, request: ReadyRequest, answer: "_Answer") -> int:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
+
+from chansup.backoff import delay
 
 logger = logging.getLogger("chansup.layer")
 
@@ -81,12 +82,12 @@ class Attempts:
         self._count += 1
         absent = self._loop.time() - self._lost_at
         longest = _SHORT_PAUSE if absent < _LONG else _LONGEST_PAUSE
-        pause = min(longest, _FIRST_PAUSE * 2 ** min(self._count, 10))
         if not self._has_warned and absent > _LONG:
             self._has_warned = True
             logger.warning("chansup: %s; still retrying", self.why_not())
-        pause *= 0.75 + random.random() / 2  # noqa: S311 - so that not all come at once
-        self._timer = self._loop.call_later(pause, self._end_pause)
+        self._timer = self._loop.call_later(
+            delay(self._count, _FIRST_PAUSE, cap=longest), self._end_pause
+        )
 
     def _end_pause(self) -> None:
         self._timer = None

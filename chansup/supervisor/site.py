@@ -2,9 +2,10 @@
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from chansup.background import BackgroundTasks
 from chansup.config import cores, load
 from chansup.config.errors import describe
 from chansup.config.pools import HUB
@@ -71,8 +72,8 @@ class Site:
         self._crash_limits = CrashLimits(partial(self.say, level="error"), on_fatal)
         self._scaled: dict[str, tuple[int, int]] = {}  # pool: (number in the file, wanted number)
         self._stopping: Stopping | None = None
-        self._starting: set[asyncio.Task[None]] = set()
-        self._removals: set[asyncio.Task[None]] = set()
+        self._starting = BackgroundTasks()
+        self._removals = BackgroundTasks()
 
     # What pools, slots and tasks ask of it
 
@@ -212,20 +213,14 @@ class Site:
             self.pools.setdefault(name, Pool(self, specification))
         for name in self.generation.tasks:
             if not self.task(name).done.is_set():
-                self._begin(self._start_task(self.task(name)))
+                self._starting.start(self._start_task(self.task(name)))
         for pool in self.pools.values():
             if not pool.started:
-                self._begin(self._start_pool(pool))
-
-    def _begin(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+                self._starting.start(self._start_pool(pool))
 
     def cancel_starts(self) -> None:
         """Break off what waits to be started."""
-        for task in list(self._starting):
-            task.cancel()
+        self._starting.cancel()
 
     async def _start_task(self, task: Task) -> None:
         await self.dependencies.available(self.generation.tasks[task.name].program.after)
@@ -246,10 +241,7 @@ class Site:
         pool = self.pools.pop(name)
         self.removing.append(pool)
         # To its end, if the rollout is superseded now: nobody else knows the pool any more.
-        task = asyncio.create_task(self._remove(pool))
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._removals.start(self._remove(pool)))
 
     async def _remove(self, pool: Pool) -> None:
         try:

@@ -3,8 +3,8 @@
 import asyncio
 import errno
 import signal
-from collections.abc import Coroutine
 
+from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError, ExitCode
 from chansup.supervisor.api import report
 from chansup.supervisor.api.admin import Admin, AdminAddress
@@ -67,7 +67,7 @@ class Supervisor:
         site.add_follower(self._apply)
         self._told_ready = False
         self._quiet_until = 0.0  # loop time; until then, nothing more about missing descriptors
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
         self._unused: set[int] = set()  # signals that were told once to mean nothing
 
     # The course of a run
@@ -134,7 +134,7 @@ class Supervisor:
         elif received.by_kernel:
             self._terminal_closed(survives=survives)
         else:
-            self._begin(self._hangup(survives=survives))
+            self._background.start(self._hangup(survives=survives))
 
     def _stop_signal(self, received: Received) -> None:
         if self._shutdown.ask():
@@ -165,11 +165,6 @@ class Supervisor:
             self._terminal_closed(survives=survives)
         elif not self._shutdown.asked.is_set():
             await self._reload_quietly()
-
-    def _begin(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _reload_quietly(self) -> None:
         self.site.say("SIGHUP: reloading")

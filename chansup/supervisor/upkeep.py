@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError
 from chansup.supervisor.api.admin import AdminAddress
 from chansup.supervisor.runtime.file_identity import Presence
@@ -39,7 +40,7 @@ class Upkeep:
         self._restored: list[str] = []
         self._obstacles: dict[str, str] = {}  # path: what is wrong there
         self._stale_slots = StaleSlots(site)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._restoring = BackgroundTasks()
 
     def look(self) -> None:
         """Compare everything with what was made. Cheap: a few calls of stat(2)."""
@@ -71,7 +72,7 @@ class Upkeep:
         presence = self._runtime.control_presence()
         if presence is Presence.FOREIGN:
             self._is_in_the_way(path)
-        elif presence is Presence.MISSING and not self._tasks:
+        elif presence is Presence.MISSING and not self._restoring:
             self._restored.append(str(path))
             self._begin(self._serve_control(), path)
 
@@ -127,7 +128,7 @@ class Upkeep:
         presence = self._admin.presence()
         if presence is Presence.FOREIGN:
             self._is_in_the_way(f"[admin] {self._admin.address}")
-        elif presence is Presence.MISSING and not self._tasks:
+        elif presence is Presence.MISSING and not self._restoring:
             self._restored.append(f"[admin] {self._admin.address}")
             self._begin(self._admin.restore(), self._admin.address)
 
@@ -159,6 +160,4 @@ class Upkeep:
             except (ChansupError, OSError) as error:
                 self._site.say(f"cannot listen on {path} again: {error}", "error")
 
-        task = asyncio.create_task(restore())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._restoring.start(restore())

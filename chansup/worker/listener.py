@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Hashable
 
+from chansup.backoff import Backoff
 from chansup.tracebacks import last_line
 from chansup.worker.permits import Permits, Turn
 from chansup.worker.sources import Delivery, Source
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
 _AT_ONCE = 0.02  # seconds within which a message comes that is there
 _QUIET = 60.0  # seconds between two lines about the same trouble
 _log = logging.getLogger("chansup.worker")
@@ -38,7 +37,7 @@ class Listener:
         self._taking: asyncio.Task[Delivery | None] | None = None
         self._pause: asyncio.Future[None] | None = None
         self._stopping = False
-        self._failures = 0  # since it last received, or waited in peace
+        self._backoff = Backoff(0.1, cap=10.0)  # since it last received, or waited in peace
         self._told = float("-inf")
 
     def recall(self) -> None:
@@ -66,9 +65,9 @@ class Listener:
             except Exception as error:
                 await self._failed(error)
                 continue
-            if self._failures:
+            if self._backoff.failures:
                 _log.error("chansup: channel %s: receives again", self.channel)
-                self._failures = 0
+                self._backoff.reset()
             if delivery is not None:
                 await self._pass_on(delivery)
 
@@ -108,7 +107,6 @@ class Listener:
         if self._stopping:
             return
         loop = asyncio.get_running_loop()
-        self._failures += 1
         self._on_failure(self.channel)
         if loop.time() - self._told > _QUIET:
             self._told = loop.time()
@@ -117,7 +115,6 @@ class Listener:
                 self.channel,
                 last_line(error),
             )
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
         self._pause = loop.create_future()
-        await asyncio.wait([self._pause], timeout=pause * random.uniform(0.75, 1.0))  # noqa: S311
+        await asyncio.wait([self._pause], timeout=self._backoff.next_delay())
         self._pause = None

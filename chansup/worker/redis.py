@@ -7,12 +7,12 @@ never cancelled: it waits a second at most, and the message that it brings is ei
 back under the same score, which is its place in the queue. The score is also when it was sent.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from chansup.background import BackgroundTasks
 from chansup.worker.sources import Delivery, Look, Message, since
 
 _POLL = 1  # seconds; a whole number, as Redis 5 wants it
@@ -68,7 +68,7 @@ class RedisSource:
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
-        self._returns: set[asyncio.Task[None]] = set()
+        self._returns = BackgroundTasks()
 
     def places(self, channel: str) -> Iterable[Hashable]:
         """Return the shards: senders use them in turn."""
@@ -92,9 +92,7 @@ class RedisSource:
 
     def put_back(self, key: str, index: int, member: bytes, score: float) -> None:
         """Begin to put a message back."""
-        task = asyncio.create_task(self._put_back(key, index, member, score))
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
+        self._returns.start(self._put_back(key, index, member, score))
 
     async def _put_back(self, key: str, index: int, member: bytes, score: float) -> None:
         try:
@@ -121,5 +119,4 @@ class RedisSource:
 
     async def finish(self) -> None:
         """Wait for messages on their way back."""
-        if self._returns:
-            await asyncio.wait(list(self._returns))
+        await self._returns.wait()

@@ -93,7 +93,7 @@ class Journey:
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end."""
-        self._standing.pool.background(work)
+        self._standing.pool.background.start(work)
 
     # To a worker
 

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Protocol
 
+from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
@@ -100,7 +101,7 @@ class Pool:
         self.affinity.use(settings.sticky)
         self._change = 0  # of the workers that may get something
         self.handovers = Handovers(self)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.background = BackgroundTasks()
 
     # Requests
 
@@ -358,9 +359,3 @@ class Pool:
     ) -> "tuple[Pool, roster.Route] | None":
         """Return where a request or a WebSocket goes now."""
         return self._directory.place_of(kind, host, path)
-
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` to its end."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

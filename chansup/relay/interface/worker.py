@@ -6,6 +6,7 @@ import socket
 from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
+from chansup.backoff import delay
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
 from chansup.relay import greeting
@@ -181,7 +182,7 @@ class Worker:
     async def _connect(self) -> None:
         failures = self.pool.failures.get(self.address, 0)
         if failures:
-            await asyncio.sleep(min(_LONGEST_PAUSE, _RETRY * 2**failures))
+            await asyncio.sleep(delay(failures, _RETRY, cap=_LONGEST_PAUSE, jitter=0))
         while not self._closed:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.setblocking(False)

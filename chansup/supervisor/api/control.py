@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from chansup import __version__
+from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.status import Consumption, Event, LogLine, Status
 from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
@@ -130,7 +131,7 @@ class Control:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = BackgroundTasks()
         self._routes: dict[tuple[str, str], Callable[[Parameters], AsyncIterator[Event]]] = {
             ("POST", "/reload"): lambda _: commands.reload(),
             ("POST", "/restart"): lambda given: commands.restart(given.get("target") or None),
@@ -183,7 +184,7 @@ class Control:
         buffer = Buffer()
         buffer.add(_line(first))
         # The command continues when its reader has left, so its events are read to the end.
-        self._start(_read_events(events, buffer))
+        self._running.start(_read_events(events, buffer))
         if parameters.get("wait") == "0":
             await respond(send, 202, _line(first), NDJSON)
             buffer.close()
@@ -200,7 +201,7 @@ class Control:
             await respond(send, 200, past, NDJSON)
             return
         buffer = Buffer()
-        reader = self._start(_read_log(self._commands, target, lines, buffer))
+        reader = self._running.start(_read_log(self._commands, target, lines, buffer))
         try:
             await _stream(buffer, send, until=_gone(receive, stopping))
         finally:
@@ -211,12 +212,6 @@ class Control:
         if not pool or "processes" not in parameters:
             raise BadRequestError("scale needs a pool and a number of processes.")
         return self._commands.scale(pool, _number(parameters, "processes", 0))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._running.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self._running.discard)
-        return task
 
 
 async def _read_events(events: AsyncIterator[Event], buffer: Buffer) -> None:

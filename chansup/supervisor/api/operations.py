@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 
+from chansup.background import BackgroundTasks
 from chansup.clock import Moment
 from chansup.config.cores import MAX_PROCESSES
 from chansup.config.pools import HUB
@@ -76,7 +77,7 @@ class Operations:
         self._shutdown = shutdown
         self._admin_address = admin_address
         self._started = Moment()
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._background = BackgroundTasks()
 
     def status(self) -> Status:
         """Return the present state."""
@@ -134,7 +135,7 @@ class Operations:
             work = self._start_in_turn(waiting[0], progress)
         else:
             work = self._restart(slots, left, waiting, progress)
-        self._background(self._to_its_result(work, progress))
+        self._background.start(self._to_its_result(work, progress))
         async for event in progress.events():
             yield event
 
@@ -243,7 +244,7 @@ class Operations:
         before = one.desired if one.started else self.site.desired_in(one.specification)
         progress = Progress()
         self._tell_difference(progress)
-        self._background(self._to_its_result(self._scale(one, processes, progress), progress))
+        self._background.start(self._to_its_result(self._scale(one, processes, progress), progress))
         yield Event("progress", f"{pool}: from {before} to {processes} processes", pool=pool)
         async for event in progress.events():
             yield event
@@ -342,8 +343,3 @@ class Operations:
     def _refuse_while_stopping(self, what: str) -> None:
         if self._shutdown.asked.is_set():
             raise ChansupError(f"cannot {what}: the supervisor is stopping")
-
-    def _background(self, work: Coroutine[object, object, object]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from chansup.background import BackgroundTasks
 from chansup.supervisor.pool.retirement import Retirements
 from chansup.supervisor.process.process import Process
 from chansup.waiting import wait_for
@@ -41,13 +42,11 @@ class Filling:
         self._retirements = retirements
         self._launched = launched
         self._attempt = attempt
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     def begin(self) -> None:
         """Make the attempt as soon as it may be."""
-        self.waiting = asyncio.create_task(self._in_turn())
-        self._tasks.add(self.waiting)
-        self.waiting.add_done_callback(self._tasks.discard)
+        self.waiting = self._background.start(self._in_turn())
 
     async def _in_turn(self) -> None:
         if not self._launched():

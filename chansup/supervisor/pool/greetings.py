@@ -4,11 +4,11 @@ An upgrade on disk gives the processes that start from then on other code than t
 the two have no version of the relay in common, a worker boots, and nobody can send it a request.
 """
 
-import asyncio
 import sys
 from collections import defaultdict
 from typing import Protocol
 
+from chansup.background import BackgroundTasks
 from chansup.log_lines import visible
 from chansup.protocol.roster import Greeted
 from chansup.protocol.states import State
@@ -63,7 +63,7 @@ class Greetings:
 
     def __init__(self, site: GreetingHost) -> None:
         self._site = site
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = BackgroundTasks()
 
     def take(self, interface: Process, said: Greeted) -> None:
         """Take what an interface process says of a worker."""
@@ -147,9 +147,7 @@ class Greetings:
 
     def _refuse(self, process: Process, reason: str) -> None:
         process.refused = f"{reason}; {self._remedy()}"
-        task = asyncio.create_task(self._end(process))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._ending.start(self._end(process))
 
     async def _end(self, process: Process) -> None:
         process.ask_to_end()

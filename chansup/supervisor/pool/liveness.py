@@ -7,9 +7,9 @@ chansup's own processes beat in shared memory, which no stranger can fill. A hub
 asked to hand over to another one before it is ended: it may be slow, and what it holds is precious.
 """
 
-import asyncio
 from typing import Protocol
 
+from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError
 from chansup.protocol.states import State
 from chansup.supervisor.logs.levels import Level
@@ -44,7 +44,7 @@ class Liveness:
     def __init__(self, site: WatchedHost) -> None:
         self._site = site
         self._seen: dict[Process, tuple[int, float]] = {}  # the last beat, and the silence since
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending = BackgroundTasks()
         self._replacing: set[Process] = set()  # hubs that were asked to hand over
 
     def tick(self, elapsed: float) -> None:
@@ -82,7 +82,7 @@ class Liveness:
                 "error",
             )
             self._replacing.add(process)
-            task = asyncio.create_task(self._replace(process, slot))
+            self._ending.start(self._replace(process, slot))
         else:
             process.hung = True
             self._site.say(
@@ -91,9 +91,7 @@ class Liveness:
             )
             for pool in self._site.pools.values():
                 pool.changed()  # no new connections for it
-            task = asyncio.create_task(_end_hung(process))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+            self._ending.start(_end_hung(process))
 
     def _slot_of(self, process: Process) -> Slot | None:
         """Return the slot that `process` fills."""

@@ -39,7 +39,7 @@ async def replace(
         await work
         return
     # Never broken off in the middle: the predecessor may have given all it had, and be gone.
-    task = slot.background(work)
+    task = slot.background.start(work)
     task.add_done_callback(_heard)
     await asyncio.wait([task])
     task.result()

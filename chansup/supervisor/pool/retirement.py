@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol
 
+from chansup.background import BackgroundTasks
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.process import boot
 from chansup.supervisor.process.process import Process
@@ -42,7 +43,7 @@ class Retirements:
         self._pool = pool
         self._say = say
         self._steered = 0  # under way, while new connections are kept away
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     @property
     def avoided(self) -> bool:
@@ -52,11 +53,11 @@ class Retirements:
     def begin(self, process: Process) -> "asyncio.Task[None]":
         """End `process` gracefully, whoever waits for it or not."""
         self.draining.add(process)  # at once: no process is ever in none of the slot's sets
-        return self._keep(asyncio.create_task(self._retire(process)))
+        return self._background.start(self._retire(process))
 
     def see_off(self, process: Process) -> None:
         """Have a process killed that ends by itself, if it takes longer than its stop timeout."""
-        self._keep(asyncio.create_task(self._end(process, process.specification.stop_timeout)))
+        self._background.start(self._end(process, process.specification.stop_timeout))
 
     async def remains_gone(self) -> None:
         """Wait until what processes left behind has ended: two of a kind must not run at a time."""
@@ -108,11 +109,6 @@ class Retirements:
             )
             process.kill()
             await wait_for(boot.UNDEAD, process.gone)
-
-    def _keep(self, task: "asyncio.Task[None]") -> "asyncio.Task[None]":
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def left(process: Process) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
+from chansup.background import BackgroundTasks
 from chansup.backoff import HEALTHY_AFTER
 from chansup.protocol import scoreboard
 from chansup.protocol.states import Event, State, after
@@ -99,7 +100,7 @@ class Slot:
             pool.site, self.retirements, lambda: pool.specification.launcher, self._attempt
         )
         self._counters = SlotCounters()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.background = BackgroundTasks()
 
     # Questions
 
@@ -194,7 +195,7 @@ class Slot:
             return
         self._idle_state = State.GONE
         self.current = process
-        self.background(self._watch_boot(process))
+        self.background.start(self._watch_boot(process))
 
     async def _watch_boot(self, process: Process) -> None:
         if await boot.wait(process, self.say) and self.current is process:
@@ -364,10 +365,3 @@ class Slot:
         """Write a line about the slot, or one of its processes, to the log."""
         of = f"{self.name}[{process.pid}]" if process is not None else self.name
         self.pool.site.say(f"{of}: {text}", level)
-
-    def background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run `work` to its end, whoever waits for it or not."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from chansup.backoff import Backoff
 from chansup.config import readiness
 from chansup.config.readiness import AcceptsTcp, AcceptsUnix, After, AnswersHttp, Notify, Readiness
 from chansup.supervisor.logs.levels import Level
@@ -84,10 +85,10 @@ async def wait_until_ready(asked: Readiness, directory: Path = Path()) -> None:
     if isinstance(asked, After):
         await asyncio.sleep(asked.seconds)
         return
-    pause = FIRST_PAUSE
+    backoff = Backoff(FIRST_PAUSE, 1.5, LONGEST_PAUSE, jitter=0)
     while not await _is_ready(asked, directory):
+        pause = backoff.next_delay()
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
 async def _is_ready(asked: Readiness, directory: Path) -> bool:
