@@ -18,8 +18,8 @@ import msgspec
 from chansup import __version__
 from chansup.config import runtime_places, signposts
 from chansup.errors import ChansupError, ExitCode
-from chansup.protocol.peer import Credentials, credentials
 from chansup.protocol.status import Consumption, Event, LogLine, Status
+from chansup.unix import Credentials, credentials
 
 ANSWER_TIMEOUT = 10.0  # seconds for what the supervisor answers from memory
 BEGIN_TIMEOUT = 60.0  # seconds until a command's first event

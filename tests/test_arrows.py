@@ -18,6 +18,7 @@ SHARED = {
     "log_lines",
     "text",
     "tracebacks",
+    "unix",
     "waiting",
     "wire",
 }

@@ -157,14 +157,14 @@ LEVELS: dict[str, Levels] = {
         ("boot", "processes"),
     ),
     "supervisor/runtime": (
-        ("file_identity", "run_record"),
+        ("run_record",),
         ("signposts",),
         ("runtime",),
         ("whereabouts",),
     ),
     "supervisor/signals": (("signal_reader", "terminal"),),
     "supervisor/sockets": (
-        ("accept_queue", "ownership", "socket_file", "steering", "systemd", "tcp"),
+        ("accept_queue", "socket_file", "steering", "systemd", "tcp"),
         ("hub_socket", "listeners", "unix_path", "worker_sockets"),
         ("shared", "steered", "visitor"),
         ("opening",),

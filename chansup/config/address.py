@@ -20,8 +20,6 @@ import msgspec
 
 from chansup.config.keys import quoted
 
-MAX_UNIX_PATH = 107  # bytes; sun_path holds 108 with the final NUL, see unix(7)
-
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _SYSTEMD_NAME = re.compile(r"[!-9;-~]{1,255}\Z")  # printable ASCII without ":", sd_listen_fds(3)
 _FORMS = 'write "0.0.0.0:8000", "[::]:8000", "unix:run/web.sock" or "systemd"'

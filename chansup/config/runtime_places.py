@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from chansup.config.address import MAX_UNIX_PATH
+from chansup.unix import MAX_PATH
 
 REMEDY = "set [supervisor] runtime_directory to a directory that only you can write to"
 _LONGEST_NAME = "control.sock"  # of the sockets in there
@@ -57,9 +57,9 @@ def of_root(config: Path) -> Path:
 def fault(directory: Path) -> str | None:
     """Return why `directory` cannot be a runtime directory, or None; it need not exist yet."""
     longest = directory / _LONGEST_NAME
-    if len(os.fsencode(longest)) > MAX_UNIX_PATH:
+    if len(os.fsencode(longest)) > MAX_PATH:
         return (
-            f"the path of the control socket, {longest}, is longer than {MAX_UNIX_PATH} bytes: "
+            f"the path of the control socket, {longest}, is longer than {MAX_PATH} bytes: "
             "set a shorter [supervisor] runtime_directory"
         )
     own = (os.geteuid(),)

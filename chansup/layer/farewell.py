@@ -12,7 +12,7 @@ import msgspec
 
 from chansup.layer.frames import READ_SIZE, Decoder, FrameError, Kind, pack
 from chansup.layer.greetings import Welcome, understands
-from chansup.protocol.peer import credentials
+from chansup.unix import credentials
 
 PATIENCE = 2.0  # seconds that the end of a process may take longer
 

@@ -31,7 +31,7 @@ from chansup.layer.outbox import Outbox
 from chansup.layer.policies import Policy
 from chansup.layer.requests import GONE
 from chansup.layer.waiters import wake
-from chansup.protocol.peer import credentials
+from chansup.unix import credentials
 
 logger = logging.getLogger("chansup.layer")
 

@@ -15,8 +15,8 @@ from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.replacement import replace
 from chansup.supervisor.pool.slot import Slot
 from chansup.supervisor.process.process import Process
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.site import Site
+from chansup.unix import Presence
 
 _PAUSE = 10.0  # seconds after a replacement that failed
 _NUMBER = re.compile(r"\d+")  # each attempt has a socket of another name

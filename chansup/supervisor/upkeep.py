@@ -7,17 +7,16 @@ A listening socket whose file is gone cannot be bound again. Where that matters,
 and the processes that listened on the old one are replaced, see `stale_slots`.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError
 from chansup.supervisor.api.admin import AdminAddress
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.runtime.runtime import CONTROL_SOCKET, RuntimeDirectory
 from chansup.supervisor.site import Site
 from chansup.supervisor.stale_slots import StaleSlots
+from chansup.unix import Presence
 
 _NAMED = 4  # files that one line names
 

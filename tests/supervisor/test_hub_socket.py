@@ -14,8 +14,8 @@ from chansup.config.pools import HUB
 from chansup.supervisor.errors import RuntimeDirectoryError
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.generation import Generation
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.sockets.hub_socket import HubSocket
+from chansup.unix import Presence
 
 
 def never(*arguments: object) -> None:

@@ -18,7 +18,7 @@ from chansup.config.accounts import Account
 from chansup.protocol import notify as protocol
 from chansup.supervisor.process.notify import DATAGRAMS_AT_ONCE, NotifySocket
 from chansup.supervisor.process.notify_sockets import NotifySockets
-from chansup.supervisor.runtime.file_identity import Presence
+from chansup.unix import Presence
 
 
 class Heard:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor.sockets.ownership import Ownership
+from chansup.unix import Ownership
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -39,7 +39,7 @@ def test_the_mode_alone(path: Path) -> None:
 @as_root
 def test_given_away_and_changed_later_without_more_rights_than_chown(path: Path) -> None:
     steps = (
-        "from chansup.supervisor.sockets.ownership import Ownership;"
+        "from chansup.unix import Ownership;"
         f"path = {str(path)!r};"
         f"Ownership(0o660, {NOBODY}, 1234).give(path);"
         f"Ownership(0o600, {NOBODY}, 1234).give(path);"

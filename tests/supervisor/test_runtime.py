@@ -14,8 +14,8 @@ import pytest
 from chansup.config import runtime_places
 from chansup.errors import ExitCode
 from chansup.supervisor.errors import AlreadyRunningError, RuntimeDirectoryError
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.runtime.runtime import RuntimeDirectory, control_socket_path, directory_for
+from chansup.unix import Presence
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.sockets.socket_file import SocketFile
+from chansup.unix import Presence
 
 
 @pytest.fixture

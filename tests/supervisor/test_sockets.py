@@ -16,9 +16,9 @@ from chansup.config.address import Systemd, Tcp, Unix
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.sockets import opening, steering, tcp
 from chansup.supervisor.sockets.opening import open_listeners
-from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.shared import SharedSocket
 from chansup.supervisor.sockets.steered import SteeredGroup
+from chansup.unix import Ownership
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 

@@ -29,12 +29,12 @@ def test_each_process_gets_one_of_its_own(sockets: WorkerSockets) -> None:
         assert stat.S_IMODE(status.st_mode) == 0o600
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(made.path)
-        made.listener.close()
+        made.sock.close()
 
 
 def test_a_worker_that_died_refuses_and_its_path_goes(sockets: WorkerSockets) -> None:
     made = sockets.listen(())
-    made.listener.close()
+    made.sock.close()
     with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
         client.connect(made.path)
     made.remove()
@@ -44,7 +44,7 @@ def test_a_worker_that_died_refuses_and_its_path_goes(sockets: WorkerSockets) ->
 
 def test_what_a_killed_supervisor_left_is_cleared(tmp_path: Path, sockets: WorkerSockets) -> None:
     made = sockets.listen(())
-    made.listener.close()
+    made.sock.close()
     others = [tmp_path / "w1.txt", tmp_path / "w2.sock"]
     for other in others:
         other.touch()
@@ -53,7 +53,7 @@ def test_what_a_killed_supervisor_left_is_cleared(tmp_path: Path, sockets: Worke
     again = WorkerSockets(tmp_path, never, never)
     again.clear()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w1.txt", "w2.sock", "web.sock"]
-    again.listen(()).listener.close()  # the same name again
+    again.listen(()).sock.close()  # the same name again
     web.close()
     WorkerSockets(tmp_path / "nowhere", never, never).clear()
 
@@ -74,10 +74,10 @@ def test_the_user_of_the_interface_may_connect(tmp_path: Path) -> None:
     status = os.stat(made.path)
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (12345, 0o600)
     assert opened
-    made.listener.close()
+    made.sock.close()
     both = sockets.listen({0, 12345, 12346})  # while [interface] user changes
     assert stat.S_IMODE(os.stat(both.path).st_mode) == 0o666
-    both.listener.close()
+    both.sock.close()
     # Directories of pytest are closed to others.
     (warning,) = warnings
     assert "is closed to user 12345, as whom the interface runs" in warning

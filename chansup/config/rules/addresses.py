@@ -8,6 +8,7 @@ from chansup.config import address
 from chansup.config.keys import Finding, Key, quoted
 from chansup.config.rules.context import Context
 from chansup.config.schema import Config
+from chansup.unix import MAX_PATH
 
 
 def written(config: Config) -> list[tuple[Key, str]]:
@@ -50,10 +51,10 @@ def _fit(key: Key, place: address.Address, directory: Path) -> Iterator[Finding]
     if isinstance(place, address.Unix):
         path = place.within(directory)
         length = len(os.fsencode(path))
-        if length > address.MAX_UNIX_PATH:
+        if length > MAX_PATH:
             message = (
                 f"{quoted(str(path), limit=300)} has {length} bytes, and the path of a Unix socket "
-                f"can have {address.MAX_UNIX_PATH}: use a shorter one, in /run for example"
+                f"can have {MAX_PATH}: use a shorter one, in /run for example"
             )
             yield key, message
 

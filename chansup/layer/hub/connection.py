@@ -15,8 +15,8 @@ from chansup.layer.hub import ledger, outbox, session
 from chansup.layer.hub.limits import NoRoomError
 from chansup.layer.hub.outbox import Outbox
 from chansup.layer.hub.session import Session
-from chansup.protocol.peer import credentials
 from chansup.protocol.versions import LAYER
+from chansup.unix import credentials
 
 _MALFORMED = (FrameError, msgspec.DecodeError, struct.error, IndexError, ValueError)
 _hello = msgspec.msgpack.Decoder(Hello)

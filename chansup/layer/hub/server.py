@@ -26,7 +26,7 @@ from chansup.layer.policies import Capacities, Policy
 from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import DEFAULT_PATTERN
-from chansup.protocol.peer import credentials
+from chansup.unix import Acceptor, credentials
 
 logger = logging.getLogger("chansup.layer.hub")
 
@@ -97,7 +97,8 @@ class Server:
             self._reporter = Reporter(self.store, bulletin, self.epoch)
         self._report(at_once=True)
         listener.setblocking(False)
-        self.loop.add_reader(listener.fileno(), self._accept)
+        self._acceptor = Acceptor(self.loop, listener, self._welcome, self._cannot_accept, _PAUSE)
+        self._acceptor.start()
         self.loop.call_later(_TICK, self._tick)
 
     def _follow(self) -> None:
@@ -132,33 +133,22 @@ class Server:
         if not self.ended.done():
             self.ledger.close(*connection.key)
 
-    def _accept(self) -> None:
-        for _ in range(64):
-            try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self.report(f"cannot accept a client: {error}")
-                self.loop.remove_reader(self._listener.fileno())  # it would be tried all the time
-                self.loop.call_later(_PAUSE, self._accept_again)
-                return
-            self.tell_time()
-            user = credentials(sock).uid
-            if user not in self._users:
-                self.report(f"a client of user id {user} is refused: {USERS}")
-                _refuse(sock, f"user id {user} may not connect: {USERS}")
-            elif len(self._connections) >= self.limits.connections:
-                full = f"the hub has as many clients as it may ({CONNECTIONS})"
-                self.report(f"a client is refused: {full}")
-                _refuse(sock, full)
-            else:
-                sock.setblocking(False)
-                self._connections[Connection(self, sock)] = None
+    def _cannot_accept(self, error: OSError) -> None:
+        self.report(f"cannot accept a client: {error}")
 
-    def _accept_again(self) -> None:
-        if self._heir is None and not self.ended.done():
-            self.loop.add_reader(self._listener.fileno(), self._accept)
+    def _welcome(self, sock: socket.socket) -> None:
+        self.tell_time()
+        user = credentials(sock).uid
+        if user not in self._users:
+            self.report(f"a client of user id {user} is refused: {USERS}")
+            _refuse(sock, f"user id {user} may not connect: {USERS}")
+        elif len(self._connections) >= self.limits.connections:
+            full = f"the hub has as many clients as it may ({CONNECTIONS})"
+            self.report(f"a client is refused: {full}")
+            _refuse(sock, full)
+        else:
+            sock.setblocking(False)
+            self._connections[Connection(self, sock)] = None
 
     def listens_on(self, descriptor: int) -> bool:
         """Say whether a descriptor is of the socket that this hub listens on."""
@@ -284,7 +274,7 @@ class Server:
     def close(self) -> None:
         """Close all connections; the listening socket belongs to whoever gave it."""
         self._report(at_once=True)
-        self.loop.remove_reader(self._listener.fileno())
+        self._acceptor.stop()
         if self.store.returning is not None:
             self.store.returning.close()
         for connection in list(self._connections):
@@ -298,7 +288,7 @@ class Server:
         self._heir = heir
         self._speak = {one.speaks for one in self._connections if one.speaks is not None}
         self.store.hands_out = False  # a client that is quiet could not say that it has it
-        self.loop.remove_reader(self._listener.fileno())
+        self._acceptor.stop()
         for connection in list(self._connections):
             connection.ask_for_quiet()
         self._deadline = time.monotonic() + _QUIET_TIME
@@ -342,7 +332,7 @@ class Server:
         for connection in list(self._connections):
             connection.close(keep_held=True)
         self.store.hands_out = True
-        self.loop.add_reader(self._listener.fileno(), self._accept)
+        self._acceptor.start()
 
 
 def _has_gone(heir: socket.socket) -> bool:

@@ -1,24 +1,22 @@
 """The app worker: it listens for interface processes and runs the app for them."""
 
 import asyncio
-import errno
 import logging
 import socket
 from typing import Any
 
-from chansup.protocol.peer import credentials
 from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.interface import Interface
 from chansup.relay.appworker.orphans import Orphans
 from chansup.relay.appworker.permits import Order, Permits
 from chansup.relay.frames import Kind, pack
 from chansup.relay.greeting import Hello
+from chansup.unix import Acceptor, credentials
 
 _log = logging.getLogger("chansup.relay")
 
 _MOST_CONNECTIONS = 256  # of interface processes, those that were replaced and drain included
 _GREETING_TIMEOUT = 10.0  # seconds
-_TRANSIENT = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EAGAIN})
 _ORPHANS = 4  # times `concurrency`: apps whose clients left that hold no permit any more
 _PAUSE = 0.1  # seconds without accepting when descriptors have run out
 _QUIET_TIME = 10.0  # seconds between two lines that say so
@@ -53,6 +51,7 @@ class AppWorker:
         self.empty = asyncio.Event()  # asked to drain, and no interface is left
         self._peers = peers
         self._listener: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
         self._quiet_until = 0.0  # loop time
         self._interfaces: set[Interface] = set()
         self._draining = False
@@ -62,34 +61,20 @@ class AppWorker:
     def listen(self, listener: socket.socket) -> None:
         """Take connections from `listener`, a non-blocking Unix stream socket."""
         self._listener = listener
-        self.loop.add_reader(listener.fileno(), self._accept)
+        self._acceptor = Acceptor(self.loop, listener, self._welcome, self._cannot_accept, _PAUSE)
+        self._acceptor.start()
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError as error:
-                if error.errno not in _TRANSIENT:
-                    self._pause(error)
-                return
-            sock.setblocking(False)
-            if self._is_welcome(sock):
-                self.adopt(sock)
-            else:
-                sock.close()
+    def _welcome(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if self._is_welcome(sock):
+            self.adopt(sock)
+        else:
+            sock.close()
 
-    def _pause(self, error: OSError) -> None:
-        assert self._listener is not None
+    def _cannot_accept(self, error: OSError) -> None:
         if self.loop.time() >= self._quiet_until:
             self._quiet_until = self.loop.time() + _QUIET_TIME
             _log.error("cannot take connections of the relay: %s", error.strerror)
-        self.loop.remove_reader(self._listener.fileno())
-        self.loop.call_later(_PAUSE, self._listen_again)
-
-    def _listen_again(self) -> None:
-        if self._listener is not None:
-            self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _is_welcome(self, sock: socket.socket) -> bool:
         pid, user, _ = credentials(sock)
@@ -149,10 +134,10 @@ class AppWorker:
             self.empty.set()
 
     def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self.loop.remove_reader(self._listener.fileno())
+        if self._acceptor is not None and self._listener is not None:
+            self._acceptor.stop()
             self._listener.close()
-            self._listener = None
+            self._acceptor = self._listener = None
 
     def hurry(self) -> None:
         """Wait no longer for what apps took from the channel layer: time is nearly up."""

@@ -30,9 +30,9 @@ from chansup.supervisor.api.page import render, style_source
 from chansup.supervisor.api.paths import without_folders
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.metrics.metrics import Counted, Metrics
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.sockets.listeners import Listeners
 from chansup.supervisor.sockets.opening import open_listeners, overlap
+from chansup.unix import Presence
 
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"

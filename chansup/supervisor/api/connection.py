@@ -16,7 +16,6 @@ from urllib.parse import unquote
 
 import h11
 
-from chansup.protocol.peer import credentials
 from chansup.supervisor.api.exchange import (
     CLOSE,
     Application,
@@ -27,6 +26,7 @@ from chansup.supervisor.api.exchange import (
     respond,
 )
 from chansup.supervisor.api.malformed import MalformedRequests
+from chansup.unix import credentials
 
 MALFORMED = b"Invalid HTTP request received."
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from chansup.protocol.notify import MAX_DATAGRAM, parse
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
+from chansup.unix import Ownership, Presence, UnixListener
 
 DATAGRAMS_AT_ONCE = 64  # then the loop gets its turn
 _UCRED = struct.Struct("3i")  # pid, uid, gid
@@ -42,27 +42,16 @@ class NotifySocket:
         self._crowded: Callable[[], None] = _ignore_crowd
         self._queue = _queue_length()
         self._former: list[socket.socket] = []  # whose file vanished: who is connected sends on
-        self._socket = self._bind()
-        self._identity = FileIdentity.of(path)
+        self._listener = self._bind()
 
-    def _bind(self) -> socket.socket:
-        sock = socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        )
+    def _bind(self) -> UnixListener:
+        made = UnixListener.bind(self.path, socket.SOCK_DGRAM, socket.SO_PASSCRED)
         try:
-            # Before bind: a message that arrives without credentials would be useless.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            former = os.umask(0o177)  # there is no moment in which a stranger can send
-            try:
-                sock.bind(self.address)
-            finally:
-                os.umask(former)
-            if self._user != os.geteuid():
-                os.chown(self.path, self._user, -1)
+            Ownership(0o600, self._user).give(self.path, made.identity)
         except BaseException:
-            sock.close()
+            made.close()
             raise
-        return sock
+        return made
 
     def start(
         self,
@@ -76,30 +65,30 @@ class NotifySocket:
         """
         self._loop, self._callback = loop, callback
         self._crowded = crowded or _ignore_crowd
-        loop.add_reader(self._socket, self._receive, self._socket)
+        loop.add_reader(self._listener.sock, self._receive, self._listener.sock)
 
     def restore(self) -> Presence:
         """Return what stands at its path; where that is nothing, make a new file first.
 
         Raises OSError when it cannot be made.
         """
-        presence = self._identity.presence_at(self.path)
+        presence = self._listener.presence()
         if presence is Presence.MISSING:
             fresh = self._bind()
-            self._former.append(self._socket)
-            self._socket, self._identity = fresh, FileIdentity.of(self.path)
+            self._former.append(self._listener.sock)
+            self._listener = fresh
             if self._loop is not None:
-                self._loop.add_reader(fresh, self._receive, fresh)
+                self._loop.add_reader(fresh.sock, self._receive, fresh.sock)
         return presence
 
     def close(self) -> None:
         """Stop listening, and remove the file if it is still ours."""
-        for sock in (self._socket, *self._former):
+        for sock in (self._listener.sock, *self._former):
             if self._loop is not None:
                 self._loop.remove_reader(sock)
         self._loop = None
-        self._identity.remove_from(self.path)  # before close: its inode cannot be another's yet
-        for sock in (self._socket, *self._former):
+        self._listener.close()
+        for sock in self._former:
             sock.close()
         self._former.clear()
 

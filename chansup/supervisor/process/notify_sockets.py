@@ -12,6 +12,7 @@ from pathlib import Path
 from chansup.config.accounts import Account
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.process.notify import NotifySocket
+from chansup.unix import remove_sockets
 
 _NAME = re.compile(r"n\d+\.sock\Z")
 _MAX_NUMBER = 1_000_000  # no name is longer than that of the control socket
@@ -36,15 +37,9 @@ class NotifySockets:
 
     def clear(self) -> None:
         """Remove what a supervisor that was killed left behind."""
-        self._remove_sockets(self._directory)
+        remove_sockets(self._directory, _NAME)
         if os.geteuid() == 0 and _is_own_directory(self._outside):
-            self._remove_sockets(self._outside)
-
-    def _remove_sockets(self, directory: Path) -> None:
-        with suppress(OSError):
-            for entry in os.scandir(directory):
-                if _NAME.match(entry.name) and stat.S_ISSOCK(entry.stat().st_mode):
-                    os.unlink(entry.path)
+            remove_sockets(self._outside, _NAME)
 
     def open(self, account: Account | None) -> NotifySocket:
         """Return a socket that processes of `account` can send to. Raises SpawnError.

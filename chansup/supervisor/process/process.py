@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from chansup.supervisor.process.notify import NotifySocket
     from chansup.supervisor.process.resources import ProcessResources
     from chansup.supervisor.process.roster_pipe import RosterPipe
-    from chansup.supervisor.sockets.worker_sockets import WorkerSocket
+    from chansup.unix import UnixListener
 
 _BENEFIT_OF_DOUBT = 0.5  # of the time left, for what its own parent may have told to end
 
@@ -59,7 +59,7 @@ class Process:
 
     address: str | None = None  # of an app worker: the path that it listens on
     notify: "NotifySocket | None" = None  # where it reports
-    socket: "WorkerSocket | None" = None  # of an app worker
+    socket: "UnixListener | None" = None  # of an app worker
     in_service = False  # an app worker that was once in its slot, ready: interfaces may use it
     leaves_soon = False  # a command is to replace it
     apart = False  # an app worker that the interface before cannot speak to, but the next one can

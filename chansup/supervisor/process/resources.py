@@ -17,7 +17,8 @@ from chansup.supervisor.process.notify import NotifySocket
 from chansup.supervisor.process.notify_sockets import NotifySockets
 from chansup.supervisor.process.roster_pipe import RosterPipe
 from chansup.supervisor.process.spawn import account_of
-from chansup.supervisor.sockets.worker_sockets import WorkerSocket, WorkerSockets
+from chansup.supervisor.sockets.worker_sockets import WorkerSockets
+from chansup.unix import UnixListener
 
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
@@ -55,7 +56,7 @@ class ProcessResources:
         self.relay_board: RelayBoard | None = None
         self.bulletin: Bulletin | None = None
         self.roster_pipe: RosterPipe | None = None
-        self.socket: WorkerSocket | None = None
+        self.socket: UnixListener | None = None
         self.notify: NotifySocket  # where it reports
         self._childs = ExitStack()  # what the child has its own copy of
         self._ours = ExitStack()  # what lives as long as the child
@@ -78,10 +79,10 @@ class ProcessResources:
     ) -> None:
         if specification.serves:
             self.socket = sockets.listen(users)
-            self._childs.callback(self.socket.listener.close)
+            self._childs.callback(self.socket.sock.close)
             self._ours.callback(self.socket.remove)
             where = str(address.Unix(self.socket.path))
-            self.listeners.append(Inheritance(self.socket.listener.fileno(), where, steered=False))
+            self.listeners.append(Inheritance(self.socket.sock.fileno(), where, steered=False))
         if specification.launcher:
             self.scoreboard = Scoreboard(self._board(scoreboard.create()))
         if specification.relays:

@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from chansup.config import runtime_places
-from chansup.protocol.peer import credentials
 from chansup.supervisor.errors import AlreadyRunningError, RuntimeDirectoryError
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
 from chansup.supervisor.runtime.run_record import RunRecord
 from chansup.supervisor.runtime.signposts import Signposts
+from chansup.unix import FileIdentity, Presence, UnixListener, who_listens
 
 CONTROL_SOCKET = "control.sock"
 LOCK = "lock"
@@ -62,7 +61,7 @@ class RuntimeDirectory:
         self._created: list[Path] = []
         self._directory: int | None = None  # open and locked: it holds if the lock file is removed
         self._lock: int | None = None
-        self._socket: FileIdentity | None = None
+        self._control: UnixListener | None = None
         self._lets_pass = False
         self._signposts: Signposts | None = None
         self.run_record = RunRecord(self.path)
@@ -88,18 +87,12 @@ class RuntimeDirectory:
     def control_socket(self, backlog: int = 64) -> socket.socket:
         """Return the listening control socket, of mode 0600. Raises RuntimeDirectoryError."""
         path = self.path / CONTROL_SOCKET
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             path.unlink(missing_ok=True)  # of a supervisor that was killed: we hold the lock
-            sock.bind(str(path))
-            path.chmod(0o600)  # nobody can connect before listen(2)
-            self._socket = FileIdentity.of(path)
-            sock.listen(backlog)
-            sock.setblocking(False)
+            self._control = UnixListener.listen(path, backlog)
         except OSError as error:
-            sock.close()
             raise RuntimeDirectoryError(self._explain(error)) from None
-        return sock
+        return self._control.sock
 
     def leave_signposts(self, config: Path, environ: Mapping[str, str]) -> None:
         """Have the CLI find this directory, whatever `config` leads to later."""
@@ -133,9 +126,7 @@ class RuntimeDirectory:
 
     def control_presence(self) -> Presence:
         """Return what stands where the control socket should be."""
-        if self._socket is None:
-            return Presence.MISSING
-        return self._socket.presence_at(self.path / CONTROL_SOCKET)
+        return self._control.presence() if self._control is not None else Presence.MISSING
 
     def let_pass(self) -> None:
         """Let other users through to a socket that is meant for them; they still see no names.
@@ -155,9 +146,9 @@ class RuntimeDirectory:
             self._signposts.take_down()
             self._signposts = None
         self.run_record.remove()
-        if self._socket is not None:
-            self._socket.remove_from(self.path / CONTROL_SOCKET)
-            self._socket = None
+        if self._control is not None:
+            self._control.remove()
+            self._control = None
         if self._lock is not None:
             # While it is held: see _take_lock
             FileIdentity.of(self._lock).remove_from(self.path / LOCK)
@@ -222,15 +213,10 @@ class RuntimeDirectory:
 
     def _who_answers(self) -> int | None:
         """Return the pid of who listens on the control socket; None if nobody does."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-            caller.setblocking(False)
-            try:
-                caller.connect(str(self.path / CONTROL_SOCKET))
-                return credentials(caller).pid
-            except BlockingIOError:  # its queue is full, so it lives
-                return 0
-            except OSError:
-                return None
+        try:
+            return who_listens(self.path / CONTROL_SOCKET)
+        except OSError:
+            return None
 
     def _require_silence(self) -> None:
         """Raise AlreadyRunningError if somebody answers here who holds no lock that can be seen."""

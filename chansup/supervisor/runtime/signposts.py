@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chansup.config import runtime_places, signposts
 from chansup.config.signposts import Signpost
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
+from chansup.unix import FileIdentity, Presence
 
 
 class Signposts:

@@ -7,12 +7,11 @@ from typing import Protocol
 from chansup.config import accounts, address, schema
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.plan.specification import PoolSpecification
-from chansup.supervisor.runtime.file_identity import Presence
 from chansup.supervisor.sockets import steering
 from chansup.supervisor.sockets.listeners import Listeners
 from chansup.supervisor.sockets.opening import open_listeners, overlap
-from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.systemd import InheritedSockets
+from chansup.unix import Ownership, Presence
 
 
 class Accepting(Protocol):

@@ -15,8 +15,7 @@ from pathlib import Path
 from chansup.config.accounts import obstacle
 from chansup.protocol.channel_layer import SOCKET
 from chansup.supervisor.errors import RuntimeDirectoryError
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
-from chansup.supervisor.sockets.ownership import Ownership
+from chansup.unix import Ownership, Presence, UnixListener
 
 BACKLOG = 1024
 
@@ -47,7 +46,7 @@ class HubSocket:
         self._let_pass = let_pass  # opens the way to the directory for other users
         self._warn = warn
         self._warned = False
-        self._socket: socket.socket | None = None
+        self._listener: UnixListener | None = None
         self._place = -1  # O_PATH descriptor of its file
         self._users: Collection[int] = ()
         self._is_used = False
@@ -61,12 +60,12 @@ class HubSocket:
     @property
     def listener(self) -> socket.socket | None:
         """The listening socket; None where it does not listen."""
-        return self._socket
+        return self._listener.sock if self._listener is not None else None
 
     def fileno(self) -> int:
         """Return the descriptor of the open socket."""
-        assert self._socket is not None
-        return self._socket.fileno()
+        assert self._listener is not None
+        return self._listener.sock.fileno()
 
     def open(self, users: Collection[int], *, is_used: bool) -> None:
         """Listen, for `users` and root: the hub itself asks who connects.
@@ -75,9 +74,10 @@ class HubSocket:
         """
         self._users, self._is_used = users, is_used
         try:
-            if self._socket is None:
+            if self._listener is None:
                 self.path.unlink(missing_ok=True)  # of a supervisor that was killed
-                self._socket = self._listen()
+                self._listener = UnixListener.listen(self.path, BACKLOG)
+                self._place = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             self._admit(users, is_used)
         except OSError as error:
             raise RuntimeDirectoryError(
@@ -90,20 +90,20 @@ class HubSocket:
         Who waits in the queue of the former socket is left to the hub that has it. Raises
         RuntimeDirectoryError when the socket cannot be made.
         """
-        if self._socket is None:
+        if self._listener is None:
             return Presence.OURS
-        presence = FileIdentity.of(self._place).presence_at(self.path)
+        presence = self._listener.presence()
         if presence is not Presence.MISSING:
             return presence
-        former = FormerSocket(self._place, self._socket)
-        watching = self._watching
+        listener, watching = self._listener, self._watching
+        former = FormerSocket(self._place, listener.sock)
         self.ignore()
-        self._socket = None
+        self._listener = None
         try:
             self.open(self._users, is_used=self._is_used)
         except RuntimeDirectoryError:
-            if self._socket is None:
-                self._place, self._socket = former.place, former.listener
+            if self._listener is None:
+                self._place, self._listener = former.place, listener
             raise
         finally:
             if watching is not None:
@@ -112,19 +112,6 @@ class HubSocket:
         self.former = former
         self.opened = time.monotonic()
         return presence
-
-    def _listen(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(str(self.path))
-            self.path.chmod(0o600)  # nobody can connect before listen(2)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-            self._place = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
     def _admit(self, users: Collection[int], is_used: bool) -> None:
         others = sorted(set(users) - {0, os.geteuid()})
@@ -161,13 +148,12 @@ class HubSocket:
 
     def close(self) -> None:
         """Listen no more, and take the path away."""
-        if self._socket is None:
+        if self._listener is None:
             return
         self.ignore()
-        FileIdentity.of(self._place).remove_from(self.path)
+        self._listener.close()
         os.close(self._place)
-        self._socket.close()
-        self._socket = None
+        self._listener = None
         self.forget_former()
 
     def forget_former(self) -> None:

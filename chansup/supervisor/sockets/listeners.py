@@ -15,8 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from chansup.config.address import Address
-from chansup.supervisor.runtime.file_identity import Presence
-from chansup.supervisor.sockets.ownership import Ownership
+from chansup.unix import Ownership, Presence
 
 BACKLOG = 2048  # connections that may wait; the kernel takes net.core.somaxconn if that is less
 

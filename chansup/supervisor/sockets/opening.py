@@ -9,11 +9,11 @@ from chansup.config.address import Address, Systemd, Tcp, Unix
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.sockets import steering
 from chansup.supervisor.sockets.listeners import BACKLOG, Listeners
-from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.shared import SharedSocket
 from chansup.supervisor.sockets.steered import SteeredGroup
 from chansup.supervisor.sockets.systemd import InheritedSockets
 from chansup.supervisor.sockets.tcp import NoSuchInterfaceError, PortTakenError, holder
+from chansup.unix import Ownership
 
 _ATTEMPTS_AT_ANY_PORT = 8
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from chansup.config.address import Address, Systemd, Tcp, Unix
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
 from chansup.supervisor.sockets.listeners import BACKLOG, Listeners, shut
-from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.socket_file import SocketFile
 from chansup.supervisor.sockets.tcp import listen, real
 from chansup.supervisor.sockets.unix_path import (
@@ -23,6 +21,7 @@ from chansup.supervisor.sockets.unix_path import (
     require_short,
     require_vacant,
 )
+from chansup.unix import FileIdentity, Ownership, Presence, UnixListener
 
 
 class SharedSocket(Listeners):
@@ -65,23 +64,20 @@ class SharedSocket(Listeners):
         # listens and has its mode. And servers that unlink the name they were bound to miss ours.
         private = path.with_name(f".{secrets.token_hex(3)}")
         require_short(private, path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.bind(str(private))
-            status = os.lstat(private)
-            identity = (status.st_dev, status.st_ino)
+            listener = UnixListener.bind(private)
+        except OSError as error:
+            raise AddressError(f"cannot listen on {address}: {explain_path(error, path)}") from None
+        try:
             try:
-                ownership.give(private, identity)
+                ownership.give(private, listener.identity)
             except OSError as error:
                 raise AddressError(not_given(address, error)) from None
-            sock.listen(backlog)
-            sock.setblocking(False)
+            listener.sock.listen(backlog)
             os.rename(private, path)
-            made = cls(sock, address, SocketFile(path))
+            made = cls(listener.sock, address, SocketFile(path))
         except (OSError, AddressError) as error:
-            sock.close()
-            with contextlib.suppress(OSError):
-                os.unlink(private)
+            listener.close()
             if isinstance(error, AddressError):
                 raise
             raise AddressError(f"cannot listen on {address}: {explain_path(error, path)}") from None

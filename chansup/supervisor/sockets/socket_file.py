@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
+from chansup.unix import FileIdentity, Presence
 
 
 class SocketFile:
@@ -20,7 +20,7 @@ class SocketFile:
     def __init__(self, path: Path) -> None:
         """Take note of it and of its directory. Raises OSError."""
         self.path = path
-        self._identity = FileIdentity.of(path)
+        self.identity = FileIdentity.of(path)
         self._directory = path.parent.stat()
         self._kept = path.with_name(f".{path.name}.chansup")
         self._is_kept = False
@@ -28,20 +28,15 @@ class SocketFile:
             if self._kept.is_socket():  # of a supervisor that was killed
                 self._kept.unlink()
             os.link(path, self._kept)
-            self._is_kept = self._identity.presence_at(self._kept) is Presence.OURS
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode."""
-        return self._identity.device, self._identity.inode
+            self._is_kept = self.identity.presence_at(self._kept) is Presence.OURS
 
     def presence(self) -> Presence:
         """Return what stands at its path."""
-        return self._identity.presence_at(self.path)
+        return self.identity.presence_at(self.path)
 
     def relink(self) -> bool:
         """Give the socket its name back; False if the second name is gone as well."""
-        if not self._is_kept or self._identity.presence_at(self._kept) is not Presence.OURS:
+        if not self._is_kept or self.identity.presence_at(self._kept) is not Presence.OURS:
             return False
         try:
             os.link(self._kept, self.path)
@@ -67,6 +62,6 @@ class SocketFile:
 
     def remove(self) -> None:
         """Remove both names, if they are still ours. Call it before the socket is closed."""
-        self._identity.remove_from(self.path)
+        self.identity.remove_from(self.path)
         if self._is_kept:
-            self._identity.remove_from(self._kept)
+            self.identity.remove_from(self._kept)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from chansup.config.address import Tcp
 from chansup.supervisor.sockets import steering
 from chansup.supervisor.sockets.listeners import BACKLOG, Listeners, shut
-from chansup.supervisor.sockets.ownership import Ownership
 from chansup.supervisor.sockets.steering import Instruction, SteeringRefusedError
 from chansup.supervisor.sockets.tcp import listen, real
+from chansup.unix import Ownership
 
 
 class SteeredGroup(Listeners):

@@ -2,14 +2,13 @@
 
 import errno
 import os
-import socket
 import stat
 from pathlib import Path
 
-from chansup.config.address import MAX_UNIX_PATH, Unix
+from chansup.config.address import Unix
 from chansup.config.runtime_places import in_the_way
 from chansup.supervisor.errors import AddressError
-from chansup.supervisor.sockets.ownership import Ownership
+from chansup.unix import MAX_PATH, Ownership, who_listens
 
 _OTHER_PATH = "Remove it, or choose another path"
 
@@ -27,31 +26,25 @@ def require_vacant(path: Path) -> None:
         raise AddressError(
             f"{name}: path exists and is not a socket: remove it, or choose another path"
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except BlockingIOError:  # its queue is full, so it lives
-            pass
-        except OSError as error:
-            raise AddressError(
-                f"{name}: a socket stands there that cannot be tried ({error.strerror}). "
-                f"{_OTHER_PATH}"
-            ) from None
-    raise AddressError(
-        f"{name}: another process already listens there. Stop it, or choose another path"
-    )
+    try:
+        listening = who_listens(path) is not None
+    except OSError as error:
+        raise AddressError(
+            f"{name}: a socket stands there that cannot be tried ({error.strerror}). {_OTHER_PATH}"
+        ) from None
+    if listening:
+        raise AddressError(
+            f"{name}: another process already listens there. Stop it, or choose another path"
+        )
 
 
 def require_short(private: Path, path: Path) -> None:
     """Raise AddressError if one of two paths is too long for a Unix socket."""
     length = max(len(os.fsencode(private)), len(os.fsencode(path)))
-    if length > MAX_UNIX_PATH:
+    if length > MAX_PATH:
         raise AddressError(
             f"cannot listen on unix:{path}: the path is too long, a Unix socket's has at most "
-            f"{MAX_UNIX_PATH} bytes. Choose a shorter one"
+            f"{MAX_PATH} bytes. Choose a shorter one"
         )
 
 

@@ -5,39 +5,17 @@ child inherits the listening descriptor; the supervisor keeps none, so that the 
 that died refuses at once.
 """
 
-import contextlib
 import os
 import re
-import socket
-import stat
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from chansup.config.accounts import obstacle
 from chansup.supervisor.errors import SpawnError
-from chansup.supervisor.runtime.file_identity import FileIdentity, Presence
-from chansup.supervisor.sockets.ownership import KEEP, Ownership
+from chansup.unix import KEEP, Ownership, UnixListener, remove_sockets
 
 BACKLOG = 2048  # every interface process connects, and all at once after a worker's start
 _NAME = re.compile(r"w\d+\.sock\Z")
-
-
-@dataclass(frozen=True)
-class WorkerSocket:
-    """A listening socket for one process."""
-
-    listener: socket.socket  # for the child; the supervisor closes its copy after the spawn
-    path: str
-    identity: FileIdentity
-
-    def presence(self) -> Presence:
-        """Return what stands at its path."""
-        return self.identity.presence_at(self.path)
-
-    def remove(self) -> None:
-        """Take the path away: nobody listens there any more."""
-        self.identity.remove_from(self.path)
 
 
 class WorkerSockets:
@@ -54,35 +32,28 @@ class WorkerSockets:
 
     def clear(self) -> None:
         """Remove what a supervisor that was killed left behind."""
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._directory):
-                if _NAME.match(entry.name) and stat.S_ISSOCK(entry.stat().st_mode):
-                    os.unlink(entry.path)
+        remove_sockets(self._directory, _NAME)
 
-    def listen(self, users: Collection[int]) -> WorkerSocket:
-        """Return a socket that the supervisor and `users` can connect to. Raises SpawnError."""
+    def listen(self, users: Collection[int]) -> UnixListener:
+        """Return a listener that the supervisor and `users` can connect to. Raises SpawnError.
+
+        Its socket is for the child: the supervisor closes its copy after the spawn.
+        """
         self._made += 1
         path = str(self._directory / f"w{self._made}.sock")
         others = sorted(set(users) - {os.geteuid()})
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(path)
-            identity = FileIdentity.of(path)
             if others:
                 self._let_pass()
                 self._look_for_obstacles(others[0])
             # Several only while [interface] user changes; the worker asks who connects anyway.
             mode = 0o600 if len(others) < 2 else 0o666
-            Ownership(mode, others[0] if others else KEEP).give(path)
-            listener.listen(BACKLOG)
+            ownership = Ownership(mode, others[0] if others else KEEP)
+            return UnixListener.listen(path, BACKLOG, ownership)
         except OSError as error:
-            listener.close()
-            with contextlib.suppress(OSError):
-                os.unlink(path)
             raise SpawnError(
                 f"cannot listen on {path} for the interface: {error.strerror or error}"
             ) from None
-        return WorkerSocket(listener, path, identity)
 
     def _look_for_obstacles(self, user: int) -> None:
         """Say so, once, if `user` cannot get to the directory."""
