@@ -604,7 +604,7 @@ def _repeated(client: "Client") -> "Iterator[Any]":
 
 
 def _clean(line: str) -> str:
-    from chansup.display import clean
+    from chansup.text import clean
 
     return clean(line)
 

@@ -4,7 +4,6 @@ rich is imported when something needs it; what goes into a pipe mostly does not.
 print is never trusted: control characters do not reach the terminal.
 """
 
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ import click
 from chansup.config.errors import describe
 from chansup.protocol.reasons import failures
 from chansup.protocol.status import Event, LogLine, PoolStatus, SlotStatus, Status, busiest
-from chansup.text import slot_colour
+from chansup.text import clean, clean_but_colours, duration, slot_colour
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -34,39 +33,6 @@ STATE_STYLES = {
     "BACKOFF": "bold red",
     "FAILED": "bold red",
 }
-
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-_COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)")
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
-
-
-def clean(text: str) -> str:
-    """Return a line without escape sequences and control characters."""
-    return _CONTROL.sub("", _ESCAPE_SEQUENCE.sub("", text))
-
-
-def clean_but_colours(text: str) -> str:
-    """Return a line whose only escape sequences are those that set colours."""
-    pieces = _COLOUR_SEQUENCE.split(text)
-    if len(pieces) == 1:
-        return clean(text)
-    kept = "".join(piece if place % 2 else clean(piece) for place, piece in enumerate(pieces))
-    return f"{kept}\x1b[0m"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units: "3d 4h", "12s"."""
-    whole = max(0, int(seconds))
-    days, whole = divmod(whole, 86400)
-    hours, whole = divmod(whole, 3600)
-    minutes, whole = divmod(whole, 60)
-    if days:
-        return f"{days}d {hours}h"
-    if hours:
-        return f"{hours}h {minutes}m"
-    if minutes:
-        return f"{minutes}m {whole}s"
-    return f"{whole}s"
 
 
 def show_report(config: Path, report: "Report") -> None:

@@ -7,24 +7,10 @@ would begin a line of its own, which looks like any other.
 import logging
 import traceback
 
+from chansup.text import visible, visible_lines
+
 LINES = "lines"  # attribute of a record: text of several lines that follows the message
 _BEGINNINGS = (" ", "Traceback (most recent call last):", "\nDuring ", "\nThe above ")
-
-
-def visible(text: str) -> str:
-    """Return `text` on one line: whatever is not printable is written as Python writes it."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def visible_lines(text: str) -> str:
-    """Return `text` with its lines and its indentation, everything else made visible."""
-    return "\n".join(visible(line.expandtabs(4)) for line in text.split("\n"))
 
 
 def traceback_of(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Unix sockets that listen: their file, whom it belongs to, who comes, and who listens already.
+"""Unix sockets that listen: their file, whom it belongs to, and who is at the other end.
 
 Only the owner of a file may change its mode without CAP_FOWNER, and only CAP_CHOWN gives a file
 away. So the mode comes first. A directory may belong to somebody else, who could put a symbolic
@@ -6,7 +6,6 @@ link in the file's place at any moment: all calls go to the file itself, by a de
 Sources: capabilities(7), chmod(2), chown(2), open(2) for O_PATH, unix(7).
 """
 
-import asyncio
 import contextlib
 import enum
 import errno
@@ -15,7 +14,7 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -24,7 +23,6 @@ MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL, see unix(7)
 KEEP = -1  # a user or group that stays as it is, chown(2)
 _DIRECTORY_MODE = 0o755  # the socket's own mode says who may connect
 _UCRED = struct.Struct("3i")
-_AT_ONCE = 64  # clients that are accepted before the event loop gets its turn
 
 AnyPath = str | os.PathLike[str]
 
@@ -228,52 +226,3 @@ def remove_sockets(directory: AnyPath, name: re.Pattern[str]) -> None:
         for entry in os.scandir(directory):
             if name.match(entry.name) and stat.S_ISSOCK(entry.stat().st_mode):
                 os.unlink(entry.path)
-
-
-class Acceptor:
-    """Accepts the clients of a listening socket, which belongs to the caller and does not block.
-
-    `welcome` is called with each of them. Where the kernel gives no descriptor for one,
-    `on_failure` is called, and nobody is accepted for `pause` seconds: the client still waits, so
-    the event loop would try all the time.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        listener: socket.socket,
-        welcome: Callable[[socket.socket], object],
-        on_failure: Callable[[OSError], object],
-        pause: float,
-    ) -> None:
-        self._loop = loop
-        self._listener = listener
-        self._welcome = welcome
-        self._on_failure = on_failure
-        self._pause = pause
-        self._again: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Accept from now on."""
-        self._again = None
-        self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    def stop(self) -> None:
-        """Accept nobody. Call it before the socket is closed."""
-        self._loop.remove_reader(self._listener.fileno())
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                client, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._on_failure(error)
-                self.stop()
-                self._again = self._loop.call_later(self._pause, self.start)
-                return
-            self._welcome(client)

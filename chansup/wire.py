@@ -1,17 +1,29 @@
-"""A Unix stream socket that is written to once for each turn of an event loop.
-
-Written over the bare socket, not over a transport: whoever sends decides when the bytes leave.
-All that is gathered during one turn leaves in one write at its end.
-"""
+"""Unix stream sockets in an event loop, without transports: who sends decides when bytes leave."""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
 
+_AT_ONCE = 64  # clients that are accepted before the event loop gets its turn
+
+
+class LineBuffer:
+    """Cuts what a stream brings into lines; a line of more than `limit` bytes loses its end."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""  # not a whole line yet
+
+    def lines(self, data: bytes) -> list[bytes]:
+        """Take `data`, and return the lines that it completes, without their ends."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[: self._limit]
+        return lines
+
 
 class Writer:
-    """What leaves by one socket.
+    """What leaves by one socket: all that is gathered during one turn of the loop, in one write.
 
     `gather` returns the bytes that are to be written next, b"" if there are none; it is asked when
     they can be written. `on_broken` is called when nothing can be written any more: what the other
@@ -124,3 +136,52 @@ class Writer:
         self._ignore_socket()
         self._socket = None
         self._unsent = None
+
+
+class Acceptor:
+    """Accepts the clients of a listening socket, which belongs to the caller and does not block.
+
+    `welcome` is called with each of them. Where the kernel gives no descriptor for one,
+    `on_failure` is called, and nobody is accepted for `pause` seconds: the client still waits, so
+    the event loop would try all the time.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        welcome: Callable[[socket.socket], object],
+        on_failure: Callable[[OSError], object],
+        pause: float,
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._welcome = welcome
+        self._on_failure = on_failure
+        self._pause = pause
+        self._again: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._again = None
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept nobody. Call it before the socket is closed."""
+        self._loop.remove_reader(self._listener.fileno())
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                client, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._on_failure(error)
+                self.stop()
+                self._again = self._loop.call_later(self._pause, self.start)
+                return
+            self._welcome(client)

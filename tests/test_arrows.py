@@ -24,7 +24,7 @@ SHARED = {
 }
 MAY_IMPORT = {
     **dict.fromkeys(sorted(SHARED), SHARED),
-    "protocol": {"protocol"},
+    "protocol": {"protocol"} | SHARED,
     "config": {"config", "protocol", "vendored"} | SHARED,
     "supervisor": {"supervisor", "config", "protocol"} | SHARED,
     "launch": {"launch", "relay", "worker", "config", "protocol"} | SHARED,

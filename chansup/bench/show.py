@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import unicodedata
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from chansup.bench.load import Load
 from chansup.bench.result import document
+from chansup.text import clean, size
 
 REFRESH = 0.5  # seconds: drawing takes a millisecond or two, in which no answer is noticed
 NO_TERMINAL_WIDTH = 200
@@ -76,15 +76,6 @@ def span(seconds: float | None) -> str:
             value = seconds * factor
             return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.3g} {unit}"
     return f"{seconds:.3g} s"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes with a unit that suits it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def show(load: Load) -> None:
@@ -157,7 +148,6 @@ def _times(timed: dict[str, dict[str, float] | None]) -> Table:
 
 def heading(load: Load) -> str:
     """Return the heading of a measurement, without control characters."""
-    url = "".join("?" if unicodedata.category(each) == "Cc" else each for each in load.target.url)
     options = load.options
     if options.requests is not None:
         until = f"{options.requests:,} {'messages' if load.target.is_websocket else 'requests'}"
@@ -167,7 +157,7 @@ def heading(load: Load) -> str:
         until = f"{options.seconds:g} s"
     rate = f", {options.rate:,.10g} per second" if options.rate else ""
     number = f"{options.connections:,} connection{'s' if options.connections != 1 else ''}"
-    return f"{url}: {number}{rate}, {until}"
+    return f"{clean(load.target.url)}: {number}{rate}, {until}"
 
 
 def has_terminal() -> bool:

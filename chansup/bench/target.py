@@ -1,7 +1,6 @@
 """Whom to ask, and what: the URL and the options of the command, looked over."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,13 @@ from urllib.parse import quote, urlsplit
 
 from chansup import __version__
 from chansup.bench.errors import BenchError, BenchUsageError
+from chansup.text import TOKEN, header
 
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 MAX_CONNECTIONS = 10_000
 MAX_DATA = 16 * 2**20  # bytes of a request's body
 USER_AGENT = f"chansup-bench/{__version__}"
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SAFE_IN_PATH = "/%:@!$&'()*+,;=~?[]-._"
 _OURS = {"content-length", "transfer-encoding", "sec-websocket-key", "sec-websocket-version"}
 
@@ -108,10 +106,10 @@ def parse_headers(given: Sequence[str]) -> tuple[Header, ...]:
     """Take headers apart: "Name: value"."""
     headers = []
     for text in given:
-        name, colon, value = text.partition(":")
-        value = value.strip()
-        if not colon or not _TOKEN.fullmatch(name) or _UNSAFE.search(value):
+        found = header(text)
+        if found is None:
             raise BenchUsageError(f"--header {text!r}: expected 'Name: value'")
+        name, value = found
         if name.lower() in _OURS:
             raise BenchUsageError(f"--header {text!r}: chansup bench sets {name} itself")
         try:
@@ -140,7 +138,7 @@ def read_data(given: str | None) -> bytes | None:
 def parse_method(given: str | None, data: bytes | None) -> str:
     """Return the method: GET, or POST where there is a body."""
     method = (given or ("GET" if data is None else "POST")).upper()
-    if not _TOKEN.fullmatch(method) or method == "CONNECT":
+    if not TOKEN.match(method) or method == "CONNECT":
         raise BenchUsageError(f"--method {given!r}: expected a method such as GET, POST or HEAD")
     return method
 

@@ -2,6 +2,8 @@
 
 import re
 
+from chansup.text import visible
+
 Key = tuple[str | int, ...]
 Finding = tuple[Key, str]  # what is wrong there; becomes a Problem once its line is known
 
@@ -29,7 +31,7 @@ def overlaps(first: Key, second: Key) -> bool:
 def quoted(text: str, limit: int = 80) -> str:
     """Return `text` in double quotes, safe to print on any terminal, cut at `limit` characters."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    return '"' + "".join(_printable(character) for character in cut) + '"'
+    return '"' + visible(cut.replace("\\", r"\\").replace('"', r"\"")) + '"'
 
 
 def listed(names: "list[str] | tuple[str, ...]", last: str = "or") -> str:
@@ -38,11 +40,3 @@ def listed(names: "list[str] | tuple[str, ...]", last: str = "or") -> str:
     if len(shown) < 2:
         return "".join(shown)
     return f"{', '.join(shown[:-1])} {last} {shown[-1]}"
-
-
-def _printable(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    return repr(character)[1:-1]

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from chansup.display import PIPE_WIDTH, clean, open_console
+from chansup.display import PIPE_WIDTH, open_console
 from chansup.latency.comparison import ChannelLatency, Latency, Times
-from chansup.protocol.status import time_in_words
+from chansup.text import clean, short_duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -84,7 +84,7 @@ def _numbers(row: ChannelLatency) -> str:
     if row.depth is not None:
         words.append(f"{row.depth} waiting{_change(row.depth_change)}")
         if row.depth and row.oldest is not None:
-            words.append(f"the oldest for {time_in_words(row.oldest)}")
+            words.append(f"the oldest for {short_duration(row.oldest)}")
     return ", ".join(words)
 
 
@@ -97,7 +97,7 @@ def _change(change: int | None) -> str:
 def _times(times: Times | None) -> list[str]:
     if times is None:
         return [NOTHING] * 4
-    return [time_in_words(value) for value in (times.p50, times.p90, times.p99, times.max)]
+    return [short_duration(value) for value in (times.p50, times.p90, times.p99, times.max)]
 
 
 class Countdown:

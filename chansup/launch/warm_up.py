@@ -18,6 +18,7 @@ from chansup.backoff import Backoff
 from chansup.errors import ChansupError
 from chansup.launch import frames
 from chansup.protocol.launch import ReadyRequest
+from chansup.text import visible
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -314,8 +315,7 @@ class _Answer:
         if kind not in (b"text/plain", b"application/json"):
             return ""
         text = " ".join(self.body.decode("utf-8", "replace").split())[:_SHOWN]
-        printable = "".join(one if one.isprintable() else "?" for one in text)
-        return f": {printable}" if printable else ""
+        return f": {visible(text)}" if text else ""
 
     def _remedy(self) -> str:
         if self._status in _HOST_REFUSED:

@@ -10,6 +10,7 @@ import msgspec
 
 from chansup.protocol.channel_report import ChannelCounts
 from chansup.protocol.hub_report import HubReport
+from chansup.text import short_duration, size
 
 MOST_CHANNELS = 10  # of a pool that people are shown
 
@@ -80,14 +81,14 @@ class ChannelStatus(msgspec.Struct, frozen=True):
         if self.waiting is not None:
             words.append(f"{self.waiting} waiting")
             if self.waiting and self.oldest is not None:
-                words[-1] += f", the oldest for {time_in_words(self.oldest)}"
+                words[-1] += f", the oldest for {short_duration(self.oldest)}"
         words.append(f"{self.in_flight} in hand")
         if self.handled:
             recent = f"{self.handled} done in the last minute"
             if self.failed:
                 recent += f", {self.failed} of them failed"
             if self.at_most is not None:
-                recent += f", 95 % waited at most {time_in_words(self.at_most)}"
+                recent += f", 95 % waited at most {short_duration(self.at_most)}"
             words.append(recent)
         return "; ".join(words)
 
@@ -116,31 +117,11 @@ class LayerStatus(msgspec.Struct, frozen=True):
         """Return it for people."""
         words = f"{self.messages} messages waiting"
         if self.messages:
-            words += f", the oldest for {time_in_words(self.oldest)}"
-        words += f"; {_size(self.memory)} of {_size(self.memory_limit)} used"
+            words += f", the oldest for {short_duration(self.oldest)}"
+        words += f"; {size(self.memory)} of {size(self.memory_limit)} used"
         if self.dropped:
             words += f"; {self.dropped} refused or expired in the last minute"
         return words
-
-
-def time_in_words(seconds: float) -> str:
-    """Return a duration in one unit, with two or three digits."""
-    if seconds < 1e-4:
-        return "<0.1 ms"
-    if seconds < 1:
-        return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
-    if seconds < 600:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"
-
-
-def _size(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} GiB"
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

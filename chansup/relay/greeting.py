@@ -3,9 +3,9 @@
 import msgspec
 
 import chansup
-from chansup.log_lines import visible
 from chansup.protocol import versions
 from chansup.relay.frames import OLDEST_PROTOCOL, PROTOCOL, FrameError
+from chansup.text import visible
 
 
 class Hello(msgspec.Struct, frozen=True):

@@ -1,19 +1,18 @@
 """The options of ``chansup check --handover``, and what they mean."""
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
+from chansup.text import TOKEN, header
+
 if TYPE_CHECKING:
     from chansup.client import Client
     from chansup.trial.conversation import Options
 
 _DEFAULT_MESSAGE = "chansup check"
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN = ("sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "upgrade")
 
 _OPTIONS = (
@@ -93,7 +92,7 @@ def _meant(url: str, given: dict[str, Any]) -> "Options":
     _check_url(url)
     first = list(given["send"])
     for name in given["subprotocols"]:
-        if not _TOKEN.match(name):
+        if not TOKEN.match(name):
             raise click.UsageError(f"invalid --subprotocol {name!r}: give one name")
     return Options(
         url,
@@ -122,8 +121,7 @@ def _check_url(url: str) -> None:
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    value = value.strip()
-    if not colon or not _TOKEN.match(name) or _UNSAFE.search(value) or name.lower() in _OWN:
+    found = header(text)
+    if found is None or found[0].lower() in _OWN:
         raise click.UsageError(f"invalid --header {text!r}: write 'Name: value'")
-    return name, value
+    return found

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from chansup.errors import ExitCode
+from chansup.text import visible
 from chansup.trial.comparison import Answer, compare
 
 Finding = Literal["survives", "closed", "left for dead", "unknown"]
@@ -135,5 +136,4 @@ def _shown(answers: Sequence[Answer]) -> list[str]:
 
 def _short(answer: Answer) -> str:
     text = answer if isinstance(answer, str) else f"{len(answer)} bytes: {answer[:20].hex(' ')}"
-    clean = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[:_LONGEST])
-    return clean + ("…" if len(text) > _LONGEST else "")
+    return visible(text[:_LONGEST]) + ("…" if len(text) > _LONGEST else "")

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from chansup.display import _slot_table, clean, clean_but_colours, duration
+from chansup.display import _slot_table
 from chansup.protocol.status import PoolStatus, SlotStatus
+from chansup.text import clean, clean_but_colours, duration
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 

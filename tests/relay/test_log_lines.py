@@ -10,8 +10,9 @@ import pytest
 
 import chansup.layer
 import chansup.worker  # noqa: F401
-from chansup.log_lines import OneLineFormatter, traceback_of, visible
+from chansup.log_lines import OneLineFormatter, traceback_of
 from chansup.relay.interface.response import BrokenResponse
+from chansup.text import visible
 from tests.relay.both_sides import relayed, until
 
 FORGED = "/x\nchansup | SIGTERM: stopping\r\x1b[2J\u2028\u202e\x85"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chansup.unix import Ownership
+from chansup.unix import FileIdentity, Ownership
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -67,7 +67,7 @@ def test_a_link_in_the_place_of_the_socket_leads_nowhere(path: Path, tmp_path: P
 
 def test_another_file_in_the_place_of_ours_is_left_alone(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Ownership(0o666).give(path, (0, 0))
+        Ownership(0o666).give(path, FileIdentity(0, 0))
 
 
 @as_root

@@ -26,7 +26,8 @@ from chansup.layer.policies import Capacities, Policy
 from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.hub_report import DEFAULT_PATTERN
-from chansup.unix import Acceptor, credentials
+from chansup.unix import credentials
+from chansup.wire import Acceptor
 
 logger = logging.getLogger("chansup.layer.hub")
 

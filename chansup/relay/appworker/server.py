@@ -11,7 +11,8 @@ from chansup.relay.appworker.orphans import Orphans
 from chansup.relay.appworker.permits import Order, Permits
 from chansup.relay.frames import Kind, pack
 from chansup.relay.greeting import Hello
-from chansup.unix import Acceptor, credentials
+from chansup.unix import credentials
+from chansup.wire import Acceptor
 
 _log = logging.getLogger("chansup.relay")
 

@@ -28,6 +28,7 @@ from chansup.relay.interface.request import Request
 from chansup.relay.interface.response import BrokenResponse
 from chansup.relay.interface.websocket import WebSocket
 from chansup.relay.interface.worker import Worker
+from chansup.wire import LineBuffer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,6 +44,7 @@ _RECONNECT = 0.2  # seconds after which a lost connection to a worker is made ag
 _DENIED = "ASGI callable returned without completing handshake."
 _LOGGERS = ("uvicorn.error", "hypercorn.error", "_granian", "daphne.server")  # of servers
 _READ_SIZE = 256 * 1024
+_MAX_ROSTER = 64 * 1024 * 1024  # bytes; a worker has a few hundred
 
 _log = logging.getLogger("chansup.relay")
 
@@ -70,7 +72,7 @@ class Relay:
         self._nowhere = Counts(board.row(0))
         self._routes: routes.Table[Place] = routes.Table(())
         self._needs_host = False
-        self._rest = b""
+        self._lines = LineBuffer(_MAX_ROSTER)
         self._known = asyncio.Event()  # a roster has come
         self._loop: asyncio.AbstractEventLoop | None = None
         self._requests: set[Request] = set()
@@ -185,8 +187,7 @@ class Relay:
         if not data:
             self._loop.remove_reader(self._news.fileno())  # the supervisor is gone
             return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if lines:
+        if lines := self._lines.lines(data):
             try:
                 self.update(roster.decode(lines[-1]))
             except (msgspec.DecodeError, ValueError) as error:

@@ -5,7 +5,6 @@ Its one style sheet is allowed by its hash, so even text that got past the escap
 
 import base64
 import hashlib
-import re
 import time
 from html import escape as escape_html
 from importlib import resources
@@ -21,11 +20,10 @@ from chansup.protocol.status import (
     Status,
     TaskStatus,
     busiest,
-    time_in_words,
 )
 from chansup.supervisor.api.paths import without_folders
+from chansup.text import clean, duration, short_duration
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 REFRESH = 5  # seconds between two loads of the page
 TONES = {
     "ready": "good", "running": "good", "succeeded": "good",
@@ -49,7 +47,7 @@ def render(status: Status, refresh: bool = True) -> str:
 
 def escape(text: str) -> str:
     """Return text as HTML, without control characters."""
-    return escape_html(_CONTROL.sub("", text))
+    return escape_html(clean(text))
 
 
 def style_source() -> bytes:
@@ -77,12 +75,12 @@ def _content(status: Status, state: str, now: float, refresh: bool) -> list[str]
     ] or slots
     lags = [slot.loop_lag for slot in slots if slot.loop_lag is not None]
     tiles = [
-        ("up", _duration(now - status.started)),
+        ("up", duration(now - status.started)),
         ("generation", str(status.generation)),
         ("requests now", _number(sum(slot.requests_in_progress for slot in counting))),
         ("WebSockets", _number(sum(slot.websockets_open for slot in counting))),
         ("failures", _number(sum(sum(failures(slot.restarts).values()) for slot in slots))),
-        ("worst loop lag", _lag(max(lags)) if lags else "–"),
+        ("worst loop lag", short_duration(max(lags)) if lags else "–"),
     ]
     parts = [
         _header(status, state),
@@ -131,7 +129,7 @@ def _rollout(rollout: RolloutStatus) -> str:
         f'<section class="rollout"><h2>Rollout to generation {rollout.generation} '
         f"{_badge('under way' if rollout.outcome == 'running' else rollout.outcome)}</h2>"
         f'<progress max="{total}" value="{rollout.done}"></progress>'
-        f"<p>{rollout.done} of {rollout.total} replaced, {_duration(rollout.duration)}"
+        f"<p>{rollout.done} of {rollout.total} replaced, {duration(rollout.duration)}"
         f"{'; chansup status says why' if rollout.outcome == 'failed' else ''}</p></section>"
     )
 
@@ -172,17 +170,17 @@ def _channels(pool: PoolStatus) -> str:
 def _channel(channel: ChannelStatus) -> str:
     cells = {
         "waiting": "–" if channel.waiting is None else _number(channel.waiting),
-        "oldest": time_in_words(channel.oldest) if channel.waiting and channel.oldest else "",
+        "oldest": short_duration(channel.oldest) if channel.waiting and channel.oldest else "",
         "in hand": _number(channel.in_flight),
         "done": _number(channel.handled),
         "failed": _number(channel.failed),
-        "95 %": "–" if channel.at_most is None else time_in_words(channel.at_most),
+        "95 %": "–" if channel.at_most is None else short_duration(channel.at_most),
     }
     return f"<tr><th>{escape(channel.name)}{_cells(cells)}</tr>"
 
 
 def _slot(slot: SlotStatus, now: float, *, serves: bool) -> str:
-    retry = f" in {_duration(slot.retry_in + 0.999)}" if slot.retry_in is not None else ""
+    retry = f" in {duration(slot.retry_in + 0.999)}" if slot.retry_in is not None else ""
     beats = slot.loop_lag is not None and serves
     counts = beats or slot.requests_in_progress or slot.websockets_open
     reasons = ", ".join(f"{count} {name}" for name, count in failures(slot.restarts).items())
@@ -190,11 +188,11 @@ def _slot(slot: SlotStatus, now: float, *, serves: bool) -> str:
         slot.name,
         _badge(slot.state.lower(), retry),
         {
-            "up": "" if slot.started is None else _duration(now - slot.started),
+            "up": "" if slot.started is None else duration(now - slot.started),
             "in flight": _number(slot.requests_in_progress) if counts else "",
             "WebSockets": _number(slot.websockets_open) if counts else "",
             "failures": reasons or "0",
-            "lag": "" if slot.loop_lag is None else _lag(slot.loop_lag),
+            "lag": "" if slot.loop_lag is None else short_duration(slot.loop_lag),
             "gen": "" if slot.generation is None else str(slot.generation),
             "pid": "" if slot.pid is None else str(slot.pid),
         },
@@ -205,7 +203,7 @@ def _slot(slot: SlotStatus, now: float, *, serves: bool) -> str:
 
 def _draining(old: DrainingStatus, now: float) -> str:
     cells = dict.fromkeys(("up", "in flight", "WebSockets", "failures", "lag"), "")
-    cells |= {"up": _duration(now - old.since), "gen": str(old.generation), "pid": str(old.pid)}
+    cells |= {"up": duration(now - old.since), "gen": str(old.generation), "pid": str(old.pid)}
     return _row("replaced", _badge("draining"), cells, None, "old")
 
 
@@ -219,8 +217,8 @@ def _task_table(tasks: list[TaskStatus], now: float) -> str:
 
 def _task(task: TaskStatus, now: float) -> str:
     cells = {
-        "took": "" if task.duration is None else _duration(task.duration),
-        "ended": "" if task.finished is None else f"{_duration(now - task.finished)} ago",
+        "took": "" if task.duration is None else duration(task.duration),
+        "ended": "" if task.finished is None else f"{duration(now - task.finished)} ago",
     }
     return _row(task.name, _badge(task.state), cells, task.last_exit)
 
@@ -247,16 +245,3 @@ def _badge(text: str, more: str = "") -> str:
 
 def _number(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
-
-
-def _lag(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _duration(seconds: float) -> str:
-    whole = max(0, int(seconds))
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"),
-                                       (60, "m", 1, "s")):  # fmt: skip
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // below}{smaller}"
-    return f"{whole}s"

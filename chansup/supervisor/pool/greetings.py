@@ -9,13 +9,13 @@ from collections import defaultdict
 from typing import Protocol
 
 from chansup.background import BackgroundTasks
-from chansup.log_lines import visible
 from chansup.protocol.roster import Greeted
 from chansup.protocol.states import State
 from chansup.supervisor.plan.code_on_disk import CodeOnDisk
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
+from chansup.text import visible
 from chansup.waiting import wait_for
 
 _ANSWER_TIMEOUT = 5.0  # seconds that a new interface process waits for workers that do not answer

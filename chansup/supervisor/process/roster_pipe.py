@@ -4,6 +4,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from chansup.wire import LineBuffer
+
 _READ_SIZE = 64 * 1024  # bytes; no line that makes sense is nearly so long
 
 
@@ -22,7 +24,7 @@ class RosterPipe:
         self._loop: asyncio.AbstractEventLoop | None = None  # that says when there is room
         self._closed = False
         self._listening: asyncio.AbstractEventLoop | None = None
-        self._rest = b""  # of what was read: not a whole line yet
+        self._said = LineBuffer(_READ_SIZE)
 
     def listen(self, take: Callable[[bytes], None]) -> None:
         """Have `take` called with each line that the child says, until it is gone."""
@@ -40,9 +42,7 @@ class RosterPipe:
         if not data:
             self._listen_no_more()
             return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[:_READ_SIZE]
-        for line in lines:
+        for line in self._said.lines(data):
             take(line)
 
     def _listen_no_more(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
+from chansup.text import visible
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU})
 # Those that nobody can read, that a fault of the process itself raises, that harm nobody, and that
@@ -115,5 +116,4 @@ def _described(pid: int) -> str:
             name = file.read().decode(errors="replace").strip()
     except OSError:
         return f"process {pid}"
-    shown = "".join(character if character.isprintable() else "?" for character in name)
-    return f"process {pid}, {shown}"
+    return f"process {pid}, {visible(name)}"
