@@ -32,6 +32,6 @@ def main() -> NoReturn:
     if command(sys.argv[1:]) == "run":
         held = set(signal.valid_signals()) - _LEFT_ALONE
         signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    from chansup.cli import main as run
+    from chansup.cli.main import main as run
 
     run()

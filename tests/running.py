@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from chansup import client
+from chansup.cli import client
 from chansup.errors import ChansupError
 
 PATIENCE = 30.0  # seconds for whatever a test waits for

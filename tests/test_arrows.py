@@ -31,9 +31,10 @@ MAY_IMPORT = {
     "worker": {"worker", "layer", "config", "protocol"} | SHARED,
     "relay": {"relay", "config", "protocol"} | SHARED,
     "layer": {"layer", "config", "protocol"} | SHARED,
-    "latency": {"latency", "client", "display", "supervisor", "protocol"} | SHARED,
     "bench": {"bench"} | SHARED,
-    "trial": {"trial", "client", "supervisor", "protocol"} | SHARED,
+    "project": {"project", "config"} | SHARED,
+    "check": {"check", "supervisor", "config", "protocol"} | SHARED,
+    "cli": {"cli", "check", "bench", "project", "supervisor", "config", "protocol"} | SHARED,
     "vendored": set(),
 }
 RUN_BY_PATH = {"prelude.py", "guard_process.py"}  # with -I -S: the standard library alone

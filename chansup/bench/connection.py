@@ -7,11 +7,14 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from chansup.bench.load import Load
+from chansup.bench.counters import Counters
+from chansup.bench.pace import Pace
+from chansup.bench.target import Options, Target
 
 REFUSED = "refused"
 RESET = "reset"
@@ -34,10 +37,23 @@ class ConnectError(Exception):
     """A connection could not be used; the message is the kind of failure."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What connections are to do, and where they count it."""
+
+    target: Target
+    options: Options
+    request: bytes  # over HTTP
+    numbers: Iterator[int]  # of messages
+    pace: Pace
+    counters: Counters
+    finished: Callable[[int], None]  # is called with a number of requests that are over
+
+
 class Connection(asyncio.Protocol):
     """What HTTP connections and WebSockets have in common."""
 
-    def __init__(self, load: "Load") -> None:
+    def __init__(self, work: Work) -> None:
         loop = asyncio.get_running_loop()
         self.usable: asyncio.Future[None] = loop.create_future()  # raises ConnectError
         self.over: asyncio.Future[None] = loop.create_future()
@@ -45,9 +61,9 @@ class Connection(asyncio.Protocol):
         self.asked = 0
         self.answered = 0
         self.has_failed = False
-        self._load = load
-        self._counters = load.counters
-        self._pace = load.pace
+        self._work = work
+        self._counters = work.counters
+        self._pace = work.pace
         self._due = 0.0  # when it was due, with a fixed rate
         self._given_up = False  # by this side
         self._transport: Any = None
@@ -92,7 +108,7 @@ class Connection(asyncio.Protocol):
             counters.statuses[status] += 1
             if status >= 400:
                 counters.failed[f"status {status}"] += 1
-        self._load.finished(1)
+        self._work.finished(1)
         return now
 
     def fail(self, kind: str) -> None:
@@ -101,7 +117,7 @@ class Connection(asyncio.Protocol):
         if self.sent is not None:
             self.sent = None
             self._counters.failed[kind] += 1
-            self._load.finished(1)
+            self._work.finished(1)
         elif self.usable.done() and not self._given_up:
             self._counters.failed[kind] += 1
         if not self.usable.done():

@@ -1,14 +1,10 @@
 """HTTP/1.1, kept alive as long as the server does."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import httptools
 
-from chansup.bench.connection import CLOSED, MALFORMED, SHORT, Connection, kind_of
-
-if TYPE_CHECKING:
-    from chansup.bench.load import Load
+from chansup.bench.connection import CLOSED, MALFORMED, SHORT, Connection, Work, kind_of
 
 MAX_HEAD = 256 * 1024  # bytes of an answer's status line and headers
 _LENGTHS = {len("connection"), len("content-length"), len("transfer-encoding")}
@@ -17,10 +13,10 @@ _LENGTHS = {len("connection"), len("content-length"), len("transfer-encoding")}
 class HttpConnection(Connection):
     """Sends the same request again and again."""
 
-    def __init__(self, load: "Load") -> None:
-        super().__init__(load)
-        self._request = load.request
-        self._to_head = load.options.method == "HEAD"
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self._request = work.request
+        self._to_head = work.options.method == "HEAD"
         self._refresh()
         self._prepare()
 

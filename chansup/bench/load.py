@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import resource
 import signal
 import socket
@@ -20,6 +21,7 @@ from chansup.bench.connection import (
     TLS,
     ConnectError,
     Connection,
+    Work,
     kind_of,
 )
 from chansup.bench.counters import Counters
@@ -43,8 +45,6 @@ class Load:
         self.target = target
         self.options = options
         self.counters = Counters()
-        self.request = request_bytes(target, options)
-        self.websocket_url = f"{target.scheme}://{target.authority}{target.path}"
         self.pace = (
             FixedRate(options.requests, options.rate) if options.rate else Pace(options.requests)
         )
@@ -53,10 +53,16 @@ class Load:
         self.begun: float | None = None  # when all connections were open
         self.ended: float | None = None
         self.kept_pace: float | None = None  # seconds at a fixed rate, if the server kept up
-        self._make: Callable[[Load], Connection] = (
-            WebSocket if target.is_websocket else HttpConnection
+        self._kind = WebSocket if target.is_websocket else HttpConnection
+        self._work = Work(
+            target,
+            options,
+            request_bytes(target, options),
+            itertools.count(1),
+            self.pace,
+            self.counters,
+            self._finished,
         )
-        self._numbers = 0
         self._connections: set[Connection] = set()
         self._tried = 0  # clients that have tried to connect
         self._address: tuple[Any, ...] = ()
@@ -79,14 +85,7 @@ class Load:
         """How many connections are yet to be opened before it begins; None once it has begun."""
         return None if self.begun is not None else self.options.connections - self._tried
 
-    # What connections tell
-
-    def next_number(self) -> int:
-        """Return the number of a message."""
-        self._numbers += 1
-        return self._numbers
-
-    def finished(self, count: int) -> None:
+    def _finished(self, count: int) -> None:
         """Count requests that were answered or have failed."""
         self.counters.finished += count
         if self.counters.finished == self.options.requests:
@@ -164,7 +163,7 @@ class Load:
 
     def _miss(self, count: int) -> None:
         self.counters.failed[OVERDUE] += count
-        self.finished(count)
+        self._finished(count)
 
     async def _say_goodbye(self) -> None:
         left = list(self._connections)
@@ -242,15 +241,15 @@ class Load:
         if self.pace.take(perf_counter()) is not None:
             if not connection.has_failed:
                 self.counters.failed[CLOSED] += 1
-            self.finished(1)
+            self._finished(1)
 
     def _connect_failed(self, kind: str) -> None:
         self.counters.failed[kind] += 1
         if self.begun is not None and self.pace.take(perf_counter()) is not None:
-            self.finished(1)  # it was to carry this one
+            self._finished(1)  # it was to carry this one
 
     async def _connect(self) -> Connection:
-        connection = self._make(self)
+        connection = self._kind(self._work)
         began = perf_counter()
         try:
             async with asyncio.timeout(self.options.timeout):

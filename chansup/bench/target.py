@@ -47,6 +47,11 @@ class Target:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
+    @property
+    def websocket_url(self) -> str:
+        """The URL as the handshake has it: with its path quoted."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
 
 @dataclass(frozen=True)
 class Options:

@@ -1,7 +1,6 @@
 """WebSockets: `websockets` does the protocol, without any tasks of its own."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -11,11 +10,8 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from chansup.bench.connection import CLOSED, MALFORMED, ConnectError, Connection, kind_of
+from chansup.bench.connection import CLOSED, MALFORMED, ConnectError, Connection, Work, kind_of
 from chansup.bench.target import USER_AGENT
-
-if TYPE_CHECKING:
-    from chansup.bench.load import Load
 
 NORMAL = 1000
 NO_CODE = 1005
@@ -28,17 +24,17 @@ _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 class WebSocket(Connection):
     """Sends a message, waits for one, and sends the next."""
 
-    def __init__(self, load: "Load") -> None:
-        super().__init__(load)
-        self._message = load.options.message
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self._message = work.options.message
         self._is_numbered = _PLACE in self._message
         self._is_up = False  # the handshake is done
-        self._is_idle = load.options.idle
+        self._is_idle = work.options.idle
         self._wire = ClientProtocol(
-            parse_uri(load.websocket_url),
+            parse_uri(work.target.websocket_url),
             subprotocols=[
                 Subprotocol(each.strip())
-                for name, value in load.options.headers
+                for name, value in work.options.headers
                 if name.lower() == "sec-websocket-protocol"
                 for each in value.split(",")
             ]
@@ -50,7 +46,7 @@ class WebSocket(Connection):
         """Send the message."""
         message = self._message
         if self._is_numbered:
-            message = message.replace(_PLACE, str(self._load.next_number()))
+            message = message.replace(_PLACE, str(next(self._work.numbers)))
         self._wire.send_text(message.encode())
         self._flush()
 
@@ -70,10 +66,10 @@ class WebSocket(Connection):
         super().connection_made(transport)
         request = self._wire.connect()
         request.headers["User-Agent"] = USER_AGENT
-        for name in {name.lower() for name, _ in self._load.options.headers}:
+        for name in {name.lower() for name, _ in self._work.options.headers}:
             if name != "sec-websocket-protocol" and name in request.headers:
                 del request.headers[name]
-        for name, value in self._load.options.headers:
+        for name, value in self._work.options.headers:
             if name.lower() != "sec-websocket-protocol":
                 request.headers[name] = value
         self._wire.send_request(request)

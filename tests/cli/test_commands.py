@@ -309,7 +309,7 @@ def test_the_socket_of_a_stranger_is_not_trusted():
 
 ASK = """
 import sys; from pathlib import Path
-from chansup.client import Client, NotAnsweringError
+from chansup.cli.client import Client, NotAnsweringError
 try: Client(Path(sys.argv[1]), Path("chansup.toml")).status()
 except NotAnsweringError as error: print(error)
 """
@@ -424,7 +424,7 @@ def test_status_loads_little(site: Site):
     """How quick it is, benchmarks/cost.py measures; what would make it slow is held here."""
     script = (
         "import sys\n"
-        "from chansup.cli import main\n"
+        "from chansup.cli.main import main\n"
         "try: main(['status'])\n"
         "except SystemExit as end: assert not end.code\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
@@ -441,7 +441,7 @@ def test_status_loads_little(site: Site):
 
 def test_nothing_heavy_is_imported_to_run_or_to_ask():
     script = (
-        "import sys; import chansup.cli, chansup.client, chansup.supervisor.api.control, "
+        "import sys; import chansup.cli.main, chansup.cli.client, chansup.supervisor.api.control, "
         "chansup.supervisor.api.admin\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & "
         "{'rich', 'psutil', 'prometheus_client', 'uvloop', 'httptools', 'websockets'}))"

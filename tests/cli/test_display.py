@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from chansup.display import _slot_table
+from chansup.cli.status_view import _slot_table
 from chansup.protocol.status import PoolStatus, SlotStatus
 from chansup.text import clean, clean_but_colours, duration
 

@@ -51,7 +51,7 @@ def test_pages_of_a_wheel(tmp_path: Path) -> None:
     install = [*pip, "install", *options, str(built)]
     subprocess.run(install, check=True, capture_output=True)
     (packages,) = prefix.glob("lib*/python*/site-packages")
-    script = "from chansup.cli import main; main()"
+    script = "from chansup.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", script, "docs"], capture_output=True, text=True, cwd="/",
         env={**os.environ, "PYTHONPATH": str(packages)},

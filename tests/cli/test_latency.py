@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from chansup.latency.comparison import NO_DEPTH, NO_WAITS, ChannelLatency, Latency, compare
-from chansup.latency.measure import measure, measure_again_and_again
-from chansup.latency.verdict import rates
+from chansup.cli.latency.comparison import NO_DEPTH, NO_WAITS, ChannelLatency, Latency, compare
+from chansup.cli.latency.measure import measure, measure_again_and_again
+from chansup.cli.latency.verdict import rates
 from chansup.protocol.hub_report import HubReport
 from chansup.protocol.status import ConsumerPool, Consumption
 from tests.control.consumed import after, before, consumption, counts, pool

@@ -6,10 +6,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from chansup.cli.trial.comparison import Answer, compare
+from chansup.cli.trial.conversation import Options, dial
+from chansup.cli.trial.verdict import Trial, judge
 from chansup.errors import ChansupError, ExitCode
-from chansup.trial.comparison import Answer, compare
-from chansup.trial.conversation import Options, dial
-from chansup.trial.verdict import Trial, judge
 from tests.running import command
 
 WORDS = "word for word, but for numbers and ids"

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chansup.config import hub, probe, schema, structure
+from chansup.check import probe
+from chansup.config import hub, schema, structure
 from chansup.config.load import load
 from chansup.layer import LocalChannelLayer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from chansup.check.check import check
 from chansup.config import schema, structure
-from chansup.config.check import check
 from chansup.config.keys import listed
 from chansup.config.load import load
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chansup.config import probe
-from chansup.config.check import check
+from chansup.check import probe
+from chansup.check.check import check
 from chansup.config.load import load
 from chansup.protocol.probe import Answer, Finding
 
@@ -183,7 +183,7 @@ def test_a_runtime_directory_that_systemd_makes_is_a_note(site, tmp_path, monkey
     path = site('bind = "127.0.0.1:0"')
     run = tmp_path / "run"
     run.mkdir()
-    monkeypatch.setattr("chansup.config.check._RUN", run)
+    monkeypatch.setattr("chansup.check.check._RUN", run)
     access = os.access
     monkeypatch.setattr(
         os, "access", lambda path, mode: not (path == run and mode & os.W_OK) and access(path, mode)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chansup.config import probe
-from chansup.config.check import check
+from chansup.check import probe
+from chansup.check.check import check
 from chansup.config.load import load
 from chansup.protocol.probe import Question
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from chansup.config.check import Report
+from chansup.check.check import Report
 from chansup.protocol.status import Event, LogLine, Status
 
 DIRECTORY = Path(__file__).parents[2] / "docs/schemas"

@@ -9,7 +9,7 @@ from typing import get_args
 import click
 import pytest
 
-from chansup.cli import chansup
+from chansup.cli.main import chansup
 from chansup.config import channels as config_channels
 from chansup.config import relay, schema, structure
 from chansup.protocol.states import TRANSITIONS
@@ -288,9 +288,9 @@ def test_the_map_for_contributors_has_every_room() -> None:
         said.add(room if len(indent) == 2 else f"{above}/{room}")
     package = ROOT / "chansup"
     has = {str(door.parent.relative_to(package)) for door in package.glob("*/__init__.py")}
-    has |= {
-        str(door.parent.relative_to(package)) for door in package.glob("supervisor/*/__init__.py")
-    }
+    for room in ("supervisor", "cli"):
+        inner = (package / room).glob("*/__init__.py")
+        has |= {str(door.parent.relative_to(package)) for door in inner}
     assert said == has
 
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from chansup.config.check import check
+from chansup.check.check import check
 from chansup.project import discover, write
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chansup.client import Client, find
+from chansup.cli.client import Client, find
 from chansup.protocol.status import SlotStatus
 from chansup.supervisor.metrics.metrics import MAX_AGE
 from tests import fetch

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chansup.client import Client, find
-from chansup.latency.comparison import ChannelLatency, compare
+from chansup.cli.client import Client, find
+from chansup.cli.latency.comparison import ChannelLatency, compare
 from chansup.protocol.status import Consumption
 from tests import fetch
 from tests.running import Running

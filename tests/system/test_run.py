@@ -281,7 +281,7 @@ STEPPING_CLOCK = """
 import sys, time
 real = time.time
 time.time = lambda: real() + float(open('clock').read())
-from chansup.cli import main
+from chansup.cli.main import main
 main(sys.argv[1:])
 """
 

@@ -4,12 +4,12 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 
-from chansup.client import Client
+from chansup.cli.client import Client
+from chansup.cli.trial.comparison import Answer
+from chansup.cli.trial.conversation import Conversation, Options, dial
+from chansup.cli.trial.verdict import Trial, Verdict, judge
 from chansup.errors import ChansupError
 from chansup.protocol.status import Event
-from chansup.trial.comparison import Answer
-from chansup.trial.conversation import Conversation, Options, dial
-from chansup.trial.verdict import Trial, Verdict, judge
 
 
 def run(client: Client, options: Options, pool: str | None, say: Callable[[str], None]) -> Verdict:

@@ -1,31 +1,24 @@
-"""How the commands show things to people: tables, progress, log lines, problems.
+"""Shows the status of a site, as a table that fits the terminal.
 
-rich is imported when something needs it; what goes into a pipe mostly does not. What processes
-print is never trusted: control characters do not reach the terminal.
+rich is imported when something needs it. What processes print is never trusted: control characters
+do not reach the terminal.
 """
 
-import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from chansup.config.errors import describe
+from chansup.cli.console import open_console
 from chansup.protocol.reasons import failures
-from chansup.protocol.status import Event, LogLine, PoolStatus, SlotStatus, Status, busiest
-from chansup.text import clean, clean_but_colours, duration, slot_colour
+from chansup.protocol.status import PoolStatus, SlotStatus, Status, busiest
+from chansup.text import clean, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
-    from rich.progress import Progress
     from rich.text import Text
 
-    from chansup.config.check import Report
-
-PIPE_WIDTH = 400  # columns: wide enough that nothing is cut where there is no terminal
 STATE_STYLES = {
     "READY": "green",
     "STARTING": "cyan",
@@ -33,28 +26,6 @@ STATE_STYLES = {
     "BACKOFF": "bold red",
     "FAILED": "bold red",
 }
-
-
-def show_report(config: Path, report: "Report") -> None:
-    """Print what a check found, one line each, and a verdict."""
-    for problem in report.problems:
-        place, separator, rest = clean(describe(problem, config)).partition(": ")
-        click.echo(f"{click.style(place, fg='red', bold=True)}{separator}{rest}")
-    for warning in report.warnings:
-        place, separator, rest = clean(describe(warning, config)).partition(": ")
-        label = click.style("warning: ", fg="yellow", bold=True)
-        click.echo(f"{click.style(place, bold=True)}{separator}{label}{rest}")
-    for note in report.notes:
-        click.echo(f"{click.style('note: ', dim=True)}{clean(note)}")
-    if report.problems:
-        count = len(report.problems)
-        found = f"{count} problem{'s' if count > 1 else ''} in {config}"
-        click.secho(f"{found}.", fg="red", err=True)
-    else:
-        click.secho(f"{config} can be used.", fg="green")
-
-
-# --- status
 
 
 def show_status(status: Status) -> None:
@@ -77,14 +48,6 @@ def watch_status(statuses: Iterable[Status]) -> None:
     with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
         for status in statuses:
             live.update(_status_view(status, console), refresh=True)
-
-
-def open_console() -> "Console":
-    """Return where to print to: as wide as the terminal, or as anything in a pipe."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(highlight=False, emoji=False, markup=False, width=width)
 
 
 def _status_view(status: Status, console: "Console") -> "Group":
@@ -299,109 +262,3 @@ def _output(name: str, lines: Sequence[str]) -> "list[Text]":
 
     return [Text(""), Text(f"{clean(name)} printed last:", "bold red"),
             *(Text(f"  {clean(line)}") for line in lines)]  # fmt: skip
-
-
-# --- progress
-
-
-class ProgressDisplay:
-    """Shows the events of a command: a bar on a terminal, plain lines in a pipe.
-
-    Failures, and what the process that failed printed, go to stderr.
-    """
-
-    def __init__(self) -> None:
-        self.finished = False  # the result was shown
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> Self:
-        if sys.stdout.isatty():
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-            )
-
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=open_console(),
-                transient=True,
-            )
-            self._task = self._progress.add_task("", total=None)
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end_bar()
-
-    def show(self, event: Event) -> None:
-        """Show one event."""
-        message = clean(event.message)
-        if event.type == "result":
-            self._end_bar()
-            self.finished = True
-            if event.exit_code == 0:
-                click.secho(message, fg="green")
-            else:
-                click.secho(message, fg="red", bold=True, err=True)
-        elif event.type == "output":
-            self._print_error(message, event.lines)
-        elif self._progress is not None:
-            total = event.total or None
-            self._progress.update(
-                self._task, description=message, completed=event.done, total=total
-            )
-        else:
-            done = f"[{event.done}/{event.total}] " if event.total else ""
-            click.echo(f"{done}{message}")
-
-    def _print_error(self, message: str, lines: Sequence[str]) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-        click.secho(message, fg="red", err=True)
-        for line in lines:
-            click.echo(f"  {clean(line)}", err=True)
-        if self._progress is not None:
-            self._progress.start()
-
-    def _end_bar(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-# --- log lines
-
-
-class LogPrinter:
-    """Prints log lines: with colours on a terminal, with a plain prefix in a pipe."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._colours = stream.isatty()
-        self._width = 0
-
-    def print(self, line: LogLine) -> None:
-        """Print one line, at once."""
-        moment = time.strftime("%H:%M:%S", time.localtime(line.time))
-        slot = clean(line.slot)
-        self._width = max(self._width, len(slot))
-        if self._colours:
-            name = f"\x1b[{slot_colour(line.slot)}m{slot.ljust(self._width)}\x1b[0m"
-            prefix = f"{click.style(moment, dim=True)} {name}"
-            self._stream.write(f"{prefix} {clean_but_colours(line.text)}\n")
-        else:
-            day = time.strftime("%Y-%m-%dT", time.localtime(line.time))
-            zone = time.strftime("%z", time.localtime(line.time))
-            self._stream.write(f"{day}{moment}{zone} {slot}[{line.pid}] {clean(line.text)}\n")
-        self._stream.flush()

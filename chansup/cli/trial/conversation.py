@@ -12,9 +12,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from chansup import __version__
+from chansup.cli.trial.comparison import Answer
 from chansup.errors import ChansupError
 from chansup.protocol import roster
-from chansup.trial.comparison import Answer
 
 _MOST = 100  # answers in a row; an app that speaks all the time is not waited for
 _HANDSHAKE_TIMEOUT = 30.0  # seconds

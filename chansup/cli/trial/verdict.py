@@ -5,9 +5,9 @@ from typing import Literal
 
 import msgspec
 
+from chansup.cli.trial.comparison import Answer, compare
 from chansup.errors import ExitCode
 from chansup.text import visible
-from chansup.trial.comparison import Answer, compare
 
 Finding = Literal["survives", "closed", "left for dead", "unknown"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from chansup.display import PIPE_WIDTH, open_console
-from chansup.latency.comparison import ChannelLatency, Latency, Times
+from chansup.cli.console import PIPE_WIDTH, open_console
+from chansup.cli.latency.comparison import ChannelLatency, Latency, Times
 from chansup.text import clean, short_duration
 
 if TYPE_CHECKING:

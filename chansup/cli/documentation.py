@@ -24,7 +24,7 @@ class PageError(ChansupError):
 
 def pages() -> dict[str, Path]:
     """Return every page by its name: "reload", "chansup.toml.example", "site.conf"…"""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if (root / "pyproject.toml").is_file():
         found = [path for pattern in _IN_A_CHECKOUT for path in root.glob(pattern)]
     else:

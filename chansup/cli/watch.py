@@ -34,7 +34,7 @@ def start(config: Path) -> None:
         raise WatchError(
             "`chansup run --watch` needs watchfiles: pip install 'chansup[watch]'"
         ) from None
-    words = [sys.executable, "-m", "chansup.watch", str(config), str(os.getpid())]
+    words = [sys.executable, "-m", "chansup.cli.watch", str(config), str(os.getpid())]
     subprocess.Popen(words, stdin=subprocess.DEVNULL, process_group=0)
 
 

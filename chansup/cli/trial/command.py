@@ -9,8 +9,8 @@ import click
 from chansup.text import TOKEN, header
 
 if TYPE_CHECKING:
-    from chansup.client import Client
-    from chansup.trial.conversation import Options
+    from chansup.cli.client import Client
+    from chansup.cli.trial.conversation import Options
 
 _DEFAULT_MESSAGE = "chansup check"
 _OWN = ("sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "upgrade")
@@ -72,7 +72,7 @@ def check_handover(
         return None
     import msgspec
 
-    from chansup.trial.run import run
+    from chansup.cli.trial.run import run
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -87,7 +87,7 @@ def check_handover(
 
 
 def _meant(url: str, given: dict[str, Any]) -> "Options":
-    from chansup.trial.conversation import Options
+    from chansup.cli.trial.conversation import Options
 
     _check_url(url)
     first = list(given["send"])

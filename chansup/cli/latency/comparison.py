@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from chansup.latency.verdict import Situation, Verdict, judge
+from chansup.cli.latency.verdict import Situation, Verdict, judge
 from chansup.protocol.channel_report import ChannelCounts
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import DEFAULT_PATTERN, HubReport

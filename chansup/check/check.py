@@ -10,14 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from chansup.check import listening, probe, rehearsal
 from chansup.config import (
     accounts,
     address,
     cores,
-    listening,
     pools,
-    probe,
-    rehearsal,
     relay,
     routes,
     runtime_places,

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 
-from chansup.client import Client
+from chansup.cli.client import Client
+from chansup.cli.latency.comparison import Latency, compare
 from chansup.errors import ChansupError, ExitCode
-from chansup.latency.comparison import Latency, compare
 from chansup.protocol.status import Consumption
 
 STEP = 0.1  # seconds between two signs of progress

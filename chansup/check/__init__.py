@@ -1,0 +1,1 @@
+"""``chansup check``: whether a config can be used on this machine, now and by this user."""
