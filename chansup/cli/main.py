@@ -13,6 +13,8 @@ from chansup.cli.context import BROKEN_PIPE, INTERRUPTED, forget_stdout
 from chansup.errors import ChansupError, ExitCode
 from chansup.text import clean
 
+__all__ = ["chansup", "main"]  # the group, with every command
+
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. Whatever goes wrong is one message, no traceback."""

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 
+from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError
 from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.pool.pool import Pool
@@ -33,7 +34,7 @@ class StaleSlots:
         self._not_before: dict[Slot, float] = {}  # loop time of the next one
         self._complaints: dict[Slot, Repetition] = {}
         self._vanished: set[Slot] = set()  # whose successor was ended for its own socket
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._replacing = BackgroundTasks()
 
     def retry_now(self) -> None:
         """Have what failed tried again at once: something that was in the way may be gone."""
@@ -88,9 +89,7 @@ class StaleSlots:
                 self._vanished.discard(slot)
                 del self._begun[slot]
 
-        task = asyncio.create_task(work())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._replacing.start(work())
 
     def _end_stale_successors(self, pool: Pool) -> None:
         """End processes that can never become ready: their socket vanished while they started."""
