@@ -25,6 +25,7 @@ from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
 from chansup.launch.retirement import Retirement
 from chansup.launch.wsgi import instrument_wsgi
+from chansup.log_lines import keep_on_one_line
 
 # What it is given and gives is typed for granian's own use of it.
 _processes: Any = granian.server.mp
@@ -147,6 +148,7 @@ class _Workers:
 def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
     _require()
+    keep_on_one_line("granian.access")  # paths are decoded, and a client may write a newline
     is_wsgi = child.launch.gateway == "wsgi"
     app = application.load_as_it_is(child)
     if is_wsgi:

@@ -20,6 +20,7 @@ from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
 from chansup.launch.retirement import Retirement
 from chansup.launch.wsgi import instrument_wsgi
+from chansup.log_lines import keep_on_one_line
 
 PACKAGE = "gunicorn"
 _ASGI_WORKERS = ("asgi",)
@@ -98,6 +99,7 @@ class _Application:
 def serve(child: Child) -> int:
     """Run the worker until it was drained. Return the exit code."""
     launch = child.launch
+    keep_on_one_line("gunicorn.access")  # paths are decoded, and a client may write a newline
     config = Config()
     for name, value in launch.options.items():
         config.set(name, value)

@@ -14,6 +14,7 @@ from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
 from chansup.launch.retirement import Retirement
+from chansup.log_lines import keep_on_one_line
 
 PACKAGE = "hypercorn"
 _LOOPS = ("asyncio", "uvloop")
@@ -77,6 +78,7 @@ def _hint(default: object) -> object:
 
 def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
+    keep_on_one_line("hypercorn.access")  # paths are decoded, and a client may write a newline
     config = Config()
     for name, value in child.launch.options.items():
         setattr(config, name, value)

@@ -348,6 +348,12 @@ def test_every_line_of_every_format_says_whose_it_is(format, texts):
             assert line in row
 
 
+def test_colours_end_with_their_line_in_a_pipe_as_well():
+    batch = Batch(NOON, "web.0", 7, None, "GET /\x1b[8m\nplain", 2)
+    written = Formatter("prefix").format(batch).decode()
+    assert written == "web.0 | GET /\x1b[8m\x1b[0m\nweb.0 | plain\x1b[0m\n"
+
+
 def test_console_has_time_slot_pid_and_ends_colours():
     batch = Batch(NOON, "web.0", 7, None, "\x1b[31mred\nplain", 2)
     plain = Formatter("console", colours=False).format(batch).decode()

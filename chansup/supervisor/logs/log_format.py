@@ -29,8 +29,10 @@ class Formatter:
 
     def _prefix(self, batch: Batch) -> bytes:
         head = f"{batch.slot} | {_label(batch.level)}"
-        text = batch.text.replace("\n", "\n" + head)
-        return f"{head}{text}\n".encode()
+        # Colours that a line leaves on end with it: it may quote what a client sent.
+        end = "\x1b[0m\n" if "\x1b" in batch.text else "\n"
+        text = batch.text.replace("\n", end + head)
+        return f"{head}{text}{end}".encode()
 
     def _console(self, batch: Batch) -> bytes:
         moment = datetime.fromtimestamp(batch.time)
