@@ -230,6 +230,7 @@ LEVELS: dict[str, Levels] = {
         ("logs",),
         ("sockets",),
         ("stats",),
+        ("carry",),
         ("process",),
         ("pool",),
         ("site",),
@@ -246,6 +247,13 @@ LEVELS: dict[str, Levels] = {
         ("connection", "control", "operations", "page"),
         ("http",),
         ("admin",),
+    ),
+    "supervisor/carry": (
+        ("channel", "counters", "held", "limits"),
+        ("carrier", "quarantine"),
+        ("adoption", "holdings"),
+        ("giving",),
+        ("holder",),
     ),
     "supervisor/logs": (
         ("levels", "line_reader", "log_batch", "recent_lines", "repetition", "subscription"),
@@ -278,6 +286,7 @@ LEVELS: dict[str, Levels] = {
         ("slot",),
         ("crash_limits", "pool", "replacement"),
         (
+            "adopters",
             "announcements",
             "dependencies",
             "greetings",

@@ -12,6 +12,8 @@ from pathlib import Path
 from chansup.config import load
 from chansup.errors import ChansupError
 from chansup.protocol.launch import STACK_DUMP_SIGNAL
+from chansup.supervisor.carry.holder import Holder
+from chansup.supervisor.carry.limits import most_held
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.descriptors import raise_descriptor_limit
@@ -94,7 +96,8 @@ async def _supervise(
     sockets = WorkerSockets(runtime.path, runtime.let_pass, warn)
     sockets.clear()
     hub = HubSocket(runtime.path, runtime.let_pass, warn)
-    processes = Processes(log, run, guard, notify, sockets, hub)
+    holder = Holder(lambda text, level="info": log.say(text, level), most_held())
+    processes = Processes(log, run, guard, notify, sockets, hub, holder)
     reaper = Reaper(
         known=lambda pid: processes.knows(pid) or pid == guard.pid,
         on_known=processes.reap,
@@ -125,6 +128,7 @@ async def _supervise(
         reaper.stop()
         notify.close()
         inherited.close()
+        holder.close()
         log.close()
 
 

@@ -15,6 +15,7 @@ from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.plan.code_on_disk import CodeOnDisk
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification, TaskSpecification
+from chansup.supervisor.pool.adopters import Adopters
 from chansup.supervisor.pool.crash_limits import CrashLimits
 from chansup.supervisor.pool.dependencies import Dependencies
 from chansup.supervisor.pool.greetings import Greetings
@@ -65,6 +66,7 @@ class Site:
         self.greetings = Greetings(self)
         self.roster = RosterKeeper(self)
         self.dependencies = Dependencies(self)
+        self.adopters = Adopters(self)
         self.queue_waits = QueueWaits()
         self.recent_consumption = RecentConsumption()
         self._followers: list[Callable[[Generation], Awaitable[None]]] = []
@@ -290,6 +292,7 @@ class Site:
     async def stop(self, deadline: float, hurried: asyncio.Event) -> None:
         """Stop everything by `deadline` (loop time). `hurried` takes the patience away."""
         self.stopping = True
+        self.processes.holder.stop()
         self.cancel_starts()
         self.rollouts.cancel()
         self._stopping = Stopping(self, deadline, hurried)

@@ -12,6 +12,7 @@ from chansup.config import load
 from chansup.protocol import roster, status
 from chansup.protocol.roster import Roster
 from chansup.protocol.states import Event, State, after
+from chansup.supervisor.carry.holder import Holder
 from chansup.supervisor.plan.building import build
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
@@ -123,6 +124,7 @@ class PretendProcesses:
         self.relay_counts = RelayCounts()
         self.consumption_counts = ConsumptionCounts()
         self.hub_counts = HubCounts()
+        self.holder = Holder(lambda text, level="info": None, 100)
         self.boots: Callable[[PretendProcess], bool | None] = lambda process: True
 
     def alive(self) -> list[PretendProcess]:

@@ -122,12 +122,23 @@ class Roster:
         pass
 
 
+class Adopters:
+    """Nothing here has WebSockets."""
+
+    def look(self) -> None:
+        pass
+
+    def tell_leaving(self, process: Process) -> None:
+        pass
+
+
 class Site:
     """As much of a site as one slot asks for."""
 
     stopping = False
     settle = 0.0
     roster = Roster()
+    adopters = Adopters()
 
     def __init__(self, generation: Generation) -> None:
         self.generation = generation

@@ -63,6 +63,7 @@ class PoolSpecification:
     binds: tuple[str, ...] = ()
     launcher: bool = False  # runs chansup.launch: has a scoreboard, beats, dumps stacks
     relays: bool = False  # an interface in relay mode: it runs none of the app's code
+    carries: bool = False  # an interface in direct mode whose WebSockets outlive its processes
     identity: tuple[object, ...] = ()  # of chansup's own: everything else that processes go by
     # Option, path and digest of the files that the server's options name
     files: tuple[tuple[str, str, bytes], ...] = ()

@@ -6,6 +6,7 @@ from typing import Protocol
 from chansup.supervisor.logs.levels import Level
 from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.process.process import Process
 
 
 class Host(Protocol):
@@ -29,6 +30,16 @@ class Host(Protocol):
 
     def say_defect(self, where: str, error: BaseException) -> None:
         """Write an exception that should not have been possible to the log."""
+
+
+class AdopterFinder(Protocol):
+    """Says who takes the WebSockets of processes that end."""
+
+    def look(self) -> None:
+        """Look again at who does."""
+
+    def tell_leaving(self, process: Process) -> None:
+        """Tell `process` whether anybody takes what it has."""
 
 
 class Publisher(Protocol):

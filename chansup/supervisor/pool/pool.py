@@ -6,8 +6,9 @@ from typing import Protocol
 
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import Kind, PoolSpecification
-from chansup.supervisor.pool.host import Publisher
+from chansup.supervisor.pool.host import AdopterFinder, Publisher
 from chansup.supervisor.pool.slot import Slot, SlotHost
+from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.resources import Inheritance
 from chansup.supervisor.sockets import visitor
 from chansup.supervisor.sockets.addresses import Addresses
@@ -28,6 +29,10 @@ class PoolHost(SlotHost, Protocol):
     @property
     def roster(self) -> Publisher:
         """Who tells interface processes of app workers."""
+
+    @property
+    def adopters(self) -> AdopterFinder:
+        """Who takes the WebSockets of processes that end."""
 
     @property
     def settle(self) -> float:
@@ -173,8 +178,13 @@ class Pool:
             self.available.set()
         if self.kind == "interface":
             self.site.addresses.steer(self.slots)
+            self.site.adopters.look()
         self.site.roster.changed()
 
     async def published(self) -> None:
         """Wait until interface processes have been told what changed."""
         await self.site.roster.published()
+
+    def tell_leaving(self, process: Process) -> None:
+        """Tell `process` what becomes of the WebSockets that it has."""
+        self.site.adopters.tell_leaving(process)

@@ -27,6 +27,9 @@ class Forwarding(Protocol):
     async def published(self) -> None:
         """Wait until interface processes have been told what changed."""
 
+    def tell_leaving(self, process: Process) -> None:
+        """Tell `process` what becomes of the WebSockets that it has."""
+
 
 class Saying(Protocol):
     """Writes a line about a process to the log."""
@@ -87,6 +90,7 @@ class Retirements:
             # The interface sends it nothing new from here on, and takes away what can be moved.
             self._pool.changed()
             await self._pool.published()
+        self._pool.tell_leaving(process)
         process.ask_to_end()
         if steers:
             # A foreign server does not say when it stopped accepting; it does so on its signal.

@@ -29,6 +29,7 @@ from chansup.waiting import wait_for
 if TYPE_CHECKING:
     from chansup.protocol.bulletin import Bulletin
     from chansup.protocol.relay_board import RelayBoard
+    from chansup.supervisor.carry.carrier import Carrier
     from chansup.supervisor.plan.generation import Generation
     from chansup.supervisor.plan.specification import PoolSpecification
     from chansup.supervisor.process.notify import NotifySocket
@@ -69,6 +70,7 @@ class Process:
     booted_monotonic = 0.0  # when it did
     roster_pipe: "RosterPipe | None" = None  # of an interface process in relay mode, as is the next
     relay_board: "RelayBoard | None" = None
+    carrier: "Carrier | None" = None  # one whose WebSockets outlive it
     bulletin: "Bulletin | None" = None  # of a channel worker, and of the hub
     asked_at: float | None = None  # loop time at which it began to drain
     remains: "Remains | None" = None  # what it left behind, from its end on
@@ -103,6 +105,7 @@ class Process:
         self.relay_board = resources.relay_board
         self.bulletin = resources.bulletin
         self.roster_pipe = resources.roster_pipe
+        self.carrier = resources.carrier
         self.notify = resources.notify
         self.socket = resources.socket
         if resources.socket is not None:

@@ -11,9 +11,10 @@ from itertools import count
 
 import msgspec
 
-from chansup.config import channels, readiness, relay, schema
+from chansup.config import carry, channels, readiness, relay, schema
 from chansup.protocol import channel_layer, launch, run_mark, session_table
 from chansup.protocol.notify import LOST, SOCKET_VARIABLE
+from chansup.supervisor.carry.holder import Holder
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.logs.line_reader import LineReader
 from chansup.supervisor.logs.log_writer import LogWriter
@@ -49,8 +50,10 @@ class Processes:
         notify: NotifySockets,
         sockets: WorkerSockets,
         hub: HubSocket,
+        holder: Holder,
     ) -> None:
         """Make the place for them. `hub` is where the hub listens, if there is one."""
+        self.holder = holder  # of WebSockets that outlive the process that has them
         self._log = log
         self._run = run
         self._guard = guard
@@ -148,6 +151,8 @@ class Processes:
 
         def ended(process: Process) -> None:
             del self._by_pid[process.pid]
+            if process.carrier is not None:
+                self.holder.ended(process.carrier)
             if process.relay_board is not None:
                 self.relay_counts.keep(process.relay_board)
             self.consumption_counts.keep(process)
@@ -174,6 +179,9 @@ class Processes:
             gone,
         )
         self._by_pid[process.pid] = process
+        if process.carrier is not None:
+            process.carrier.name = f"{slot}[{process.pid}]"
+            self.holder.add(process.carrier)
         loop = asyncio.get_running_loop()
         reader.start(loop)
         resources.notify.start(loop, partial(self._on_message, process), process.was_crowded)
@@ -320,6 +328,21 @@ def _launch(
         interface,
         application=config.app.asgi or config.app.wsgi or "",
         gateway="asgi" if config.app.asgi else "wsgi",
+        carry=_carry(specification.settings, config, resources.place_of_other(1))
+        if specification.carries
+        else None,
+    )
+
+
+def _carry(interface: schema.Interface, config: schema.Config, channel: int) -> launch.Carry:
+    """Return what a process is told whose WebSockets outlive it."""
+    return launch.Carry(
+        channel_fd=channel,
+        handover=interface.handover,
+        redeliver=interface.redeliver,
+        routes=carry.routes(interface),
+        rules=carry.rules(config),
+        handover_rate=interface.handover_rate,
     )
 
 

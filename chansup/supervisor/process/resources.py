@@ -11,6 +11,7 @@ from chansup.protocol import bulletin, refusals, relay_board, scoreboard
 from chansup.protocol.bulletin import Bulletin
 from chansup.protocol.relay_board import RelayBoard
 from chansup.protocol.scoreboard import Scoreboard
+from chansup.supervisor.carry.carrier import Carrier
 from chansup.supervisor.errors import SpawnError
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.process.notify import NotifySocket
@@ -57,6 +58,7 @@ class ProcessResources:
         self.bulletin: Bulletin | None = None
         self.roster_pipe: RosterPipe | None = None
         self.socket: UnixListener | None = None
+        self.carrier: Carrier | None = None  # as the holder of its WebSockets sees it
         self.notify: NotifySocket  # where it reports
         self._childs = ExitStack()  # what the child has its own copy of
         self._ours = ExitStack()  # what lives as long as the child
@@ -91,6 +93,11 @@ class ProcessResources:
             self._ours.callback(self.roster_pipe.close)
             self.others.append(self.roster_pipe.theirs.fileno())
             self.relay_board = RelayBoard(self._board(relay_board.create()))
+        if specification.carries:
+            self.carrier = Carrier(specification.name)
+            self._childs.callback(self.carrier.channel.theirs.close)
+            self._ours.callback(self.carrier.channel.close)
+            self.others.append(self.carrier.channel.theirs.fileno())
         if specification.reports:
             self.bulletin = Bulletin(self._board(bulletin.create()))
 

@@ -7,6 +7,7 @@ import msgspec
 
 from chansup.config import (
     accounts,
+    carry,
     commands,
     option_files,
     relay,
@@ -41,7 +42,7 @@ def interface_pool(builder: Builder, interface: schema.Interface) -> PoolSpecifi
         interface = msgspec.structs.replace(
             interface, liveness_timeout=interface.liveness_timeout or 0.0
         )
-    return builder.pool(
+    specification = builder.pool(
         "interface",
         "interface",
         interface,
@@ -52,6 +53,7 @@ def interface_pool(builder: Builder, interface: schema.Interface) -> PoolSpecifi
         binds=_binds(interface),
         launcher=interface.command is None,
     )
+    return replace(specification, carries=carry.is_on(builder.config))
 
 
 def _relay(builder: Builder, interface: schema.Interface) -> PoolSpecification:

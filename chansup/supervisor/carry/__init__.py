@@ -1,0 +1,1 @@
+"""Holding WebSockets for processes that may end, and giving them to others that continue."""
