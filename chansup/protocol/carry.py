@@ -164,7 +164,7 @@ class Declined(msgspec.Struct, frozen=True, tag="declined"):
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave"):
-    """What is to become of the connections when the process drains, which SIGTERM orders.
+    """Says how the process ends its connections when it drains, which SIGTERM orders.
 
     `adoptable` False: the site stops, or nobody will adopt: they are closed with 1012. It may be
     said again with another value. If it is not said, they are parked.
@@ -199,7 +199,7 @@ _ANCILLARY = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * _DESCRIPTOR)  # one too m
 
 
 class PacketError(Exception):
-    """What came is no message of the other side: trust nothing more of it."""
+    """The packet is not a message of the other side: trust nothing more of it."""
 
 
 class ChannelClosedError(Exception):
