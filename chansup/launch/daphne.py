@@ -6,6 +6,7 @@ import daphne.server
 import asyncio  # isort: skip
 import importlib.metadata
 import logging
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -72,6 +73,7 @@ _OURS = (
     "access_log", "certKey", "extraCertChain", "log_fmt", "no_server_name", "privateKey",
     "proxy_headers", "proxy_headers_host", "proxy_headers_port",
 )  # fmt: skip
+_ENDS_HEADER = re.compile(rb"[\r\n\0]")
 _LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
 
@@ -159,6 +161,7 @@ def serve(child: Child) -> int:
     daphne.server.serverFromString = lambda _reactor, name: _Endpoint(endpoints[name], tls)
     _allow_every_close_code()
     _send_empty_messages()
+    _send_headers_of_accept()
     _break_off_what_has_begun()
     _close_when_draining(child)
     server = Server(
@@ -238,6 +241,33 @@ def _send_empty_messages() -> None:
             original(self, message)
 
     daphne.ws_protocol.WebSocketProtocol.handle_reply = handle_reply
+
+
+def _send_headers_of_accept() -> None:
+    """Have the headers of websocket.accept reach the client: daphne drops them."""
+    original = daphne.ws_protocol.WebSocketProtocol.handle_reply
+
+    def handle_reply(self: Any, message: Any) -> None:
+        headers = message.get("headers")
+        if message.get("type") != "websocket.accept" or not headers:
+            original(self, message)
+            return
+        by_name: dict[str, list[str]] = {}
+        for name, value in headers:
+            if _ENDS_HEADER.search(name + value):
+                raise ValueError(f"invalid header of websocket.accept: {name!r}: {value!r}")
+            by_name.setdefault(name.decode("latin-1"), []).append(_as_autobahn_writes(value))
+        self.serverAccept((message.get("subprotocol"), by_name))  # as autobahn's onConnect has it
+
+    daphne.ws_protocol.WebSocketProtocol.handle_reply = handle_reply
+
+
+def _as_autobahn_writes(value: bytes) -> str:
+    """Return the text that is `value` in UTF-8, the encoding that autobahn writes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _break_off_what_has_begun() -> None:

@@ -8,7 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+)
 
 from chansup.protocol import scoreboard
 from chansup.protocol.launch import Drain
@@ -25,6 +30,21 @@ SETTLED = Drain(settle=0.1, spread=0.2, keep_alive=0.8, timeout=8.0)
 def server(request: pytest.FixtureRequest) -> str:
     pytest.importorskip(request.param)
     return str(request.param)
+
+
+def test_headers_and_cookies_of_accept_reach_the_client(
+    supervisor: Supervisor, server: str
+) -> None:
+    process = supervisor.start(server).wait_ready()
+    with client.websocket(process.address, "/headers") as websocket:
+        assert websocket.response is not None
+        headers = websocket.response.headers
+        has_some = server != "granian"  # as docs/servers.md says
+        assert headers.get_all("set-cookie") == (["a=1", "b=2"] if has_some else [])
+        assert headers.get("x-name") == ("Zoë".encode().decode("latin-1") if has_some else None)
+    if server != "granian":
+        with pytest.raises((InvalidHandshake, InvalidMessage, EOFError)):
+            client.websocket(process.address, "/split").close()
 
 
 @pytest.fixture(params=["tcp", "unix"])

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from typing import Any
 
 
 def say(text):
@@ -100,7 +101,13 @@ async def websocket(scope, receive, send):
         if scope["path"] == "/late":
             say("late connect")
             await asyncio.sleep(float(scope["query_string"].decode() or 1))
-        await send({"type": "websocket.accept"})
+        accept: dict[str, Any] = {"type": "websocket.accept"}
+        if scope["path"] == "/headers":
+            cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+            accept["headers"] = [(b"x-name", "Zoë".encode()), *cookies]
+        if scope["path"] == "/split":
+            accept["headers"] = [(b"x-name", b"a\r\nset-cookie: evil=1")]
+        await send(accept)
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
