@@ -22,6 +22,7 @@ from chansup.supervisor.site import Site
 from chansup.supervisor.stats.consumption import ConsumptionCounts
 from chansup.supervisor.stats.hub_counts import HubCounts
 from chansup.supervisor.stats.relay_counts import RelayCounts
+from tests.supervisor.carry.child import Child
 
 PATIENCE = 30.0  # seconds: those that crash again and again pause for longer and longer
 
@@ -57,6 +58,7 @@ class PretendProcess(Process):
         self.reader: socket.socket | None = None
         self.heard: list[Roster] = []
         self._rest = b""
+        self.child: Child | None = None  # what it says of WebSockets that outlive it
         if specification.relays:
             self.roster_pipe = RosterPipe()
             self.reader = self.roster_pipe.theirs.dup()
@@ -86,6 +88,8 @@ class PretendProcess(Process):
             self.reader.send(roster.encode(roster.Greeted(worker.address)))
 
     def signal(self, number: int) -> None:
+        if self.child is not None and not self.lives_on:
+            self.child.park_all()
         told = [one for one in self.others() if one.reader is not None]
         self.signals.append((number, told[0].listen()[-1] if told else None))
         if not self.lives_on:
@@ -111,6 +115,8 @@ class PretendProcess(Process):
                 self.roster_pipe.close()
                 self.reader.close()
                 self.reader = None
+            if self.child is not None:
+                self.child.die()
             self._on_exit(self)
 
     others: Callable[[], "list[PretendProcess]"]
@@ -124,7 +130,7 @@ class PretendProcesses:
         self.relay_counts = RelayCounts()
         self.consumption_counts = ConsumptionCounts()
         self.hub_counts = HubCounts()
-        self.holder = Holder(lambda text, level="info": None, 100)
+        self.holder = Holder(lambda text, level="info": None, 1000)
         self.boots: Callable[[PretendProcess], bool | None] = lambda process: True
 
     def alive(self) -> list[PretendProcess]:
@@ -148,6 +154,10 @@ class PretendProcesses:
             len(self.born) + 1, slot, specification, generation, on_exit, on_leave
         )
         process.others = self.alive
+        if specification.carries:
+            process.child = Child(self.holder, slot)
+            process.carrier = process.child.carrier
+            process.child.begin()
         self.born.append(process)
 
         def boot() -> None:

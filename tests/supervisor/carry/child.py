@@ -24,6 +24,8 @@ class Child:
         self.carrier.channel.theirs.close()
         self.heard: list[HolderMessage] = []
         self.sockets: dict[int, int] = {}  # descriptors that came with an Adopt, by ticket
+        self.slots: set[int] = set()  # in use
+        self._answered: set[int] = set()  # tickets
         holder.add(self.carrier)
 
     def say(self, message: ChildMessage, descriptor: int | None = None) -> None:
@@ -40,6 +42,7 @@ class Child:
         """Have a WebSocket held; return its client."""
         client, server = socket.socketpair()
         client.setblocking(False)
+        self.slots.add(slot)
         self.say(carry.Open(slot), server.fileno())
         server.close()
         return client
@@ -64,6 +67,24 @@ class Child:
 
     def adopt(self, order: carry.Adopt, slot: int, *, again: int = 0) -> None:
         self.say(carry.Adopted(order.ticket, slot, again=again))
+
+    def adopt_all(self) -> None:
+        """Take all that it was given, as a process that works."""
+        for order in self.orders():
+            if order.ticket not in self._answered:
+                self._answered.add(order.ticket)
+                slot = next(slot for slot in range(1024) if slot not in self.slots)
+                self.slots.add(slot)
+                self.adopt(order, slot)
+                self.say(carry.Resumed(slot))
+                self.say(carry.Settled(slot))
+
+    def park_all(self) -> None:
+        """Let go of all that it has."""
+        self.adopt_all()
+        for slot in self.slots:
+            self.say(carry.Parked(slot))
+        self.slots.clear()
 
     def die(self) -> None:
         self.sock.close()
