@@ -181,8 +181,7 @@ LEVELS: dict[str, Levels] = {
             "carry",
             "channel_layer",
             "connection",
-            "histogram",
-            "hub_report",
+            "counters",
             "notify",
             "probe",
             "reasons",
@@ -192,8 +191,9 @@ LEVELS: dict[str, Levels] = {
             "states",
             "versions",
         ),
-        ("channel_report", "roster", "shared_memory"),
-        ("bulletin", "launch", "relay_board", "scoreboard", "session_table", "status"),
+        ("histogram", "hub_report", "roster", "shared_memory"),
+        ("bulletin", "channel_report", "documents", "launch", "relay_board", "scoreboard"),
+        ("session_table", "status"),
     ),
     "relay": (
         ("credits", "extension", "frames", "waiters"),
@@ -261,15 +261,8 @@ LEVELS: dict[str, Levels] = {
         ("log_writer",),
     ),
     "supervisor/metrics": (
-        (
-            "channel_metrics",
-            "layer_metrics",
-            "process_metrics",
-            "relay_metrics",
-            "request_metrics",
-            "snapshot",
-        ),
-        ("site_metrics", "supervisor_metrics"),
+        ("children", "families", "readings", "snapshot"),
+        ("own",),
         ("metrics",),
     ),
     "supervisor/plan": (
@@ -281,7 +274,7 @@ LEVELS: dict[str, Levels] = {
     ),
     "supervisor/plan/kinds": (("hub", "interface", "programs", "tasks", "workers"),),
     "supervisor/pool": (
-        ("crash", "host", "retirement", "retry", "single_moves", "slot_counters", "turns"),
+        ("crash", "host", "retirement", "retry", "single_moves", "turns"),
         ("examination", "filling", "tasks"),
         ("slot",),
         ("crash_limits", "pool", "replacement"),
@@ -330,8 +323,8 @@ LEVELS: dict[str, Levels] = {
         ("addresses",),
     ),
     "supervisor/stats": (
-        ("bulletins", "queue_waits", "recent_consumption", "relay_counts"),
-        ("consumption", "hub_counts"),
+        ("bulletins", "recent"),
+        ("ledger",),
     ),
     "vendored": (("dotenv_parser",),),
     "worker": (

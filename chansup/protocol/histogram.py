@@ -6,8 +6,12 @@ difference of two. Durations are seconds.
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Annotated
 
 import msgspec
+
+from chansup.protocol.counters import Count, Seconds
 
 RATIO = 1.15  # of a bucket's upper bound to its lower one
 _LOG = math.log(RATIO)
@@ -17,8 +21,8 @@ _SMALLEST, _LARGEST = 1e-6, 1e6  # seconds; what is beyond counts as these
 class Histogram(msgspec.Struct):
     """How often durations of which order came. Bucket i ends at RATIO ** i seconds."""
 
-    counts: dict[int, int] = {}
-    total: float = 0.0  # of all durations
+    counts: dict[Annotated[int, msgspec.Meta(ge=-120, le=120)], Count] = {}
+    total: Seconds = 0.0  # of all durations
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
@@ -66,3 +70,13 @@ class Histogram(msgspec.Struct):
                 if middle <= bound:
                     found[place] += count
         return found
+
+
+def at_most(share: float, bounds: Sequence[float], counts: Sequence[float]) -> float | None:
+    """Return the bound that this share of all kept to, of durations counted by fixed bounds.
+
+    `counts` has one number more than there are bounds, for longer ones. None: it needs those.
+    """
+    enough = share * sum(counts)
+    below = zip(bounds, accumulate(counts), strict=False)
+    return next((bound for bound, seen in below if seen >= enough), None)

@@ -5,9 +5,8 @@ the child the only writer. One row per pool; the roster says which row is whose.
 pool: requests that no route fits.
 """
 
-import math
-
 from chansup.protocol import shared_memory, versions
+from chansup.protocol.counters import Label, Layout, believed
 from chansup.protocol.roster import MAX_POOLS
 from chansup.protocol.shared_memory import SharedMemory
 
@@ -35,38 +34,79 @@ STICKY = (  # where a request with a session went
     "unknown",  # no worker is known to know it
 )
 
-_place = 0
-
-
-def _cells(number: int) -> int:
-    global _place
-    first, _place = _place, _place + number
-    return first
-
-
-WAITING = _cells(1)  # requests and WebSocket opens in the queue now
-IN_FLIGHT = _cells(1)  # requests that a worker works on now
-ATTACHED = _cells(1)  # WebSockets that a worker works on now
-HELD = _cells(1)  # messages of clients that wait for the end of a handover now
-PAUSED = _cells(1)  # WebSockets between two workers now
-GAUGES = range(_place)
-WAIT_SUM = _cells(1)  # seconds
-WAITS = _cells(len(WAIT_BOUNDS) + 1)
-REJECTED = _cells(len(REJECTIONS))
-HANDED_OVER = _cells(len(REASONS) * len(HANDOVERS))
-PAUSE_SUM = _cells(1)  # seconds
-PAUSES = _cells(len(PAUSE_BOUNDS) + 1)  # only of those that moved
-RETRIES = _cells(1)  # requests sent to another worker after theirs died
-FAILED = _cells(1)  # requests answered 502, or broken off, because their worker died
-LOST = _cells(1)  # messages that were in hand when a worker died
-REDELIVERED = _cells(1)  # messages that were given to another worker after theirs died
-POISON = _cells(1)  # requests, messages and connections that were given up as poison
-EXHAUSTED = _cells(len(DIRECTIONS))  # times that a sender had to wait for credit
-BYTES = _cells(len(DIRECTIONS))  # of frames, headers included
-STICKY_REQUESTS = _cells(len(STICKY))
-SESSIONS_LEARNED = _cells(1)  # from responses
-SESSIONS_DISPLACED = _cells(1)  # forgotten soon after they were used, because there was no room
-CELLS = _place
+LAYOUT = Layout("the relay of an interface process", ("pool",))
+WAITING = LAYOUT.gauge(
+    "chansup_relay_queue_depth", "Requests and WebSocket opens that wait for a worker."
+)
+IN_FLIGHT = LAYOUT.gauge("chansup_relay_requests_in_flight", "Requests that a worker works on.")
+ATTACHED = LAYOUT.gauge("chansup_relay_websockets_attached", "WebSockets that a worker works on.")
+HELD = LAYOUT.gauge(
+    "chansup_relay_messages_held", "Messages of clients that wait for the end of a handover."
+)
+PAUSED = LAYOUT.gauge("chansup_relay_websockets_paused", "WebSockets between two workers.")
+WAIT_SUM = LAYOUT.histogram(
+    "chansup_relay_queue_wait_seconds",
+    "How long requests and WebSocket opens waited for a worker.",
+    WAIT_BOUNDS,
+)
+WAITS = WAIT_SUM + 1
+REJECTED = LAYOUT.counter(
+    "chansup_relay_rejected_total",
+    "Requests and WebSocket opens that got no worker.",
+    Label("reason", REJECTIONS),
+)
+HANDED_OVER = LAYOUT.counter(
+    "chansup_relay_handovers_total",
+    "WebSockets whose worker went away, by why it did and what became of them.",
+    Label("cause", REASONS),
+    Label("result", HANDOVERS),
+)
+PAUSE_SUM = LAYOUT.histogram(  # only of those that moved
+    "chansup_relay_handover_pause_seconds",
+    "How long WebSockets that moved were without a worker.",
+    PAUSE_BOUNDS,
+)
+PAUSES = PAUSE_SUM + 1
+RETRIES = LAYOUT.counter(
+    "chansup_relay_retries_total", "Requests given to another worker after theirs died."
+)
+FAILED = LAYOUT.counter(
+    "chansup_relay_failed_total", "Requests that ended in a 502, or broken, as their worker died."
+)
+LOST = LAYOUT.counter(
+    "chansup_relay_messages_lost_total", "Messages that were in hand when a worker died."
+)
+REDELIVERED = LAYOUT.counter(
+    "chansup_relay_messages_redelivered_total",
+    "Messages given to another worker after theirs died.",
+)
+POISON = LAYOUT.counter(
+    "chansup_relay_poison_total", "What was given up after three workers had died of it."
+)
+EXHAUSTED = LAYOUT.counter(
+    "chansup_relay_credits_exhausted_total",
+    "Times that a sender had to wait for credit.",
+    Label("direction", DIRECTIONS),
+)
+BYTES = LAYOUT.counter(  # of frames, headers included
+    "chansup_relay_bytes_total",
+    "Bytes between interface and workers.",
+    Label("direction", DIRECTIONS),
+)
+STICKY_REQUESTS = LAYOUT.counter(
+    "chansup_relay_sticky_requests_total",
+    "Requests with a session, by whether they went to the worker that knows it.",
+    Label("result", STICKY),
+)
+SESSIONS_LEARNED = LAYOUT.counter(
+    "chansup_relay_sessions_learned_total", "Sessions that responses told of, with `sticky`."
+)
+SESSIONS_DISPLACED = LAYOUT.counter(
+    "chansup_relay_sessions_displaced_total",
+    "Sessions that were forgotten within a minute of their use, because there was no room.",
+)
+GAUGES = LAYOUT.gauges
+CELLS = LAYOUT.cells
 ROOM = 128  # cells of a row, with those that are added at the end
 SIZE = MAX_POOLS * ROOM * 8  # bytes
 
@@ -90,4 +130,4 @@ class RelayBoard:
 
     def read(self, number: int) -> list[float]:
         """Return one row as the supervisor may use it: what a child wrote is not trusted."""
-        return [value if math.isfinite(value) and value >= 0 else 0.0 for value in self.row(number)]
+        return [believed(value) for value in self.row(number)]

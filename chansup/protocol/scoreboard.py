@@ -6,9 +6,8 @@ that chansup runs on, so the reader needs no lock, never waits for a busy child,
 last values when the child was killed. One cell goes the other way: `LAME_DUCK`.
 """
 
-import math
-
 from chansup.protocol import shared_memory, versions
+from chansup.protocol.counters import Label, Layout, believed
 from chansup.protocol.shared_memory import SharedMemory
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "OTHER")
@@ -19,23 +18,43 @@ DURATION_BOUNDS = (
 CLOSE_CODES = (*(str(code) for code in range(1000, 1016)), "3xxx", "4xxx", "other", "rejected")
 # rejected: the handshake was answered with a denial, the socket was never open
 
-BEATS = 0  # heartbeats of the event loop so far
-LOOP_LAG = 1  # seconds by which the last heartbeat was late
-IN_PROGRESS = 2  # HTTP requests
-WEBSOCKETS_OPEN = 3
-WEBSOCKETS_OPENED = 4
-DURATION_SUM = 5  # seconds
-DURATIONS = 6  # DURATIONS + i counts requests that took at most DURATION_BOUNDS[i]
-REQUESTS = DURATIONS + len(DURATION_BOUNDS) + 1  # one row per method, one column per status class
-WEBSOCKETS_CLOSED = REQUESTS + len(METHODS) * len(STATUS_CLASSES)  # one cell per close code
-OUT_OF_DESCRIPTORS = WEBSOCKETS_CLOSED + len(CLOSE_CODES)  # heartbeats that could open no file
-PHASE = OUT_OF_DESCRIPTORS + 1  # what was told by notify; no queue can lose it
-LAME_DUCK = PHASE + 1  # written by the supervisor: serve on, but say 503 on the health path
-OUT_OF_DESCRIPTORS_NOW = LAME_DUCK + 1  # 1 while that is so
-CELLS = OUT_OF_DESCRIPTORS_NOW + 1
+LAYOUT = Layout("the launcher of an interface process or an app worker", ("pool", "slot"))
+BEATS = LAYOUT.internal()  # heartbeats of the event loop so far
+LOOP_LAG = LAYOUT.gauge(
+    "chansup_process_event_loop_lag_seconds", "By how much the last heartbeat was late."
+)
+IN_PROGRESS = LAYOUT.gauge("chansup_requests_in_progress", "HTTP requests being answered.")
+WEBSOCKETS_OPEN = LAYOUT.gauge("chansup_websockets_open", "Open WebSockets.")
+WEBSOCKETS_OPENED = LAYOUT.counter(
+    "chansup_websockets_opened_total", "WebSockets that were accepted."
+)
+DURATION_SUM = LAYOUT.histogram(
+    "chansup_request_duration_seconds",
+    "From the call of the application to the end of its response.",
+    DURATION_BOUNDS,
+)
+DURATIONS = DURATION_SUM + 1  # DURATIONS + i counts what took at most DURATION_BOUNDS[i]
+REQUESTS = LAYOUT.counter(
+    "chansup_requests_total",
+    "HTTP requests that ended.",
+    Label("method", METHODS, usual=("GET", "POST")),
+    Label("status", STATUS_CLASSES),
+)
+WEBSOCKETS_CLOSED = LAYOUT.counter(
+    "chansup_websockets_closed_total",
+    "WebSockets that ended, by close code; rejected: never accepted.",
+    Label("code", CLOSE_CODES, usual=("1000", "1001", "1005", "1006", "1011", "1012")),
+)
+OUT_OF_DESCRIPTORS = LAYOUT.counter(
+    "chansup_process_out_of_descriptors_total",
+    "Heartbeats at which a process of the slot could open no file, so accept no client.",
+)
+PHASE = LAYOUT.internal()  # what was told by notify; no queue can lose it
+LAME_DUCK = LAYOUT.internal()  # by the supervisor: serve on, but say 503 on the health path
+OUT_OF_DESCRIPTORS_NOW = LAYOUT.internal()  # 1 while that is so
+CELLS = LAYOUT.cells
 
-BOOTING, ACCEPTING, LEAVING = 0.0, 1.0, 2.0  # values of PHASE
-COUNTERS = range(WEBSOCKETS_OPENED, PHASE)  # the cells that only ever grow
+ACCEPTING, LEAVING = 1.0, 2.0  # values of PHASE; 0: it has not begun to accept
 SIZE = 500 * 8  # bytes: one page, with room for cells that are added at the end
 
 _METHOD_ROWS = {method: row for row, method in enumerate(METHODS)}
@@ -73,8 +92,7 @@ class Scoreboard:
 
     def read(self, cell: int) -> float:
         """Return one cell as the supervisor may use it: what a child wrote is not trusted."""
-        value = self.cells[cell]
-        return value if math.isfinite(value) and value >= 0 else 0.0
+        return believed(self.cells[cell])
 
     def close(self) -> None:
         """Unmap the memory; the cells cannot be used afterwards."""

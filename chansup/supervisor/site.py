@@ -30,8 +30,7 @@ from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.processes import Processes
 from chansup.supervisor.sockets.addresses import Addresses
 from chansup.supervisor.sockets.hub_socket import HubSocket
-from chansup.supervisor.stats.queue_waits import QueueWaits
-from chansup.supervisor.stats.recent_consumption import RecentConsumption
+from chansup.supervisor.stats.recent import Recent
 
 
 class Site:
@@ -67,8 +66,7 @@ class Site:
         self.roster = RosterKeeper(self)
         self.dependencies = Dependencies(self)
         self.adopters = Adopters(self)
-        self.queue_waits = QueueWaits()
-        self.recent_consumption = RecentConsumption()
+        self.recent = Recent()
         self._followers: list[Callable[[Generation], Awaitable[None]]] = []
         self.hub_is_needed = False
         self._crash_limits = CrashLimits(partial(self.say, level="error"), on_fatal)

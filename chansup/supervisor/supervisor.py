@@ -199,10 +199,9 @@ class Supervisor:
         for pool in self.site.pools.values():
             pool.changed()
         now = asyncio.get_running_loop().time()
-        if self.site.queue_waits.is_due(now):
-            self.site.queue_waits.sample(report.relayed(self.site), now)
-        if self.site.recent_consumption.is_due(now):
-            self.site.recent_consumption.sample(report.consumption(self.site), now)
+        if self.site.recent.is_due(now):
+            relayed, consumption = report.relayed(self.site), report.consumption(self.site)
+            self.site.recent.sample(relayed, consumption, now)
         self._tell_service()
 
     def _tell_service(self) -> None:

@@ -12,10 +12,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from chansup.protocol import relay_board, scoreboard
+from chansup.protocol.hub_report import Drop
 from chansup.protocol.status import Measurement
-from chansup.supervisor.metrics import layer_metrics, metrics
+from chansup.supervisor.metrics import metrics
 from chansup.supervisor.metrics.metrics import Metrics
-from chansup.supervisor.metrics.process_metrics import CpuClock, Reading
+from chansup.supervisor.metrics.readings import CpuClock, Reading
 
 from . import consumed
 from .fake import FakeCommands, cells
@@ -194,7 +195,7 @@ def test_what_the_hub_counts(fake, accept, parse):
     assert value(found, dropped, pattern="*", reason="moved") == 1
     assert value(found, dropped, pattern="web*", reason="expired") == 0
     reasons = {dict(labels)["reason"] for name, labels in found if name == dropped}
-    assert reasons == set(layer_metrics.REASONS)
+    assert reasons == set(Drop)
     assert value(found, "chansup_layer_queue_messages", pattern="*") == 15
     assert value(found, "chansup_layer_queue_oldest_seconds", pattern="web*") == 0.5
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from chansup.layer import LocalChannelLayer
-from chansup.layer.hub.drops import Drop, Drops
+from chansup.layer.hub.drops import Drops
 from chansup.project import Project, render
+from chansup.protocol.hub_report import Drop
 from tests.docs.pages import ROOT, Block, blocks, table
 from tests.docs.scene import Scene
 from tests.running import PATIENCE

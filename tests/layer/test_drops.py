@@ -8,13 +8,14 @@ import pytest
 
 from chansup.layer.hub import drops
 from chansup.layer.hub.channel import Channel, Message
-from chansup.layer.hub.drops import Drop, Drops
+from chansup.layer.hub.drops import Drops
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.observation import observe
 from chansup.layer.hub.parking import CONNECTING, KEPT
 from chansup.layer.hub.registry import LINGER
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy, rules
+from chansup.protocol.hub_report import Drop
 
 CAPACITIES = Capacities(Policy(60, 86400, 2, rules({"mail*": 2, "chat*": 2})))
 OWN = b"chat.0011223344556677!abc"

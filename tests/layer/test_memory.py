@@ -12,13 +12,13 @@ from chansup.layer import HubError, LocalChannelLayer
 from chansup.layer.frames import ID, Kind, pack, string
 from chansup.layer.greetings import Hello
 from chansup.layer.hub import limits
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import Memory, NoRoomError
 from chansup.layer.hub.parking import KEPT
 from chansup.layer.hub.registry import LINGER
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy, rules
 from chansup.protocol import connection
+from chansup.protocol.hub_report import Drop
 from tests.layer import hubs
 from tests.layer.hubs import PATIENCE, Hub
 from tests.layer.test_drops import Pretended

@@ -19,9 +19,7 @@ from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.process.roster_pipe import RosterPipe
 from chansup.supervisor.site import Site
-from chansup.supervisor.stats.consumption import ConsumptionCounts
-from chansup.supervisor.stats.hub_counts import HubCounts
-from chansup.supervisor.stats.relay_counts import RelayCounts
+from chansup.supervisor.stats.ledger import Ledger
 from tests.supervisor.carry.child import Child
 
 PATIENCE = 30.0  # seconds: those that crash again and again pause for longer and longer
@@ -127,9 +125,7 @@ class PretendProcesses:
 
     def __init__(self) -> None:
         self.born: list[PretendProcess] = []
-        self.relay_counts = RelayCounts()
-        self.consumption_counts = ConsumptionCounts()
-        self.hub_counts = HubCounts()
+        self.ledger = Ledger()
         self.holder = Holder(lambda text, level="info": None, 1000)
         self.boots: Callable[[PretendProcess], bool | None] = lambda process: True
 

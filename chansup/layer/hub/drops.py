@@ -5,27 +5,14 @@ import time
 from collections import Counter
 
 from chansup.layer.hub.limits import MEMORY
+from chansup.protocol.hub_report import Drop
 
 logger = logging.getLogger("chansup.layer.hub")
 
 _INTERVAL = 10.0  # seconds between two warnings of the same reason and pattern
 
-
-class Drop:
-    """Why a message reached nobody."""
-
-    FULL = "full"  # the channel had as many as it may
-    EXPIRED = "expired"  # nobody took it in time
-    MEMORY = "memory"  # the hub had as much as it may
-    GONE = "gone"  # the process that it was for has ended
-    MOVED = "moved"  # for a group that the connection's new process did not join
-    LEFT = "left"  # the consumer that it was for had ended: its client went away
-    FLUSHED = "flushed"  # somebody asked for it
-    LOST = "lost"  # it waited in a hub that was killed, or was on the way out of it
-    LATE = "late"  # for a member of a group whose process took too long to find the new hub
-
-
-_EXPLANATIONS = {  # of what may be somebody's fault; the pattern, and "was" or "were"
+# Of what may be somebody's fault; the pattern, and "was" or "were".
+_EXPLANATIONS: dict[str, str] = {
     Drop.FULL: '{were} refused, because channels of the pattern "{pattern}" were full. Read faster,'
     " or raise capacity or channel_capacity. A consumer does not read while its handler sends: a"
     " burst to a group that it is in itself fills its own channel",

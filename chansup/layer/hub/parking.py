@@ -11,8 +11,8 @@ from collections import deque
 
 from chansup.layer.hub import limits
 from chansup.layer.hub.channel import Channel, Group, Hold, Message
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.queues import Queues
+from chansup.protocol.hub_report import Drop
 
 KEPT = 20.0  # seconds that a channel waits for its next process
 CONNECTING = 15.0  # seconds that the new process has to set itself up

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from chansup.layer.hub import limits
 from chansup.layer.hub.channel import IN_ORDER, Channel, Group, Message, Returned
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.registry import Registry
 from chansup.layer.policies import MAX_SECONDS, Capacities
+from chansup.protocol.hub_report import Drop
 
 FEW = 16  # messages: a channel that holds no more is always called crowded
 LENIENCE = 100  # times its capacity a channel may hold while its client moves, and soon after

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 
 from chansup.layer.hub import limits
 from chansup.layer.hub.channel import Channel, Message
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.parking import CATCHING_UP, Parking
 from chansup.layer.hub.queues import Queues
 from chansup.layer.policies import Capacities
+from chansup.protocol.hub_report import Drop
 
 KEPT = 30.0  # seconds that messages are kept for processes that have not returned
 _FORGOTTEN = 600.0  # seconds after which it does not matter any more what they missed

@@ -14,7 +14,6 @@ from chansup.layer.frames import Kind, Reason, pack
 from chansup.layer.hub import ledger, observation, takeover
 from chansup.layer.hub.channel import Channel, Message
 from chansup.layer.hub.connection import Connection
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.ledger import Ledger
 from chansup.layer.hub.limits import CONNECTIONS, USERS, Limits, Memory
 from chansup.layer.hub.observation import Reporter
@@ -25,7 +24,7 @@ from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
 from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
-from chansup.protocol.hub_report import DEFAULT_PATTERN
+from chansup.protocol.hub_report import DEFAULT_PATTERN, Drop
 from chansup.unix import credentials
 from chansup.wire import Acceptor
 

@@ -17,14 +17,13 @@ from chansup.layer.frames import (
     read_string,
 )
 from chansup.layer.hub.channel import Channel, Message, Process
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.ledger import Ledger
 from chansup.layer.hub.limits import ENTRY, NoRoomError
 from chansup.layer.hub.observation import observe
 from chansup.layer.hub.outbox import Outbox
 from chansup.layer.hub.store import Store
 from chansup.layer.policies import Capacities, Policy
-from chansup.protocol.hub_report import Queue
+from chansup.protocol.hub_report import Drop, Queue
 
 _MAX_LISTENING = 200_000  # channels and receivers of one connection
 _policy = msgspec.msgpack.Decoder(Policy)

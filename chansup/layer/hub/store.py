@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from chansup.layer.hub import limits
 from chansup.layer.hub.channel import Channel, Group, Message, Process, Reader
-from chansup.layer.hub.drops import Drop
 from chansup.layer.hub.limits import Memory
 from chansup.layer.hub.parking import Parking
 from chansup.layer.hub.queues import FEW, Queues
 from chansup.layer.hub.registry import LINGER
 from chansup.layer.hub.returning import Returning
 from chansup.layer.policies import Capacities
+from chansup.protocol.hub_report import Drop
 
 CLAIMING = 30.0  # seconds that a client has to say what it holds, after a takeover
 _IDLE = 2.0  # seconds that a channel is kept for nothing

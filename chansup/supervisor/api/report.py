@@ -18,7 +18,7 @@ from chansup.protocol.status import (
     SlotStatus,
     Status,
 )
-from chansup.supervisor.metrics.relay_metrics import NO_POOL
+from chansup.supervisor.metrics.children import NO_POOL
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.roster import NO_ROW
 from chansup.supervisor.pool.slot import Slot
@@ -65,10 +65,10 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
     available = all(pool.available.is_set() for pool in site.pools.values())
     state: Literal["starting", "running", "stopping"] = "running" if available else "starting"
     interface = "interface" in site.pools
-    queues = {name: site.queue_waits.status(name, row) for name, row in relayed(site).items()}
+    queues = {name: site.recent.queue(name, row) for name, row in relayed(site).items()}
     consumed = consumption(site)
-    channels = site.recent_consumption.channels(consumed)
-    layer = site.recent_consumption.layer(consumed)
+    channels = site.recent.channels(consumed)
+    layer = site.recent.layer(consumed)
     return Status(
         version=__version__,
         pid=os.getpid(),
@@ -127,19 +127,15 @@ def measurements(site: Site) -> list[Measurement]:
 
 def relayed(site: Site) -> dict[str, list[float]]:
     """Return what relays counted, by pool of app workers; nothing outside relay mode."""
-    boards = [one.relay_board for one in site.processes.alive() if one.relay_board is not None]
-    if not boards and not site.generation.relays:
+    living = site.processes.alive()
+    if not site.generation.relays and all(one.relay_board is None for one in living):
         return {}
-    counts = site.processes.relay_counts
-    rows = {NO_POOL: NO_ROW, **site.roster.rows}
-    return {name: counts.row(number, boards) for name, number in rows.items()}
+    return site.processes.ledger.relayed({NO_POOL: NO_ROW, **site.roster.rows}, living)
 
 
 def consumption(site: Site) -> Consumption:
     """Return what channel workers and the hub counted."""
-    living = list(site.processes.alive())
-    hub = site.processes.hub_counts.look(living)
-    return site.processes.consumption_counts.look(site.pools.values(), living, hub)
+    return site.processes.ledger.consumption(site.pools.values(), site.processes.alive())
 
 
 def _pool(

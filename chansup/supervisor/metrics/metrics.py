@@ -15,25 +15,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
+from chansup.protocol import relay_board, scoreboard
+from chansup.protocol.channel_report import CHANNELS
+from chansup.protocol.hub_report import HUB, PATTERNS
 from chansup.protocol.status import Consumption, Measurement, Status
-from chansup.supervisor.metrics.channel_metrics import channel_families
-from chansup.supervisor.metrics.layer_metrics import layer_families
-from chansup.supervisor.metrics.relay_metrics import relay_families
+from chansup.supervisor.metrics import children, own
+from chansup.supervisor.metrics.families import families
+from chansup.supervisor.metrics.readings import CpuClock, LoopLag
+from chansup.supervisor.metrics.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-from chansup.supervisor.metrics.process_metrics import CpuClock, process_families, read_process
-from chansup.supervisor.metrics.request_metrics import counting, request_families
-from chansup.supervisor.metrics.site_metrics import site_families
-from chansup.supervisor.metrics.snapshot import Snapshot
-from chansup.supervisor.metrics.supervisor_metrics import LoopLag, supervisor_families
 
 PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
-
-
 OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
-
-
 MAX_AGE = 1.0  # seconds that a page is given out again, however often it is asked for
 
 
@@ -110,16 +105,18 @@ class Metrics:
         return generate_latest(registry)
 
     def _families(self, snapshot: Snapshot) -> Iterator["Metric"]:
-        yield from site_families(snapshot)
-        yield from supervisor_families(snapshot)
-        readings = [read_process(one.pid) for one in snapshot.measurements]
-        cpu = [
-            self._cpu.add(one, reading)
-            for one, reading in zip(snapshot.measurements, readings, strict=True)
-        ]
-        self._cpu.forget_others(snapshot.measurements)
-        yield from process_families(snapshot.measurements, readings, cpu)
-        yield from request_families(counting(snapshot.measurements))
-        yield from relay_families(snapshot.relayed)
-        yield from layer_families(snapshot.consumption.hub)
-        yield from channel_families(snapshot.consumption.pools)
+        measured = snapshot.measurements
+        yield from families((*own.BUILD.declared, *own.SITE.declared), own.site_rows(snapshot))
+        yield from families(own.POOLS.declared, own.pool_rows(snapshot))
+        yield from families(own.SLOTS.declared, own.slot_rows(measured, self._cpu))
+        self._cpu.forget_others(measured)
+        yield from families(scoreboard.LAYOUT.families.declared, children.request_rows(measured))
+        if snapshot.relayed:
+            relayed = children.relay_rows(snapshot.relayed)
+            yield from families(relay_board.LAYOUT.families.declared, relayed)
+        if snapshot.consumption.hub is not None:
+            layer = children.layer_rows(snapshot.consumption.hub)
+            yield from families((*HUB.declared, *PATTERNS.declared), layer)
+        if snapshot.consumption.pools:
+            channels = children.channel_rows(snapshot.consumption.pools)
+            yield from families(CHANNELS.declared, channels)

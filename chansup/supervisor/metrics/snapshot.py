@@ -1,11 +1,8 @@
 """What one page of metrics is made of."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from chansup.protocol.status import Consumption, Measurement, Status
-
-if TYPE_CHECKING:
-    pass
 
 
 class Snapshot(NamedTuple):

@@ -20,11 +20,11 @@ from chansup.supervisor.pool.filling import Filling, FillingHost
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.pool.retirement import Forwarding, Retirements, left
 from chansup.supervisor.pool.retry import Retry
-from chansup.supervisor.pool.slot_counters import SlotCounters
 from chansup.supervisor.process import boot, foreground
 from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.process.resources import Inheritance
 from chansup.supervisor.process.spawn import CANNOT_RUN
+from chansup.supervisor.stats.ledger import SlotTotals
 
 
 class SlotHost(Host, FillingHost, Protocol):
@@ -99,7 +99,7 @@ class Slot:
         self._filling = Filling(
             pool.site, self.retirements, lambda: pool.specification.launcher, self._attempt
         )
-        self._counters = SlotCounters()
+        self._totals = SlotTotals()
         self.background = BackgroundTasks()
 
     # Questions
@@ -150,7 +150,7 @@ class Slot:
 
     def cells(self) -> list[float]:
         """Return the scoreboard of the slot: counters of all processes it ever had."""
-        return self._counters.cells(self.processes(), self.current)
+        return self._totals.cells(self.processes(), self.current)
 
     # Keeping a process in the slot
 
@@ -231,7 +231,7 @@ class Slot:
     def process_ended(self, process: Process) -> None:
         """Take the end of one of the slot's processes."""
         assert process.exit is not None
-        self._counters.keep(process)
+        self._totals.keep(process)
         if process is self.successor:
             self.successor = None
             if process.specification.takes_over and self.current is None and self.wanted:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,9 +32,7 @@ from chansup.supervisor.process.resources import FIRST_DESCRIPTOR, Inheritance, 
 from chansup.supervisor.process.spawn import CANNOT_RUN, account_of, spawn
 from chansup.supervisor.sockets.hub_socket import HubSocket
 from chansup.supervisor.sockets.worker_sockets import WorkerSockets
-from chansup.supervisor.stats.consumption import ConsumptionCounts
-from chansup.supervisor.stats.hub_counts import HubCounts
-from chansup.supervisor.stats.relay_counts import RelayCounts
+from chansup.supervisor.stats.ledger import Ledger
 
 _READY_SHARE = 0.8  # of start_timeout that the app has to answer: the launcher says why, not we
 
@@ -66,11 +64,9 @@ class Processes:
         self._orphans = Orphans(run, lambda pid: self.knows(pid) or pid == guard.pid)
         self._numbers = count(1)
         self._refusals: dict[str, Repetition] = {}  # by slot
-        self.relay_counts = RelayCounts()  # of all interface processes that ever were
-        self.consumption_counts = ConsumptionCounts()  # of all channel workers that ever were
-        self.hub_counts = HubCounts()
+        self.ledger = Ledger()
 
-    def alive(self) -> Iterable[Process]:
+    def alive(self) -> list[Process]:
         """Return the processes that run now."""
         return list(self._by_pid.values())
 
@@ -153,10 +149,7 @@ class Processes:
             del self._by_pid[process.pid]
             if process.carrier is not None:
                 self.holder.ended(process.carrier)
-            if process.relay_board is not None:
-                self.relay_counts.keep(process.relay_board)
-            self.consumption_counts.keep(process)
-            self.hub_counts.keep(process)
+            self.ledger.keep(process)
             resources.release()
             reader.catch_up()  # its last words first, then what follows from its end
             on_exit(process)
@@ -219,7 +212,7 @@ class Processes:
         }
         if specification.launcher:
             document = _launch(number, specification, generation, resources, users)
-            hub = self.hub_counts.look(self.alive())
+            hub = self.ledger.hub(self.alive())
             if hub is not None:
                 document = msgspec.structs.replace(document, hub_speaks=hub.speaks)
             if document.relay is not None:

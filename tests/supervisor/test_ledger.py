@@ -1,7 +1,8 @@
-"""What channel workers and the hub say in their bulletins, added up over all that ever were."""
+"""What relays, channel workers and hubs counted, added up over all that ever were."""
 
 import itertools
 import json
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chansup.config import channels, schema
-from chansup.layer.hub.drops import Drop
-from chansup.protocol import channel_report, hub_report
+from chansup.protocol import channel_report, hub_report, relay_board, scoreboard
 from chansup.protocol.channel_report import ChannelCounts, ChannelReport
 from chansup.protocol.histogram import Histogram
 from chansup.protocol.hub_report import HubReport, Queue
-from chansup.protocol.status import Consumption
-from chansup.supervisor.metrics import layer_metrics
+from chansup.protocol.relay_board import RelayBoard
 from chansup.supervisor.stats.bulletins import (
     MAX_CHANNELS,
     MAX_PATTERNS,
@@ -25,9 +24,7 @@ from chansup.supervisor.stats.bulletins import (
     read_channels,
     read_hub,
 )
-from chansup.supervisor.stats.consumption import ConsumptionCounts
-from chansup.supervisor.stats.hub_counts import HubCounts
-from chansup.supervisor.stats.recent_consumption import RecentConsumption
+from chansup.supervisor.stats.ledger import Ledger, SlotTotals
 
 pids = itertools.count(1)
 
@@ -52,6 +49,7 @@ class Child:
             name=name, kind=kind, settings=settings, consumes=is_consumed
         )
         self.bulletin = Paper()
+        self.relay_board: RelayBoard | None = None
 
     def says(self, report: ChannelReport | HubReport) -> Any:
         module = channel_report if isinstance(report, ChannelReport) else hub_report
@@ -86,17 +84,15 @@ def images(**counts: Any) -> ChannelReport:
     return ChannelReport(3, {"images": ChannelCounts(**counts)})
 
 
-def look(
-    counts: ConsumptionCounts, *living: Any, report: HubReport | None = None
-) -> dict[str, ChannelCounts]:
-    return counts.look([pool()], living, report).pools[0].channels
+def look(counts: Ledger, *living: Any) -> dict[str, ChannelCounts]:
+    return counts.consumption([pool()], living).pools[0].channels
 
 
 def test_processes_are_added_up() -> None:
-    counts = ConsumptionCounts()
+    counts = Ledger()
     first = worker().says(images(handled=5, wait=times(0.1), handling=times(1, 2), in_flight=1))
     second = worker().says(images(handled=7, failed=2, wait=times(0.2, 9), in_flight=2))
-    found = counts.look([pool()], [first, second], None)
+    found = counts.consumption([pool()], [first, second])
     one = found.pools[0]
     assert (one.name, one.concurrency, one.ready, one.desired) == ("media", 3, 2, 2)
     assert list(one.channels) == ["images", "mails"]  # the latter at zero
@@ -108,7 +104,7 @@ def test_processes_are_added_up() -> None:
 
 
 def test_counters_of_the_gone_stay_and_their_gauges_go() -> None:
-    counts = ConsumptionCounts()
+    counts = Ledger()
     first = worker().says(images(handled=5, wait=times(0.1), in_flight=1, depth=4, looked=1.0))
     second = worker().says(images(handled=7, in_flight=2))
     counts.keep(first)
@@ -123,14 +119,14 @@ def test_counters_of_the_gone_stay_and_their_gauges_go() -> None:
 
 def test_with_redeliver_nothing_in_hand_is_lost() -> None:
     settings = schema.Workers(channels=["images"], redeliver=True)
-    counts = ConsumptionCounts()
+    counts = Ledger()
     counts.keep(worker(settings).says(images(in_flight=2, handled=1)))
-    found = counts.look([pool(settings)], [], None).pools[0].channels["images"]
+    found = counts.consumption([pool(settings)], []).pools[0].channels["images"]
     assert (found.handled, found.lost) == (1, 0)
 
 
 def test_the_newest_look_counts() -> None:
-    counts = ConsumptionCounts()
+    counts = Ledger()
     older = worker().says(images(depth=9, oldest=3.0, looked=10.0))
     newer = worker().says(images(depth=4, oldest=1.0, looked=11.0))
     for order in ((older, newer), (newer, older)):
@@ -139,28 +135,29 @@ def test_the_newest_look_counts() -> None:
 
 
 def test_the_hub_knows_better_and_when_no_worker_lives_too() -> None:
-    counts = ConsumptionCounts()
+    counts = Ledger()
     one = worker().says(images(depth=4, oldest=1.0, looked=11.0))
-    report = HubReport(observed={"images": Queue(1, 6, 2.5), "stranger": Queue(1, 1, 1.0)})
+    queues = {"images": Queue(1, 6, 2.5), "stranger": Queue(1, 1, 1.0)}
+    living_hub = hub().says(HubReport(observed=queues))
     for living in ([one], []):
-        found = look(counts, *living, report=report)
+        found = look(counts, *living, living_hub)
         assert (found["images"].depth, found["images"].oldest) == (6, 2.5)
         assert set(found) == {"images", "mails"}
     elsewhere = schema.Workers(channels=["images"], layer="other")
-    seen = counts.look([pool(elsewhere)], [], report).pools[0].channels["images"]
+    seen = counts.consumption([pool(elsewhere)], [living_hub]).pools[0].channels["images"]
     assert seen.depth is None
 
 
 def test_only_pools_of_channel_workers_that_are_there_now_are_told_of() -> None:
-    counts = ConsumptionCounts()
+    counts = Ledger()
     counts.keep(worker(name="gone").says(images(handled=3)))
     web = pool(schema.Workers(serves=["http"]), "web")
     command = pool(schema.Workers(command="sleep 1"), "sleep")
-    assert [one.name for one in counts.look([web, command, pool()], [], None).pools] == ["media"]
+    assert [one.name for one in counts.consumption([web, command, pool()], []).pools] == ["media"]
     # A channel that the pool does not name any more has no row.
     now = schema.Workers(channels=["mails"])
     counts.keep(worker().says(images(handled=3)))
-    assert list(counts.look([pool(now)], [], None).pools[0].channels) == ["mails"]
+    assert list(counts.consumption([pool(now)], []).pools[0].channels) == ["mails"]
 
 
 @pytest.mark.parametrize(
@@ -188,12 +185,12 @@ def test_channels_are_those_of_the_pool(settings: Any, channel: str, may: bool) 
 
 def test_the_number_of_channels_is_bounded() -> None:
     settings = schema.Workers(only_channels=["*"])
-    counts = ConsumptionCounts()
+    counts = Ledger()
     for prefix in ("a", "b"):
         channels = {f"{prefix}{n}": ChannelCounts(handled=1) for n in range(2 * MAX_CHANNELS)}
         counts.keep(worker(settings).says(ChannelReport(1, channels)))
     living = worker(settings).says(ChannelReport(1, {"c": ChannelCounts(handled=1)}))
-    assert len(counts.look([pool(settings)], [living], None).pools[0].channels) == MAX_CHANNELS
+    assert len(counts.consumption([pool(settings)], [living]).pools[0].channels) == MAX_CHANNELS
 
 
 BROKEN = [
@@ -211,7 +208,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("document", BROKEN, ids=lambda one: one[:50].decode("latin-1"))
 def test_what_is_broken_counts_as_what_was_said_before(document: bytes) -> None:
-    counts = ConsumptionCounts()
+    counts = Ledger()
     one = worker()
     one.bulletin.document = document
     assert look(counts, one)["images"] == ChannelCounts()
@@ -234,59 +231,58 @@ JSON = st.recursive(
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_document_is_an_exception(document: bytes) -> None:
-    counts, hubs = ConsumptionCounts(), HubCounts()
+    counts = Ledger()
     one, other = worker(schema.Workers(exclude_channels=["none"])), hub()
     one.bulletin.document = other.bulletin.document = document
-    report = hubs.look([other])
-    look(counts, one, report=report)
+    look(counts, one, other)
     counts.keep(one)
-    hubs.keep(other)
+    counts.keep(other)
 
 
 # The hub
 
 
 def test_a_crash_of_the_hub_lets_no_counter_fall() -> None:
-    counts = HubCounts()
-    assert counts.look([]) is None
+    counts = Ledger()
+    assert counts.hub([]) is None
     first = hub().says(HubReport(messages_sent=10, epoch="a", connections=4, memory=7,
                                  dropped={"full": {"*": 3}}))  # fmt: skip
-    assert counts.look([first]).messages_sent == 10  # type: ignore[union-attr]
+    assert counts.hub([first]).messages_sent == 10  # type: ignore[union-attr]
     first.says(HubReport(messages_sent=12, epoch="a", connections=4, dropped={"full": {"*": 4}}))
     counts.keep(first)
-    between = counts.look([])
+    between = counts.hub([])
     assert between is not None
     assert (between.messages_sent, between.connections, between.memory) == (12, 0, 0)
     second = hub().says(HubReport(messages_sent=1, epoch="b", connections=2,
                                   dropped={"full": {"*": 1}, "expired": {"a*": 2}}))  # fmt: skip
-    after = counts.look([second])
+    after = counts.hub([second])
     assert after is not None
     assert (after.messages_sent, after.connections) == (13, 2)
     assert after.dropped == {"full": {"*": 5}, "expired": {"a*": 2}}
 
 
 def test_a_planned_replacement_goes_on_counting() -> None:
-    counts = HubCounts()
+    counts = Ledger()
     old = hub().says(HubReport(messages_sent=10, epoch="a", connections=4))
     new = hub()
-    assert counts.look([old, new]).messages_sent == 10  # type: ignore[union-attr]
+    assert counts.hub([old, new]).messages_sent == 10  # type: ignore[union-attr]
     new.says(HubReport(messages_sent=11, epoch="a", connections=5))
     for living in ([old, new], [new, old], [new]):
-        seen = counts.look(living)
+        seen = counts.hub(living)
         assert seen is not None
         assert seen.messages_sent == 11
         assert seen.connections == (4 if living[-1] is old else 5)
     counts.keep(old)
-    assert counts.look([new]).messages_sent == 11  # type: ignore[union-attr]
+    assert counts.hub([new]).messages_sent == 11  # type: ignore[union-attr]
 
 
 def test_many_crashes_are_remembered_in_sum() -> None:
-    counts = HubCounts()
+    counts = Ledger()
     for number in range(50):
         one = hub().says(HubReport(messages_sent=2, epoch=f"{number}", dropped={"full": {"a": 1}}))
-        counts.look([one])
+        counts.consumption([], [one])
         counts.keep(one)
-    seen = counts.look([])
+    seen = counts.hub([])
     assert seen is not None
     assert (seen.messages_sent, seen.dropped) == (100, {"full": {"a": 50}})
     assert len(counts._epochs) < 20
@@ -311,54 +307,69 @@ def test_a_broken_report_of_the_hub_counts_as_none(document: bytes) -> None:
     assert read_hub(Paper(document)) is None
 
 
-def test_reasons_are_those_of_the_hub() -> None:
-    assert set(layer_metrics.REASONS) == {
-        value for name, value in vars(Drop).items() if name.isupper()
-    }
+# Relays and slots
 
 
-# The last minute
+def interface() -> tuple[Any, RelayBoard]:
+    """Return an interface process that relays, and the board as the process sees it."""
+    descriptor = relay_board.create()
+    process = Child("interface", "interface", schema.Interface())
+    process.relay_board, theirs = RelayBoard(descriptor), RelayBoard(descriptor)
+    os.close(descriptor)
+    return process, theirs
 
 
-def at(**counts: Any) -> Consumption:
-    totals = ConsumptionCounts()
-    return totals.look([pool()], [worker().says(images(**counts))], None)
+def test_counters_of_relays_that_are_gone_stay() -> None:
+    counts, rows = Ledger(), {"": 0, "other": 1, "web": 3}
+    (first, one), (second, two) = interface(), interface()
+    for number, relay in enumerate((one, two), 1):
+        relay.row(3)[relay_board.RETRIES] = number
+        relay.row(3)[relay_board.WAITING] = 10 * number
+        relay.row(0)[relay_board.REJECTED] = 100 * number
+    web = counts.relayed(rows, [first, second])["web"]
+    assert (web[relay_board.RETRIES], web[relay_board.WAITING]) == (3, 30)
+    counts.keep(first)
+    found = counts.relayed(rows, [second])
+    assert found["web"][relay_board.RETRIES] == 3
+    assert found["web"][relay_board.WAITING] == 20
+    assert counts.relayed(rows, [])[""][relay_board.REJECTED] == 100
+    assert sum(found["other"]) == 0
 
 
-def test_only_the_last_minute_counts() -> None:
-    recent = RecentConsumption()
-    assert recent.is_due(0.0)
-    recent.sample(at(), 0.0)
-    assert not recent.is_due(4.9)
-    assert recent.is_due(5.0)
-    slow = at(handled=8, failed=2, wait=times(*[20.0] * 10), in_flight=1, depth=3, oldest=4.2)
-    status = recent.channels(slow)["media"][0]
-    assert (status.handled, status.failed, status.in_flight, status.waiting) == (10, 2, 1, 3)
-    assert status.in_words() == (
-        "3 waiting, the oldest for 4.2 s; 1 in hand; 10 done in the last minute, 2 of them failed,"
-        " 95 % waited at most 20 s"
-    )
-    recent.sample(slow, 30.0)
-    recent.sample(slow, 61.0)
-    status = recent.channels(slow)["media"][0]
-    assert (status.handled, status.failed, status.at_most) == (0, 0, None)
-    assert status.in_words() == "3 waiting, the oldest for 4.2 s; 1 in hand"
-    assert recent.channels(at())["media"][0].in_words() == "0 in hand"
+def test_what_a_relay_wrote_is_not_trusted() -> None:
+    process, relay = interface()
+    relay.row(5)[relay_board.BYTES] = float("nan")
+    relay.row(5)[relay_board.RETRIES] = -4
+    relay.row(5)[relay_board.FAILED] = float("inf")
+    relay.row(5)[relay_board.LOST] = 2
+    counts = Ledger()
+    assert sum(counts.relayed({"web": 5}, [process])["web"]) == 2
+    counts.keep(process)
+    assert sum(counts.relayed({"web": 5}, [])["web"]) == 2
 
 
-def test_the_last_minute_of_the_hub() -> None:
-    recent = RecentConsumption()
-    assert recent.layer(Consumption(0.0)) is None
-    before = HubReport(dropped={"full": {"*": 3}, "gone": {"*": 5}})
-    recent.sample(Consumption(0.0, [], before), 0.0)
-    now = HubReport(
-        dropped={"full": {"*": 4}, "gone": {"*": 50}, "expired": {"a": 1}},
-        pending={"*": Queue(2, 7, 0.25), "a": Queue(1, 3, 2.0)},
-        memory=3_000_000, memory_limit=256 * 2**20,
-    )  # fmt: skip
-    status = recent.layer(Consumption(60.0, [], now))
-    assert status is not None
-    assert status.in_words() == (
-        "10 messages waiting, the oldest for 2.0 s; 2.86 MiB of 256 MiB used; 2 refused or"
-        " expired in the last minute"
-    )
+def test_a_slot_keeps_the_counters_of_its_processes() -> None:
+    old, new = (SimpleNamespace(scoreboard=scoreboard_of()) for _ in range(2))
+    totals = SlotTotals()
+    for process, lag in ((old, 3.0), (new, 0.5)):
+        cells = process.scoreboard.cells
+        cells[scoreboard.request_cell("GET", 200)] = 5
+        cells[scoreboard.WEBSOCKETS_OPEN] = 2
+        cells[scoreboard.LOOP_LAG] = lag
+    found = totals.cells([old, new], new)
+    assert found[scoreboard.request_cell("GET", 200)] == 10
+    assert (found[scoreboard.WEBSOCKETS_OPEN], found[scoreboard.LOOP_LAG]) == (4, 0.5)
+    totals.keep(old)
+    totals.keep(old)  # it has been kept: nothing happens
+    found = totals.cells([old, new], None)
+    assert old.scoreboard is None
+    assert found[scoreboard.request_cell("GET", 200)] == 10
+    assert found[scoreboard.close_cell(1006)] == 2  # those that it was killed with
+    assert (found[scoreboard.WEBSOCKETS_OPEN], found[scoreboard.LOOP_LAG]) == (2, 0)
+
+
+def scoreboard_of() -> scoreboard.Scoreboard:
+    descriptor = scoreboard.create()
+    found = scoreboard.Scoreboard(descriptor)
+    os.close(descriptor)
+    return found
