@@ -78,8 +78,9 @@ def left(process: PretendProcess) -> list[carry.Leave]:
 def test_a_deploy_moves_each_once_to_the_new_processes(tmp_path):
     async def main():
         async with running(tmp_path, config()) as pretended:
-            old = pretended.of("interface")
-            clients = [c for one in old for c in await held(pretended, one, 20)]
+            old = full, empty = pretended.of("interface")
+            clients = [*(await held(pretended, full, 30)), *(await held(pretended, empty, 10))]
+            full.holds, empty.holds = 30, 10
             assert await pretended.reload(config() + "keep_alive = 1\n") == "succeeded"
             holder = pretended.processes.holder
             await pretended.until(lambda: holder.counters.adopted["deploy"] == 40)

@@ -104,10 +104,10 @@ class Pool:
     def first_to_replace(self, slots: Sequence[Slot]) -> Slot:
         """Return which of `slots` goes first.
 
-        Of app workers the one with the fewest WebSockets: when the fuller ones are emptied, the
-        new workers that these are to be spread over are there, and each WebSocket moves once.
+        Where WebSockets move, the one with the fewest: when the fuller ones are emptied, the new
+        processes that these are to be spread over are there, and each WebSocket moves once.
         """
-        if not self.specification.serves:
+        if not (self.specification.serves or self.specification.carries):
             return slots[0]
         return min(slots, key=lambda slot: slot.current.websockets if slot.current else 0)
 
