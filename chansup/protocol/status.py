@@ -124,6 +124,36 @@ class LayerStatus(msgspec.Struct, frozen=True):
         return words
 
 
+class HeldStatus(msgspec.Struct, frozen=True):
+    """The WebSockets of direct mode that are to outlive their process."""
+
+    held: int  # now
+    waiting: int  # those of them that have no process now
+    limit: int  # that descriptors allow
+    moved: int  # to another process
+    lost: int  # messages that were in hand when a process died
+    not_carried: int  # that ended with their process, or will
+    obstacle: str = ""  # why none can outlive its process
+    only_deploys: str = ""  # why none survives the death of its process
+
+    def in_words(self) -> str:
+        """Return it for people."""
+        if self.obstacle:
+            return f"a deploy closes WebSockets with 1012: {self.obstacle}"
+        words = [f"{self.held} WebSockets are held"]
+        if self.waiting:
+            words.append(f"{self.waiting} wait for a process")
+        if self.held >= self.limit:
+            words.append("the limit of descriptors allows no more")
+        if self.moved:
+            words.append(f"{self.moved} moves, {self.lost} messages lost")
+        if self.not_carried:
+            words.append(f"{self.not_carried} could not be held")
+        if self.only_deploys:
+            words.append(f"a crash closes them: {self.only_deploys}")
+        return "; ".join(words)
+
+
 class PoolStatus(msgspec.Struct, frozen=True):
     """One pool."""
 
@@ -136,6 +166,7 @@ class PoolStatus(msgspec.Struct, frozen=True):
     queue: QueueStatus | None = None  # of app workers
     channels: list[ChannelStatus] = []  # of channel workers
     layer: LayerStatus | None = None  # of the hub
+    websockets: HeldStatus | None = None  # of an interface whose WebSockets are to outlive it
 
 
 class TaskStatus(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from chansup.protocol.status import (
     Consumption,
     DrainingStatus,
     Event,
+    HeldStatus,
     LogLine,
     Measurement,
     PoolStatus,
@@ -29,6 +30,7 @@ from chansup.protocol.status import (
     Status,
     TaskStatus,
 )
+from chansup.supervisor.carry.counters import HolderReport
 from chansup.supervisor.errors import UnknownTargetError
 
 from . import consumed
@@ -89,6 +91,7 @@ def interesting() -> Status:
                     slot("interface.1", websockets_open=1198, draining=[
                         DrainingStatus(4242, 2, now - 12)]),
                 ],
+                websockets=HeldStatus(2402, 3, 500_000, 1200, 1, 2),
             ),
             PoolStatus(
                 "thumbnails", "workers", "python manage.py runworker thumbnails", 2, 0,
@@ -123,6 +126,7 @@ class FakeCommands:
         self.ended: dict[str, tuple[int, float]] = {}
         self.relay_rows: dict[str, list[float]] = {}
         self.consumed = Consumption(0.0)
+        self.holder: HolderReport | None = None
         self.to_come: list[Consumption] = []  # given out before it
         self.called: list[tuple[object, ...]] = []
         self.events: list[Event] = deploy()
@@ -150,6 +154,9 @@ class FakeCommands:
 
     def consumption(self) -> Consumption:
         return self.to_come.pop(0) if self.to_come else self.consumed
+
+    def carried(self) -> HolderReport | None:
+        return self.holder
 
     def reload(self) -> AsyncIterator[Event]:
         return self._stream("reload")

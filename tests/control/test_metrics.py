@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from chansup.protocol import relay_board, scoreboard
 from chansup.protocol.hub_report import Drop
 from chansup.protocol.status import Measurement
+from chansup.supervisor.carry import counters
+from chansup.supervisor.carry.counters import HolderCounters, HolderReport
 from chansup.supervisor.metrics import metrics
 from chansup.supervisor.metrics.metrics import Metrics
 from chansup.supervisor.metrics.readings import CpuClock, Reading
@@ -96,6 +98,11 @@ def fake():
     no_route[relay_board.REJECTED + relay_board.REJECTIONS.index("no_route")] = 8
     one.relay_rows = {"": no_route, "web": relay_row()}
     one.consumed = consumed.busy()
+    held = HolderCounters()
+    held.add(counters.ADOPTED, "crash", 4)
+    held.add(counters.NOT_CARRIED, "whatever a process says")
+    held.pauses.add(0.03)
+    one.holder = HolderReport(5, 1, 1000, 40960, held)
     one.ended = {"succeeded": (3, 12.5), "failed": (1, 2.0)}
     return one
 
@@ -103,6 +110,13 @@ def fake():
 @pytest.mark.parametrize(("accept", "parse"), [("", parse_plain), (OPENMETRICS, parse_openmetrics)])
 def test_both_formats_say_the_same(fake, accept, parse):
     found = samples(page(fake, accept), parse)
+    assert value(found, "chansup_carry_held") == 5
+    assert value(found, "chansup_carry_adopted_total", reason="crash") == 4
+    assert value(found, "chansup_carry_adopted_total", reason="deploy") == 0
+    assert value(found, "chansup_carry_not_carried_total", reason="other") == 1
+    assert value(found, "chansup_carry_pause_seconds_bucket", le="0.05") == 1
+    assert value(found, "chansup_carry_pause_seconds_bucket", le="0.025") == 0
+    assert value(found, "chansup_carry_messages_lost_total") == 0
     slot = {"pool": "interface", "slot": "interface.0"}
     assert value(found, "chansup_process_up", **slot) == 1
     assert value(found, "chansup_process_state", **slot, state="ready") == 1

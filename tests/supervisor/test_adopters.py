@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chansup.protocol import carry
+from chansup.supervisor.carry.counters import ADOPTED
 from tests.supervisor.carry.child import is_open
 from tests.supervisor.pretend import Pretended, PretendProcess
 
@@ -83,8 +84,8 @@ def test_a_deploy_moves_each_once_to_the_new_processes(tmp_path):
             full.holds, empty.holds = 30, 10
             assert await pretended.reload(config() + "keep_alive = 1\n") == "succeeded"
             holder = pretended.processes.holder
-            await pretended.until(lambda: holder.counters.adopted["deploy"] == 40)
-            assert holder.counters.adopted == {"deploy": 40}
+            await pretended.until(lambda: holder.counters.of(ADOPTED, "deploy") == 40)
+            assert holder.counters.of(ADOPTED) == 40
             assert [left(one) for one in old] == [[carry.Leave(True)]] * 2
             assert all(map(is_open, clients))
             assert sorted(loads(pretended)) == [20, 20]
@@ -102,7 +103,7 @@ def test_what_a_crashed_process_had_goes_to_a_sibling_or_to_the_next_one(tmp_pat
             clients = await held(pretended, first, 10)
             first.end(-9)
             holder = pretended.processes.holder
-            await pretended.until(lambda: holder.counters.adopted["crash"] == 10)
+            await pretended.until(lambda: holder.counters.of(ADOPTED, "crash") == 10)
             assert all(map(is_open, clients))
             assert holder.waiting == 0
             for client in clients:
@@ -185,7 +186,9 @@ def test_processes_that_a_command_is_to_replace_get_nothing(tmp_path):
             clients = await held(pretended, dead, 6)
             leaves.leaves_soon = True
             dead.end(-9)
-            await pretended.until(lambda: pretended.processes.holder.counters.adopted["crash"] == 6)
+            await pretended.until(
+                lambda: pretended.processes.holder.counters.of(ADOPTED, "crash") == 6
+            )
             assert leaves.carrier and leaves.carrier.load == 0
             assert stays.carrier and stays.carrier.load > 0
             for client in clients:

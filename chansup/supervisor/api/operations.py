@@ -12,6 +12,7 @@ from chansup.config.pools import HUB
 from chansup.errors import ChansupError, ExitCode
 from chansup.protocol.status import Consumption, Event, LogLine, Measurement, Status
 from chansup.supervisor.api import report
+from chansup.supervisor.carry.counters import HolderReport
 from chansup.supervisor.errors import SlotRemovedError, StartFailedError, UnknownTargetError
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.pool.pool import Pool
@@ -97,6 +98,10 @@ class Operations:
     def relayed(self) -> dict[str, list[float]]:
         """Return what relays counted, by pool."""
         return report.relayed(self.site)
+
+    def carried(self) -> HolderReport | None:
+        """Return what the holder of WebSockets counted, if any can outlive their process."""
+        return report.carried(self.site)
 
     def consumption(self) -> Consumption:
         """Return what channel workers and the hub counted."""

@@ -150,7 +150,7 @@ def _pool(pool: PoolStatus, now: float) -> str:
 
 
 def _queue(pool: PoolStatus) -> str:
-    queue = pool.queue or pool.layer
+    queue = pool.queue or pool.layer or pool.websockets
     return f"<p>{escape(queue.in_words())}</p>" if queue is not None else ""
 
 

@@ -5,12 +5,14 @@ import time
 from typing import Literal
 
 from chansup import __version__
+from chansup.config import carry
 from chansup.protocol.scoreboard import IN_PROGRESS, LOOP_LAG, WEBSOCKETS_OPEN
 from chansup.protocol.states import State
 from chansup.protocol.status import (
     ChannelStatus,
     Consumption,
     DrainingStatus,
+    HeldStatus,
     LayerStatus,
     Measurement,
     PoolStatus,
@@ -18,6 +20,7 @@ from chansup.protocol.status import (
     SlotStatus,
     Status,
 )
+from chansup.supervisor.carry.counters import ADOPTED, LOST, NOT_CARRIED, HolderReport
 from chansup.supervisor.metrics.children import NO_POOL
 from chansup.supervisor.pool.pool import Pool
 from chansup.supervisor.pool.roster import NO_ROW
@@ -68,6 +71,7 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
     queues = {name: site.recent.queue(name, row) for name, row in relayed(site).items()}
     consumed = consumption(site)
     channels = site.recent.channels(consumed)
+    websockets = _websockets(site)
     layer = site.recent.layer(consumed)
     return Status(
         version=__version__,
@@ -90,6 +94,7 @@ def status(site: Site, started: float, admin: str | None, dropped: int) -> Statu
                 queues.get(pool.name),
                 channels.get(pool.name, []),
                 layer,
+                websockets,
             )
             for pool in site.pools.values()
         ],
@@ -133,6 +138,14 @@ def relayed(site: Site) -> dict[str, list[float]]:
     return site.processes.ledger.relayed({NO_POOL: NO_ROW, **site.roster.rows}, living)
 
 
+def carried(site: Site) -> HolderReport | None:
+    """Return what the holder of WebSockets counted; None if nothing was ever held, or will be."""
+    specification = site.generation.pools.get("interface")
+    found = site.processes.holder.report()
+    carries = specification is not None and specification.carries
+    return found if carries or found.held or found.counters.of(ADOPTED) else None
+
+
 def consumption(site: Site) -> Consumption:
     """Return what channel workers and the hub counted."""
     return site.processes.ledger.consumption(site.pools.values(), site.processes.alive())
@@ -144,6 +157,7 @@ def _pool(
     queue: QueueStatus | None,
     channels: list[ChannelStatus],
     layer: LayerStatus | None,
+    websockets: HeldStatus | None,
 ) -> PoolStatus:
     return PoolStatus(
         name=pool.name,
@@ -155,6 +169,28 @@ def _pool(
         queue=queue if pool.specification.serves else None,
         channels=channels,
         layer=layer if pool.kind == "hub" else None,
+        websockets=websockets if pool.kind == "interface" else None,
+    )
+
+
+def _websockets(site: Site) -> HeldStatus | None:
+    """Return what becomes of WebSockets of direct mode; None if nothing was asked for."""
+    config, holder = site.generation.config, site.processes.holder
+    interface = config.interface
+    if interface is None or not carry.is_wanted(interface):
+        return None
+    obstacle = carry.obstacle(config)
+    if obstacle and not carry.has_websockets(config):
+        return None
+    return HeldStatus(
+        held=holder.held,
+        waiting=holder.waiting,
+        limit=holder.limit,
+        moved=holder.counters.of(ADOPTED),
+        lost=holder.counters.of(LOST),
+        not_carried=holder.counters.of(NOT_CARRIED),
+        obstacle=obstacle,
+        only_deploys=holder.why_no_crash,
     )
 
 

@@ -7,12 +7,14 @@ process had, is given to others. Nothing here is ever read from a socket or writ
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Protocol
 
 from chansup.protocol import carry
 from chansup.protocol.carry import ChildMessage, PacketError
+from chansup.supervisor.carry import counters
 from chansup.supervisor.carry.carrier import Carrier
-from chansup.supervisor.carry.counters import ENDED, FAILED, NOT_CARRIED, HolderCounters
+from chansup.supervisor.carry.counters import HolderCounters, HolderReport
 from chansup.supervisor.carry.giving import Giving
 from chansup.supervisor.carry.held import Held, Segment
 from chansup.supervisor.carry.holdings import Holdings
@@ -78,9 +80,10 @@ class Holder:
         """How many of them have no process."""
         return len(self._giving)
 
-    def journal_bytes(self) -> int:
-        """Return how much memory their journals take."""
-        return self._holdings.memory()
+    def report(self) -> HolderReport:
+        """Return all numbers, as they are now."""
+        memory = self._holdings.memory()
+        return HolderReport(self.held, self.waiting, self.limit, memory, deepcopy(self.counters))
 
     # What the supervisor says
 
@@ -177,7 +180,7 @@ class Holder:
         place = self._holdings.place(carrier, message.slot)
         if self._holdings.is_full:
             os.close(descriptor)
-            self.counters.not_carried["descriptors"] += 1
+            self.counters.add(counters.NOT_CARRIED, "descriptors")
             self._say_full()
             carrier.channel.tell(carry.Declined(message.slot, "descriptors"))
             return
@@ -191,7 +194,7 @@ class Holder:
 
     def _plain(self, carrier: Carrier, message: carry.Plain) -> None:
         if (held := carrier.let_go(message.slot)) is not None:
-            self.counters.add(self.counters.not_carried, message.reason, NOT_CARRIED)
+            self.counters.add(counters.NOT_CARRIED, message.reason)
             self._end(held, "")
 
     def _parked(self, carrier: Carrier, message: carry.Parked) -> None:
@@ -214,9 +217,9 @@ class Holder:
         held.failures = 0
         if message.again and not held.deaths:
             held.deaths = 1  # that which makes it come again
-        self.counters.adopted[held.reason] += 1
-        self.counters.lost += message.lost
-        self.counters.redelivered += message.again
+        self.counters.add(counters.ADOPTED, held.reason)
+        self.counters.add(counters.LOST, number=message.lost)
+        self.counters.add(counters.REDELIVERED, number=message.again)
         self._giving.soon()
 
     def _resumed(self, carrier: Carrier, message: carry.Resumed) -> None:
@@ -238,7 +241,7 @@ class Holder:
             held = carrier.pending.pop(message.ticket, None)
         if held is None:
             raise PacketError(f"failed with an unknown ticket, {message.ticket}")
-        self.counters.add(self.counters.failed, message.reason, FAILED)
+        self.counters.add(counters.FAILED, message.reason)
         if message.details:
             self._say(f"{carrier.name}: {message.reason}: {message.details}", "warning")
         if message.reason == "leaving":
@@ -275,7 +278,7 @@ class Holder:
         carrier.channel.close()
         for held in [*carrier.sockets.values(), *carrier.pending.values()]:
             if label:
-                self.counters.not_carried[label] += 1
+                self.counters.add(counters.NOT_CARRIED, label)
             self._end(held, "")
         carrier.sockets.clear()
         carrier.pending.clear()
@@ -293,7 +296,7 @@ class Holder:
     def _end(self, held: Held, label: str) -> None:
         """Let go of one for good. `label`: why, if that is the holder's doing."""
         if label:
-            self.counters.add(self.counters.ended, label, ENDED)
+            self.counters.add(counters.ENDED, label)
         self._giving.quarantine.leave(held)
         self._holdings.end(held)
         self._is_full = False

@@ -19,6 +19,8 @@ from chansup.protocol import relay_board, scoreboard
 from chansup.protocol.channel_report import CHANNELS
 from chansup.protocol.hub_report import HUB, PATTERNS
 from chansup.protocol.status import Consumption, Measurement, Status
+from chansup.supervisor.carry import counters as carry
+from chansup.supervisor.carry.counters import HolderReport
 from chansup.supervisor.metrics import children, own
 from chansup.supervisor.metrics.families import families
 from chansup.supervisor.metrics.readings import CpuClock, LoopLag
@@ -50,6 +52,9 @@ class Counted(Protocol):
     def consumption(self) -> Consumption:
         """Return what channel workers and the hub counted."""
 
+    def carried(self) -> HolderReport | None:
+        """Return what the holder of WebSockets counted, if any can outlive their process."""
+
 
 class Metrics:
     """Makes the page. One scrape runs at a time; who asks meanwhile gets the same page."""
@@ -78,6 +83,7 @@ class Metrics:
                 counted.rollouts(),
                 counted.relayed(),
                 counted.consumption(),
+                counted.carried(),
                 self._lag.take(),
                 self._malformed(),
             )
@@ -114,6 +120,8 @@ class Metrics:
         if snapshot.relayed:
             relayed = children.relay_rows(snapshot.relayed)
             yield from families(relay_board.LAYOUT.families.declared, relayed)
+        if snapshot.carried is not None:
+            yield from families(carry.CARRY.declared, carry.rows(snapshot.carried))
         if snapshot.consumption.hub is not None:
             layer = children.layer_rows(snapshot.consumption.hub)
             yield from families((*HUB.declared, *PATTERNS.declared), layer)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from chansup.protocol.status import Consumption, Measurement, Status
+from chansup.supervisor.carry.counters import HolderReport
 
 
 class Snapshot(NamedTuple):
@@ -13,5 +14,6 @@ class Snapshot(NamedTuple):
     rollouts: dict[str, tuple[int, float]]
     relayed: dict[str, list[float]]
     consumption: Consumption
+    carried: HolderReport | None  # None: no WebSocket outlives its process here
     loop_lag: float
     malformed: int  # requests to the admin address
