@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "worker": {"worker", "layer", "config", "protocol"} | SHARED,
     "relay": {"relay", "config", "protocol"} | SHARED,
     "layer": {"layer", "config", "protocol"} | SHARED,
-    "bench": {"bench"} | SHARED,
+    "bench": {"bench", "protocol"} | SHARED,
     "project": {"project", "config"} | SHARED,
     "check": {"check", "supervisor", "config", "protocol"} | SHARED,
     "cli": {"cli", "check", "bench", "project", "supervisor", "config", "protocol"} | SHARED,

@@ -1,4 +1,4 @@
-"""Durations, counted in buckets that grow by a fixed ratio: small, mergeable, and exact to 8 %.
+"""Durations, counted in buckets that grow by a fixed ratio: small, mergeable, and exact enough.
 
 Worker processes count in them, the supervisor adds them up, and what came in a while is the
 difference of two. Durations are seconds.
@@ -7,28 +7,31 @@ difference of two. Durations are seconds.
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from chansup.protocol.counters import Count, Seconds
 
-RATIO = 1.15  # of a bucket's upper bound to its lower one
-_LOG = math.log(RATIO)
-_SMALLEST, _LARGEST = 1e-6, 1e6  # seconds; what is beyond counts as these
+_SMALLEST, _LARGEST = 1e-7, 1e6  # seconds; what is beyond counts as these
 
 
 class Histogram(msgspec.Struct):
-    """How often durations of which order came. Bucket i ends at RATIO ** i seconds."""
+    """How often durations of which order came, exact to 8 %."""
+
+    # Buckets for a factor of e: bucket i ends at e ** (i / fineness) seconds.
+    fineness: ClassVar[float] = 1 / math.log(1.15)
 
     counts: dict[Annotated[int, msgspec.Meta(ge=-120, le=120)], Count] = {}
     total: Seconds = 0.0  # of all durations
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        seconds = min(max(seconds, _SMALLEST), _LARGEST)
-        bucket = math.ceil(math.log(seconds) / _LOG)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        if not _SMALLEST <= seconds <= _LARGEST:
+            seconds = min(max(seconds, _SMALLEST), _LARGEST)
+        bucket = math.ceil(math.log(seconds) * self.fineness)
+        counts = self.counts
+        counts[bucket] = counts.get(bucket, 0) + 1
         self.total += seconds
 
     def merge(self, other: "Histogram") -> None:
@@ -46,6 +49,9 @@ class Histogram(msgspec.Struct):
         }
         return Histogram(counts, max(0.0, self.total - earlier.total))
 
+    def _middle(self, bucket: int) -> float:
+        return math.exp((bucket - 0.5) / self.fineness)
+
     @property
     def count(self) -> int:
         """How many durations were counted."""
@@ -58,14 +64,14 @@ class Histogram(msgspec.Struct):
         for bucket in sorted(self.counts):
             seen += self.counts[bucket]
             if seen >= needed and seen:
-                return float(RATIO ** (bucket - 0.5))
+                return self._middle(bucket)
         return None
 
     def below(self, bounds: Sequence[float]) -> list[int]:
         """Return for each bound (seconds, ascending) how many took at most that long."""
         found = [0] * len(bounds)
         for bucket, count in self.counts.items():
-            middle = RATIO ** (bucket - 0.5)
+            middle = self._middle(bucket)
             for place, bound in enumerate(bounds):
                 if middle <= bound:
                     found[place] += count
