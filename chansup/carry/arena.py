@@ -1,0 +1,142 @@
+"""The shared memory of this process, and that of others: segments of slots."""
+
+import fcntl
+import mmap
+import os
+
+from chansup.carry.errors import FullError, SlotError
+from chansup.carry.layout import PAGE, SMALL, STATE, WORDS, Layout, Slice, read_header
+from chansup.protocol import scoreboard
+from chansup.protocol.carry import MAX_SEGMENTS, SLOTS, place_of, slot_of
+
+_F_GET_SEALS = 1034  # fcntl(2)
+_F_SEAL_SHRINK = 2
+
+
+class Slot:
+    """The memory of one WebSocket."""
+
+    __slots__ = ("_map", "_start", "_view", "layout", "number", "words")
+
+    def __init__(self, segment: "Segment", index: int, number: int) -> None:
+        """`number`: as messages name it; -1 of another process's slot."""
+        self._map = segment.map
+        self.layout = segment.layout
+        self.number = number
+        self._start = segment.layout.place(index)
+        self._view = segment.view[self._start : self._start + segment.layout.slot_size]
+        self.words: memoryview[int] = self._view[: WORDS * 8].cast("Q")
+
+    def bytes(self, place: Slice) -> "memoryview[int]":
+        """Return a view of an area."""
+        return self._view[place.start : place.start + place.size]
+
+    def incoming(self, area: int) -> "memoryview[int]":
+        """Return an area of the inbound buffer."""
+        return self.bytes(self.layout.incoming(area))
+
+    def outgoing(self, area: int) -> "memoryview[int]":
+        """Return an area of the outbound buffer."""
+        return self.bytes(self.layout.outgoing(area))
+
+    def give_back(self, place: Slice) -> None:
+        """Give the memory of an area back to the system; it reads as zeros then."""
+        self._map.madvise(mmap.MADV_REMOVE, self._start + place.start, place.size)
+
+    def give_back_incoming(self, area: int) -> None:
+        """Give back a large area of the inbound buffer."""
+        assert area != SMALL
+        self.give_back(self.layout.incoming(area))
+
+    def give_back_outgoing(self, area: int) -> None:
+        """Give back a large area of the outbound buffer."""
+        assert area != SMALL
+        self.give_back(self.layout.outgoing(area))
+
+
+class Segment:
+    """A mapped segment."""
+
+    __slots__ = ("layout", "map", "view")
+
+    def __init__(self, descriptor: int, layout: Layout, writable: bool) -> None:
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        self.map = mmap.mmap(descriptor, layout.size, mmap.MAP_SHARED, access)
+        self.view = memoryview(self.map)
+        self.layout = layout
+
+    @staticmethod
+    def of_another(descriptor: int) -> "Segment":
+        """Map the segment of another process, to read it. Raises SlotError, OSError."""
+        if not fcntl.fcntl(descriptor, _F_GET_SEALS) & _F_SEAL_SHRINK:
+            raise SlotError("a segment that could be cut off")
+        size = os.fstat(descriptor).st_size
+        layout = read_header(os.pread(descriptor, 64, 0), size)
+        return Segment(descriptor, layout, writable=False)
+
+    def slot(self, index: int) -> Slot:
+        """Return a slot of another process's segment. Raises SlotError."""
+        if index >= self.layout.slots:
+            raise SlotError("a slot that its segment does not have")
+        return Slot(self, index, -1)
+
+
+class Arena:
+    """The segments of this process. A new one is made when all slots are used."""
+
+    def __init__(self, layout: Layout) -> None:
+        assert layout.slots <= SLOTS
+        self._layout = layout
+        self._segments: list[Segment] = []
+        self._free: list[int] = []
+
+    def take(self) -> tuple[Slot, int | None]:
+        """Return a free slot, and the descriptor of a new segment if it is the first one there.
+
+        The caller closes the descriptor. Raises FullError.
+        """
+        descriptor = None
+        if not self._free:
+            descriptor = self._grow()
+        number = self._free.pop()
+        segment, index = place_of(number)
+        return Slot(self._segments[segment], index, number), descriptor
+
+    def _grow(self) -> int:
+        number = len(self._segments)
+        if number >= MAX_SEGMENTS:
+            raise FullError("no slot is left")
+        try:
+            descriptor = scoreboard.create_sealed("chansup-carry", self._layout.size)
+        except OSError as error:
+            raise FullError(f"no memory for slots: {error.strerror}") from None
+        try:
+            segment = Segment(descriptor, self._layout, writable=True)
+        except (OSError, ValueError, OverflowError) as error:
+            os.close(descriptor)
+            raise FullError(f"no memory for slots: {error}") from None
+        header = self._layout.header()
+        segment.view[: len(header)] = header
+        self._segments.append(segment)
+        indexes = range(self._layout.slots - 1, -1, -1)
+        self._free.extend(slot_of(number, index) for index in indexes)
+        return descriptor
+
+    def release(self, slot: Slot) -> None:
+        """Take a slot back, with all of its memory. Nobody writes to it any more."""
+        slot.words[STATE] = 0
+        slot.give_back(Slice(0, slot.layout.slot_size))
+        self._free.append(slot.number)
+
+    @property
+    def used(self) -> int:
+        """How many slots are taken."""
+        return len(self._segments) * self._layout.slots - len(self._free)
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest segment."""
+        return len(self._segments) - 1
+
+
+assert PAGE % mmap.PAGESIZE == 0 or mmap.PAGESIZE % PAGE == 0
