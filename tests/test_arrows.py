@@ -19,6 +19,7 @@ SHARED = {
     "text",
     "tracebacks",
     "unix",
+    "waiters",
     "waiting",
     "wire",
 }
@@ -27,9 +28,11 @@ MAY_IMPORT = {
     "protocol": {"protocol"} | SHARED,
     "config": {"config", "protocol", "vendored"} | SHARED,
     "supervisor": {"supervisor", "config", "protocol"} | SHARED,
-    "launch": {"launch", "relay", "worker", "config", "protocol"} | SHARED,
+    "handover": {"handover", "protocol"} | SHARED,
+    "carry": {"carry", "handover", "config", "protocol"} | SHARED,
+    "launch": {"launch", "relay", "handover", "carry", "worker", "config", "protocol"} | SHARED,
     "worker": {"worker", "layer", "config", "protocol"} | SHARED,
-    "relay": {"relay", "config", "protocol"} | SHARED,
+    "relay": {"relay", "handover", "config", "protocol"} | SHARED,
     "layer": {"layer", "config", "protocol"} | SHARED,
     "bench": {"bench", "protocol"} | SHARED,
     "project": {"project", "config"} | SHARED,
@@ -94,7 +97,10 @@ def test_the_supervisor_imports_nothing_that_runs_in_children() -> None:
     tops = {module.split(".")[0] for module in loaded.stdout.split()}
     assert "chansup" in tops
     assert not tops & OF_CHILDREN
-    children = {f"chansup.{room}" for room in ("launch", "relay", "layer", "worker", "bench")}
+    children = {
+        f"chansup.{room}"
+        for room in ("launch", "relay", "carry", "handover", "layer", "worker", "bench")
+    }
     assert not children & set(loaded.stdout.split())
 
 

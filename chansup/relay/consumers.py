@@ -20,8 +20,8 @@ Without relay mode there is no handover: `handover["count"]` is 0, and orders ar
 from collections.abc import Awaitable, Generator
 from typing import Any
 
+from chansup.handover.extension import CHECKPOINT, EXTENSION, POLICY
 from chansup.protocol.sessions import HEADER, Handover
-from chansup.relay.extension import CHECKPOINT, EXTENSION, POLICY
 
 
 class HandoverMixin:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from chansup.relay.frames import Decoder, Frame, FrameError
-from chansup.relay.waiters import wake
+from chansup.waiters import wake
 from chansup.wire import Writer
 
 _READ_SIZE = 128 * 1024

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from chansup.errors import ChansupError
-from chansup.relay.extension import EXTENSION
+from chansup.handover.extension import EXTENSION
 from chansup.relay.frames import MAX_PAYLOAD
 
 Scope = MutableMapping[str, Any]

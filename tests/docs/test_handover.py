@@ -8,9 +8,9 @@ import pytest
 
 from chansup.config.schema import Workers
 from chansup.config.structure import fields
+from chansup.handover import parting, words
 from chansup.project import Project, render
 from chansup.relay import credits, scopes
-from chansup.relay.appworker import events, parting
 from chansup.relay.interface import attachment, upload
 from tests.docs.pages import ROOT, Block, blocks, prose, table
 from tests.docs.scene import Scene
@@ -144,7 +144,7 @@ def test_the_limits() -> None:
     assert said["a message from the app to the client"].startswith(
         f"{attachment.MAX_MESSAGE // 2**20} MiB"
     )
-    assert said["a checkpoint"] == f"{events.MAX_CHECKPOINT // 1024} KiB"
+    assert said["a checkpoint"] == f"{words.MAX_CHECKPOINT // 1024} KiB"
     assert said["the scope of one request"].startswith(f"{scopes.MAX_SCOPE // 1024} KiB")
     assert any(value.startswith(f"{credits.WINDOW // 1024} KiB") for value in said.values())
     assert f"small enough to be kept ({upload._RETAINED // 1024} KiB)" in text

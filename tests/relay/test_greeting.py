@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from chansup.handover.extension import CHECKPOINT, POLICY
 from chansup.relay import frames, greeting
-from chansup.relay.extension import CHECKPOINT, POLICY
 from chansup.relay.frames import Decoder, Kind, pack
 from chansup.relay.greeting import Hello, VersionError
 from tests.relay.both_sides import app_worker, until

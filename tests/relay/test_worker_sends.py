@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from chansup.handover.errors import ClientDisconnected, UnexpectedEvent
+from chansup.handover.extension import CHECKPOINT
 from chansup.relay import scopes
-from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
-from chansup.relay.extension import CHECKPOINT
 from chansup.relay.frames import END, FAILED, FINISHED, MORE, TEXT, Kind, pack, split
-from chansup.relay.waiters import Turns, Waiters
+from chansup.waiters import Turns, Waiters
 from tests.relay.both_sides import App, Receive, Scope, Send, app_worker, relayed, until
 from tests.relay.clients import Request, WebSocket
 from tests.relay.echo_app import app as echo

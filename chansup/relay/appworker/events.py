@@ -7,30 +7,15 @@ TypeError, ValueError or UnexpectedEvent. So a frame that cannot be read is neve
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
-from chansup.protocol.sessions import HEADER, WORDS
+from chansup.handover import words
+from chansup.handover.words import data, text, word
+from chansup.protocol.sessions import HEADER
 from chansup.relay import scopes
-from chansup.relay.appworker.errors import UnexpectedEvent
-from chansup.relay.extension import CHECKPOINT, POLICY
 
 Message = MutableMapping[str, Any]
 
-MAX_CHECKPOINT = 16 * 1024  # bytes
 MAX_REASON = 123  # bytes of a reason for closing: RFC 6455, sections 5.5 and 5.5.1
 NORMAL = 1000  # close code
-
-
-def data(value: Any, name: str) -> bytes:
-    """Return bytes-like `value` as bytes."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    raise TypeError(f'"{name}": expected bytes, not {type(value).__name__}')
-
-
-def text(value: Any, name: str) -> str:
-    """Return `value`, a str or a kind of it, as a plain str."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise TypeError(f'"{name}": expected a str, not {type(value).__name__}')
 
 
 def integer(value: Any, name: str, low: int, high: int) -> int:
@@ -71,18 +56,6 @@ def accept(message: Message) -> bytes:
         if name.lower() == HEADER:
             word(value.strip().lower().decode("latin-1"), HEADER.decode())
     return _fitting(scopes.encode((subprotocol, pairs)), message)
-
-
-def word(value: Any, name: str) -> int:
-    """Return the number by which the app's word on handovers travels, from 1 on."""
-    if value not in WORDS:
-        raise ValueError(f'"{name}": expected "transparent" or "close", not {value!r}')
-    return WORDS.index(value) + 1
-
-
-def policy(message: Message) -> int:
-    """Return the same of the event by which an app says it at any time."""
-    return word(message["handover"], f'{POLICY}", "handover')
 
 
 def head(message: Message, trailers: bool = False) -> tuple[int, bytes]:
@@ -130,18 +103,7 @@ def close(message: Message) -> tuple[int, str]:
 
 def checkpoint(value: Any) -> bytes:
     """Return the payload of a checkpoint. It is a little larger than the checkpoint itself."""
-    if isinstance(value, str):
-        value = text(value, "checkpoint")
-        size = len(value.encode())
-    else:
-        value = data(value, "checkpoint")
-        size = len(value)
-    if size > MAX_CHECKPOINT:
-        raise UnexpectedEvent(
-            f'"{CHECKPOINT}": expected bytes or str of at most {MAX_CHECKPOINT} bytes, '
-            f"not of {size}"
-        )
-    return scopes.encode(value)
+    return scopes.encode(words.checkpoint(value))
 
 
 def _fitting(payload: bytes, message: Message) -> bytes:

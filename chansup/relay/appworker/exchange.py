@@ -5,14 +5,15 @@ from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 
-from chansup.relay import scopes
-from chansup.relay.appworker import events
-from chansup.relay.appworker.context import StreamContext
-from chansup.relay.appworker.errors import (
+from chansup.handover import words
+from chansup.handover.errors import (
     ClientDisconnected,
     UnexpectedEvent,
     says_that_client_left,
 )
+from chansup.relay import scopes
+from chansup.relay.appworker import events
+from chansup.relay.appworker.context import StreamContext
 from chansup.relay.appworker.sender import Sender
 from chansup.relay.credits import MESSAGE_COST, REPORTED, WINDOW
 from chansup.relay.frames import (
@@ -27,7 +28,7 @@ from chansup.relay.frames import (
     split,
 )
 from chansup.relay.streams import TO_WORKER, State, advance
-from chansup.relay.waiters import Waiters
+from chansup.waiters import Waiters
 
 Message = MutableMapping[str, Any]
 
@@ -235,7 +236,7 @@ class Exchange:
                 raise UnexpectedEvent(f'"{kind}" may not come now')
             body = message.get("body", b"")
             if type(body) is not bytes:
-                body = events.data(body, "body")
+                body = words.data(body, "body")
             more = message.get("more_body", False)
             if not more:
                 self.ended = perf_counter()

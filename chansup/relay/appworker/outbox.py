@@ -3,14 +3,15 @@
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from chansup.handover import words
+from chansup.handover.errors import ClientDisconnected, UnexpectedEvent
+from chansup.handover.extension import CHECKPOINT, POLICY
+from chansup.handover.standing import Standing
 from chansup.relay import scopes
 from chansup.relay.appworker import events
 from chansup.relay.appworker.context import StreamContext
-from chansup.relay.appworker.errors import ClientDisconnected, UnexpectedEvent
 from chansup.relay.appworker.sender import Sender
-from chansup.relay.appworker.standing import Standing
 from chansup.relay.credits import MESSAGE_COST
-from chansup.relay.extension import CHECKPOINT, POLICY
 from chansup.relay.frames import (
     ASKS,
     FAILED,
@@ -24,7 +25,7 @@ from chansup.relay.frames import (
     pieces,
     split,
 )
-from chansup.relay.waiters import Waiters
+from chansup.waiters import Waiters
 
 Message = MutableMapping[str, Any]
 
@@ -69,7 +70,7 @@ class Outbox:
             await self._store(message["checkpoint"])
             return
         if kind == POLICY:
-            self._say(events.policy(message))
+            self._say(words.policy(message))
             return
         if self._unsent is not None or self._checkpoint is not None:
             self.emit()
@@ -162,7 +163,7 @@ class Outbox:
         self._send_all(split(Kind.START, 0, self._stream, 0, head))
 
     async def _deny(self, message: Message) -> None:
-        body = events.data(message.get("body", b""), "body")
+        body = words.data(message.get("body", b""), "body")
         more = bool(message.get("more_body", False))
         await self._ready_sender().send_body(body, more, self._check)
         if not more:

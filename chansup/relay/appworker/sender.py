@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from chansup.handover.errors import UnexpectedEvent
 from chansup.relay.appworker.context import StreamContext
-from chansup.relay.appworker.errors import UnexpectedEvent
 from chansup.relay.credits import Window
 from chansup.relay.frames import END, FrameError, Kind, pack, pieces, split
-from chansup.relay.waiters import Turns, Waiter, wake
+from chansup.waiters import Turns, Waiter, wake
 
 Check = Callable[[], None]  # raises if nothing may be sent any more
 

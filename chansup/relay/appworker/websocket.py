@@ -9,17 +9,17 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from chansup.handover.errors import ClientDisconnected, says_that_client_left
+from chansup.handover.parting import SERVICE_RESTART, Parting
+from chansup.handover.standing import Standing
 from chansup.protocol.connection import Connection
 from chansup.protocol.connection import connection as current_connection
 from chansup.relay import scopes
 from chansup.relay.appworker.context import StreamContext
-from chansup.relay.appworker.errors import ClientDisconnected, says_that_client_left
 from chansup.relay.appworker.outbox import Outbox
-from chansup.relay.appworker.parting import SERVICE_RESTART, Parting
-from chansup.relay.appworker.standing import Standing
 from chansup.relay.frames import AGAIN, FAILED, FINISHED, MORE, TEXT, FrameError, Kind, pack
 from chansup.relay.streams import TO_WORKER, State, advance
-from chansup.relay.waiters import Waiters
+from chansup.waiters import Waiters
 
 Message = MutableMapping[str, Any]
 
@@ -58,7 +58,7 @@ class WebSocket:
         self._standing = standing = Standing(Connection(resumption.id))
         may_deny = "websocket.http.response" in self.scope["extensions"]
         self._outbox = Outbox(context, stream, standing, receivers, may_deny)
-        self._parting = Parting(context, standing, self._outbox, receivers)
+        self._parting = Parting(context.loop, standing, receivers, self._hurries, self._outbox.wake)
         standing.connection.on_ask = self._parting.layer_is_asked
         self.task: asyncio.Task[None] | None = None
 
@@ -103,6 +103,9 @@ class WebSocket:
     def hurry(self) -> None:
         """Take notice that time is nearly up: it leaves, whatever its app is busy with."""
         self._parting.hurry()
+
+    def _hurries(self) -> bool:
+        return self._context.worker.hurries
 
     def cut(self) -> None:
         """Take notice that the app is about to be cancelled: time is up."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from chansup.relay.frames import MAX_PAYLOAD, TEXT
 from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.standing import Standing
-from chansup.relay.waiters import Waiter, wake
+from chansup.waiters import Waiter, wake
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from chansup.handover.mobility import Mobility
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster, sessions
 from chansup.relay import scopes
@@ -12,7 +13,6 @@ from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.books import Books
 from chansup.relay.interface.client import Receive, Send
 from chansup.relay.interface.handovers import CLOSED
-from chansup.relay.interface.mobility import Mobility
 from chansup.relay.interface.passage import INTERNAL_ERROR, POLICY, Passage
 from chansup.relay.interface.phases import HAS_WORKER, NEEDS_WORKER, PAUSED, Happening, Phase
 from chansup.relay.interface.pool import Pool

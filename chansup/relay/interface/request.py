@@ -31,7 +31,7 @@ from chansup.relay.interface.watch import Receive, Watch
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
 from chansup.relay.streams import TO_INTERFACE, State, advance
-from chansup.relay.waiters import Waiter, wake
+from chansup.waiters import Waiter, wake
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -11,7 +11,7 @@ from chansup.relay.interface.headers import Scope
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.quarantine import MAX_DEATHS, SUSPICIOUS
 from chansup.relay.interface.response import Send
-from chansup.relay.waiters import wake
+from chansup.waiters import wake
 
 _log = logging.getLogger("chansup.relay")
 

@@ -14,7 +14,7 @@ from chansup.relay.frames import END, FrameError, Kind, pack, pieces
 from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
-from chansup.relay.waiters import Waiter, wake
+from chansup.waiters import Waiter, wake
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

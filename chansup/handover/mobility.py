@@ -1,7 +1,11 @@
 """Whether a WebSocket may move to another worker: by its handshake, its route, its app's word."""
 
+from collections.abc import MutableMapping
+from typing import Any
+
 from chansup.protocol import sessions
-from chansup.relay.interface.headers import Scope
+
+Scope = MutableMapping[str, Any]
 
 
 class Mobility:

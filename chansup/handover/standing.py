@@ -1,7 +1,7 @@
 """How a WebSocket stands in this worker: who is gone, and what its app has in hand."""
 
+from chansup.handover.errors import ClientDisconnected
 from chansup.protocol.connection import Connection
-from chansup.relay.appworker.errors import ClientDisconnected
 
 
 class Standing:
