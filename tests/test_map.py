@@ -198,8 +198,12 @@ LEVELS: dict[str, Levels] = {
     "carry": (
         ("errors", "frames", "positions"),
         ("handshake", "layout"),
-        ("arena",),
-        ("inbound", "outbound", "remainder"),
+        ("arena", "link", "policy", "transport"),
+        ("gate", "inbound", "outbound", "remainder", "views"),
+        ("connection", "said"),
+        ("adoption", "hosts", "opening"),
+        ("arrivals", "stay"),
+        ("carrier",),
     ),
     "handover": (
         ("errors", "extension", "mobility"),

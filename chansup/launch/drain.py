@@ -139,16 +139,25 @@ class Drain:
         accepted = [held for held in self._in_flight.websockets if held.accepted]
         fresh = [held for held in accepted if held not in self._close_at]
         if fresh:
-            random.shuffle(fresh)
-            # All must have gone, and their apps have said goodbye, before time is up.
-            until = min(self._entered + self._limits.spread, self._began + self._cut_after * 0.8)
-            span = max(0.0, until - now) / len(fresh)
-            for place, held in enumerate(fresh):
-                self._close_at[held] = now + (place + random.random()) * span  # noqa: S311
+            moving = [held for held in fresh if held.moves]
+            closing = [held for held in fresh if held not in moving] if moving else fresh
+            self._spread(moving, len(moving) / self._in_flight.handover_rate, now)
+            self._spread(closing, self._limits.spread, now)
         for held in accepted:
             if self.hurried or self._close_at[held] <= now:
                 held.close()
         self._close_at = {held: self._close_at[held] for held in accepted}
+
+    def _spread(self, held: list[HeldWebSocket], seconds: float, now: float) -> None:
+        """Give each of them its moment, within so many seconds of the release."""
+        if not held:
+            return
+        random.shuffle(held)
+        # All must have gone, and their apps have said goodbye, before time is up.
+        until = min(self._entered + seconds, self._began + self._cut_after * 0.8)
+        span = max(0.0, until - now) / len(held)
+        for place, one in enumerate(held):
+            self._close_at[one] = now + (place + random.random()) * span  # noqa: S311
 
     # The questions of the course.
 

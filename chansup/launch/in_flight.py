@@ -13,6 +13,10 @@ class HeldWebSocket(Protocol):
 
     accepted: bool
 
+    @property
+    def moves(self) -> bool:
+        """Whether another process continues with it: its client is told nothing."""
+
     def close(self) -> None:
         """Tell the client to come back elsewhere, and let the app see the disconnect."""
 
@@ -21,8 +25,8 @@ class InFlight:
     """The books that the instrument keeps and the drain reads."""
 
     __slots__ = (
-        "_cells", "draining", "entrances", "exempt", "is_cut", "receive_blocks_close", "relays",
-        "released", "requests", "serves", "websockets",
+        "_cells", "draining", "entrances", "exempt", "handover_rate", "is_cut",
+        "receive_blocks_close", "relays", "released", "requests", "serves", "websockets",
     )  # fmt: skip
 
     def __init__(self, cells: "memoryview[float] | None" = None) -> None:
@@ -32,6 +36,7 @@ class InFlight:
         self.relays = False  # the app is the relay, which keeps the books of WebSockets itself
         self.receive_blocks_close = False  # the server cannot close while the app waits to receive
         self.serves: Callable[[], bool] = _always  # whether there is somebody to run the app
+        self.handover_rate = 500.0  # WebSockets per second that begin to move
         self.requests = 0  # that the app works on
         self.websockets: set[HeldWebSocket] = set()
         self.released = 0  # requests and WebSockets that ended so far, counted only while draining

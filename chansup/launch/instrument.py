@@ -50,10 +50,12 @@ def instrument(
     cells: "memoryview[float]",
     health_path: str | None = None,
     root_path: str = "",
+    run_carried: Callable[[Application, Scope, Receive, Send], Awaitable[bool]] | None = None,
 ) -> Application:
     """Return the app, wrapped. Lifespan and unknown scopes pass straight through.
 
-    `root_path` is for servers that put it before the path they were asked for.
+    `root_path` is for servers that put it before the path they were asked for. `run_carried` runs
+    the app for a WebSocket that outlives this process, or says that it is none.
     """
     health_paths = {health_path, root_path + health_path} if health_path else set()
     # Looked up once: a hello-world app answers in 25 µs, and this must stay a small part of it.
@@ -80,6 +82,8 @@ def instrument(
             if scope["type"] == "websocket" and in_flight.relays:
                 await application(scope, receive, send)
             elif scope["type"] == "websocket":
+                if run_carried is not None and await run_carried(application, scope, receive, send):
+                    return
                 await _run_websocket(application, scope, receive, send, in_flight, cells)
             else:
                 await _pass_through(application, scope, receive, send)
@@ -285,6 +289,11 @@ class WebSocket:
             elif kind == "websocket.http.response.start":
                 self.rejected = True
         return self._send(message)
+
+    @property
+    def moves(self) -> bool:
+        """Say no: it ends with this process."""
+        return False
 
     def close(self) -> None:
         """Close it with 1012, and let the app see websocket.disconnect."""

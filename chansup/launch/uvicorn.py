@@ -10,7 +10,8 @@ import uvicorn
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from chansup.launch import application, heartbeat, options, reserved_options, retirement
+from chansup.carry.carrier import Carrier
+from chansup.launch import application, carried, heartbeat, options, reserved_options, retirement
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -59,9 +60,10 @@ def check(given: Mapping[str, object], gateway: str) -> list[OptionProblem]:
 class _Server(uvicorn.Server):
     """A server that leaves signals to chansup and says when it is ready."""
 
-    def __init__(self, config: Config, child: Child) -> None:
+    def __init__(self, config: Config, child: Child, carrier: Carrier | None) -> None:
         super().__init__(config)
         self._child = child
+        self._carrier = carrier
         self._retire: Callable[[], None] | None = None
 
     @contextlib.contextmanager
@@ -76,8 +78,29 @@ class _Server(uvicorn.Server):
         if self.config.lifespan == "off" and self._child.warm_up is not None:
             await self._child.warm_up.ask({})
         await super().startup(sockets=sockets)
-        self._retire = retirement.on_loop(Retirement(self._child, self._end), loop)
+        carrier = self._carrier
+        begin = cut = None
+        if carrier is not None:
+            carrier.start(self._protocol)
+            begin, cut = carrier.begin_to_leave, self._cut
+        retiring = Retirement(self._child, self._end, begin=begin, cut=cut)
+        self._retire = retirement.on_loop(retiring, loop)
         self._child.ready()
+
+    def _protocol(self) -> Any:
+        """Return a protocol object for a WebSocket that another process had."""
+        assert self.config.ws_protocol_class is not None
+        return self.config.ws_protocol_class(  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+    def _cut(self) -> None:
+        """Have apps leave their WebSockets, then cancel what is left."""
+        assert self._carrier is not None
+        self._carrier.hurry()
+        asyncio.get_running_loop().call_soon(self._child.in_flight.cut)
 
     async def on_tick(self, counter: int) -> bool:
         """Turn the end that `limit_max_requests` wants into a drain."""
@@ -96,7 +119,9 @@ class _Server(uvicorn.Server):
 def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
     launch = child.launch
-    config = Config(**settings(child))
+    arguments = settings(child)
+    carrier = carried.carrier(child, arguments)
+    config = Config(**arguments)
     config.app = application.load_asgi(child)
     config.load()
     config.loaded_app = instrument(
@@ -105,8 +130,9 @@ def serve(child: Child) -> int:
         child.cells,
         launch.health_path,
         config.root_path,
+        carrier.run if carrier is not None else None,
     )
-    server = _Server(config, child)
+    server = _Server(config, child, carrier)
     if hasattr(config, "get_loop_factory"):
         factory = config.get_loop_factory()
     else:  # before uvicorn 0.36

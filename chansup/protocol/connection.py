@@ -42,8 +42,8 @@ class Connection:
     """A WebSocket that may move between workers."""
 
     __slots__ = (
-        "_inner", "_opened", "_takes", "channels", "farewells", "id", "is_answering", "leaving",
-        "on_ask", "unfinished", "welcomes",
+        "_inner", "_opened", "channels", "farewells", "id", "is_answering", "leaving",
+        "on_ask", "takes", "unfinished", "welcomes",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -57,20 +57,20 @@ class Connection:
         self.on_ask: Callable[[], None] | None = None  # of the relay: the layer is asked for more
         self._opened: set[str] = set()  # channels that were made for it
         self._inner: dict[str, bool] = {}  # those of a handler; whether nothing was taken yet
-        self._takes: dict[str, Take] = {}  # by channel
+        self.takes: dict[str, Take] = {}  # by channel
 
     def opens(self, channel: str) -> None:
         """Take notice of a channel that the layer made while the app of this connection runs."""
         if self.leaving:
             return  # it is for the goodbye itself, and stays here
         self._opened.add(channel)
-        if self.is_answering or self._takes:
+        if self.is_answering or self.takes:
             self._inner[channel] = True
 
     def asks(self, channel: str) -> None:
         """Take notice that the app asks the channel layer for the next message of a channel."""
-        if self._takes:
-            self._takes.pop(channel, None)
+        if self.takes:
+            self.takes.pop(channel, None)
             self._goes_on(ends_answers=channel not in self._inner)
         if self.on_ask is not None:
             self.on_ask()
@@ -84,13 +84,13 @@ class Connection:
         is_answer = self._inner.get(channel, False)
         if is_answer:
             self._inner[channel] = False
-        take = self._takes[channel] = Take(channel, task, is_answer)
+        take = self.takes[channel] = Take(channel, task, is_answer)
         _latest.set(take)
 
     def asks_client(self) -> None:
         """Take notice that the app asks for the client's next message."""
         self.is_answering = False
-        if self._takes:
+        if self.takes:
             self._goes_on(ends_answers=True)
 
     def _goes_on(self, ends_answers: bool) -> None:
@@ -100,17 +100,17 @@ class Connection:
         an answer that it waited for in a task of its own, when the app asks for what comes next.
         """
         latest = _latest.get()
-        if latest is not None and self._takes.get(latest.channel) is latest:
-            del self._takes[latest.channel]
+        if latest is not None and self.takes.get(latest.channel) is latest:
+            del self.takes[latest.channel]
         if ends_answers:
-            for take in list(self._takes.values()):
+            for take in list(self.takes.values()):
                 if take.is_answer and (take.task is None or take.task.done()):
-                    self._takes.pop(take.channel, None)
+                    self.takes.pop(take.channel, None)
 
     @property
     def is_busy(self) -> bool:
         """Whether the app has a message in hand that it took from the channel layer."""
-        return bool(self._takes)
+        return bool(self.takes)
 
     def holds_back(self, channel: str) -> bool:
         """Whether the messages of a channel are for the next worker by now."""

@@ -129,6 +129,11 @@ class WebSocket:
 
     # Orders
 
+    @property
+    def moves(self) -> bool:
+        """Say no: the relay that holds it ends."""
+        return False
+
     def close(self) -> None:
         """Have the client come back elsewhere: this process ends."""
         if self._standing.is_open_for_client:
