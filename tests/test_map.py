@@ -22,10 +22,21 @@ Levels = tuple[tuple[str, ...], ...]
 
 LEVELS: dict[str, Levels] = {
     ".": (
-        ("backoff", "background", "clock", "errors", "text", "unix", "vendored", "waiting", "wire"),
+        (
+            "backoff",
+            "background",
+            "clock",
+            "errors",
+            "text",
+            "unix",
+            "vendored",
+            "waiters",
+            "waiting",
+            "wire",
+        ),
         ("log_lines", "protocol"),
-        ("config", "tracebacks"),
-        ("bench", "layer", "project", "relay", "supervisor"),
+        ("config", "handover", "tracebacks"),
+        ("bench", "carry", "layer", "project", "relay", "supervisor"),
         ("check", "worker"),
         ("cli", "launch"),
         ("entry",),
@@ -136,7 +147,7 @@ LEVELS: dict[str, Levels] = {
         ),
         ("differences", "drain", "instrument", "system_checks", "warm_up"),
         ("child",),
-        ("application", "heartbeat", "retirement", "wsgi"),
+        ("application", "carried", "heartbeat", "retirement", "wsgi"),
         ("__main__", "daphne", "granian", "gunicorn", "hypercorn", "stopping", "uvicorn"),
         ("channels", "examine", "relay"),
         ("probe",),

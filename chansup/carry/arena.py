@@ -6,11 +6,10 @@ import os
 
 from chansup.carry.errors import FullError, SlotError
 from chansup.carry.layout import PAGE, SMALL, STATE, WORDS, Layout, Slice, read_header
-from chansup.protocol import scoreboard
 from chansup.protocol.carry import MAX_SEGMENTS, SLOTS, place_of, slot_of
 
-_F_GET_SEALS = 1034  # fcntl(2)
-_F_SEAL_SHRINK = 2
+_F_ADD_SEALS, _F_GET_SEALS = 1033, 1034  # fcntl(2); Python names them only from 3.13 on
+_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
 
 
 class Slot:
@@ -81,6 +80,14 @@ class Segment:
         return Slot(self, index, -1)
 
 
+def _create(size: int) -> int:
+    """Return the descriptor of zeroed memory. Sealed: whoever maps it can rely on its size."""
+    descriptor = os.memfd_create("chansup-carry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
+    return descriptor
+
+
 class Arena:
     """The segments of this process. A new one is made when all slots are used."""
 
@@ -107,7 +114,7 @@ class Arena:
         if number >= MAX_SEGMENTS:
             raise FullError("no slot is left")
         try:
-            descriptor = scoreboard.create_sealed("chansup-carry", self._layout.size)
+            descriptor = _create(self._layout.size)
         except OSError as error:
             raise FullError(f"no memory for slots: {error.strerror}") from None
         try:

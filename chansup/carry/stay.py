@@ -329,11 +329,6 @@ class Stay:
         """What the app said about handovers: a place in WORDS, plus 1; 0: nothing."""
         return self._said.word
 
-    @property
-    def carried(self) -> Carried:
-        """The connection."""
-        return self._carried
-
     def close(self) -> None:
         """Have it continue in another process, or have its client come back elsewhere."""
         standing = self._standing
