@@ -17,7 +17,7 @@ class Adopter(Protocol):
     """This process, as an adoption sees it."""
 
     def resumed(self, connection: Connection) -> None:
-        """Take notice that an adopted connection goes on."""
+        """Take notice that an adopted connection continues."""
 
     def refused(self, connection: Connection, reason: str) -> None:
         """Take notice that an adopted connection is closed, as a word of HANDOVERS says."""
@@ -64,7 +64,7 @@ class Adoption:
         return True
 
     def begin(self, close: int) -> None:
-        """Write what is owed to the client, then repeat the handshake, or close with a code."""
+        """Write the rest to the client, then repeat the handshake, or close with a code."""
         connection = self.connection
         assert connection.raw is not None
         if self.left.outbound:

@@ -38,7 +38,7 @@ class Home(Protocol):
         """Take back a slot."""
 
     def resumed(self, connection: Connection) -> None:
-        """Take notice that an adopted connection goes on."""
+        """Take notice that an adopted connection continues."""
 
     def refused(self, connection: Connection, reason: str) -> None:
         """Take notice that an adopted connection is closed, as a word of HANDOVERS says."""

@@ -177,7 +177,7 @@ class Carrier:
             self._arena.release(slot)
 
     def resumed(self, connection: Connection) -> None:
-        """Take notice that an adopted connection goes on."""
+        """Take notice that an adopted connection continues."""
         self._arrivals.over(connection)
         slot = connection.slot
         if slot is None:

@@ -264,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_kept(self) -> bool:
-        """Whether what is written is kept."""
+        """Whether the journal keeps bytes that are written."""
         return self.slot is not None and self.inbound.is_kept
 
     def part(self) -> None:

@@ -22,7 +22,7 @@ class Readable(Protocol):
 def scan(
     buffer: Readable, place: int, end: int, base: int, ends: "deque[int]", is_inside: bool
 ) -> tuple[int, bool]:
-    """Go on from `place`, where a frame begins, to the last whole frame before `end`.
+    """Continue at `place`, where a frame begins, up to the last whole frame before `end`.
 
     The ends of messages are appended to `ends`, as positions: place plus `base`. `is_inside`:
     whether a message has begun in earlier frames. Return the place behind the last whole frame, and

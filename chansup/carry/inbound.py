@@ -155,7 +155,7 @@ class Inbound:
             self.on_full()
 
     def _turn(self) -> None:
-        """Move what is not dealt with to the front of another area, and switch by one store."""
+        """Move the outstanding bytes to the front of another area, and switch by one store."""
         slot, words = self._slot, self._words
         assert slot is not None
         assert words is not None
@@ -214,7 +214,7 @@ class Inbound:
             self.throttle(False)
 
     def _settle(self) -> None:
-        """Nothing is outstanding but perhaps a part of a frame: what is before it is dealt with."""
+        """Forget all whole frames: nothing is outstanding but perhaps a part of a frame."""
         words = self._words
         assert words is not None
         at = self.base + self._scanned

@@ -1,7 +1,7 @@
 """How the shared memory of one WebSocket is arranged: its *slot*.
 
 The first page has words, small buffers and the handshake, which is all that a quiet WebSocket
-needs. What is larger lies in areas of the slot that take no memory until they are written.
+needs. Larger data lies in areas of the slot that take no memory until they are written.
 
 A process may be killed between any two instructions. So each change of state is one store of an
 aligned word, after the data that it speaks of. What the words mean:

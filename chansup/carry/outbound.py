@@ -59,7 +59,7 @@ class Outbound:
         self.end = 0  # position behind the last byte
 
     def begin(self, slot: Slot, position: int, data: bytes = b"") -> bool:
-        """Keep what is written from now on; `data`, at `position`, is still to be written.
+        """Keep all bytes that are written from now on; `data`, at `position`, is still to be written.
 
         Say whether there is room for it.
         """
@@ -111,7 +111,7 @@ class Outbound:
         self.send(data)
 
     def _write_large(self, data: bytes, count: int) -> None:
-        """Write what is larger than the small buffer, though nothing waits."""
+        """Write more than the small buffer holds, though nothing waits."""
         words, slot = self._words, self._slot
         assert words is not None
         assert slot is not None
@@ -191,7 +191,7 @@ class Outbound:
         return self._slot.layout.outbound - self.unsent()
 
     def forsake(self) -> None:
-        """Keep nothing any more; what is written only goes to the transport."""
+        """Keep nothing any more; bytes only go to the transport."""
         self._words = None
         self._slot = None
         self._buffer = self._small = memoryview(b"")

@@ -39,7 +39,7 @@ class Said:
             self._slot.words[WORD] = word
 
     def keep(self, slot: Slot) -> None:
-        """Write what was said into a slot, and what is said later."""
+        """Write the newest of both into a slot, from now on."""
         self._slot = slot
         if self._checkpoint is not None and not slot.words[CHECKPOINT]:
             remainder.write_checkpoint(slot, self._checkpoint)

@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
         )
 
     def _cut(self) -> None:
-        """Have apps leave their WebSockets, then cancel what is left."""
+        """Have apps leave their WebSockets, then cancel the others."""
         assert self._carrier is not None
         self._carrier.hurry()
         asyncio.get_running_loop().call_soon(self._child.in_flight.cut)
