@@ -59,7 +59,7 @@ class Outbound:
         self.end = 0  # position behind the last byte
 
     def begin(self, slot: Slot, position: int, data: bytes = b"") -> bool:
-        """Keep all bytes that are written from now on; `data`, at `position`, is still to be written.
+        """Keep all that is written from now on; `data`, at `position`, is not written yet.
 
         Say whether there is room for it.
         """
