@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chansup.carry import layout, remainder
 from chansup.carry.arena import Arena, Slot
-from chansup.carry.errors import DiffersError
+from chansup.carry.errors import DiffersError, SlotError
 from chansup.carry.frames import scan
 from chansup.carry.inbound import Inbound
 from chansup.carry.layout import OPEN, STATE, Layout
@@ -408,7 +408,7 @@ def test_a_slot_of_garbage_is_refused_or_read_within_its_bounds(
             slot.words[place] = word % 5000 if small else word
         try:
             left = remainder.read(slot, Positions(100, 100, False), False)
-        except (DiffersError, remainder.SlotError):
+        except (DiffersError, SlotError):
             return
         assert len(left.inbound) <= LAYOUT.inbound
     finally:

@@ -15,8 +15,9 @@ LIMITS = Limits(settle=0.3, spread=5.0, keep_alive=5.0, timeout=25.0)
 
 
 class WebSocket:
-    def __init__(self, host: "Host", ends: bool = True) -> None:
+    def __init__(self, host: "Host", ends: bool = True, moves: bool = False) -> None:
         self.accepted = True
+        self.moves = moves
         self.closed_at: float | None = None
         self._host = host
         self._ends = ends
@@ -138,6 +139,18 @@ def test_unread_bytes_are_read_first() -> None:
     assert "end" not in host.events
     host.unread = False
     assert host.run() < 0.2
+
+
+def test_websockets_that_move_have_a_pace_of_their_own() -> None:
+    host = Host()
+    moving = [WebSocket(host, moves=True) for _ in range(100)]
+    closing = [WebSocket(host) for _ in range(100)]
+    host.in_flight.handover_rate = 100.0
+    host.drain.begin()
+    host.run()
+    began = min(one.closed_at or 0 for one in moving)
+    assert max(one.closed_at or 0 for one in moving) - began < 1.2
+    assert max(one.closed_at or 0 for one in closing) - began > 4.0
 
 
 def test_websockets_are_spread_evenly() -> None:
