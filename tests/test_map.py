@@ -188,6 +188,7 @@ LEVELS: dict[str, Levels] = {
         ("discover",),
     ),
     "protocol": (
+        ("encoding",),
         (
             "carry",
             "channel_layer",

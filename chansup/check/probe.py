@@ -20,7 +20,7 @@ from chansup.config import channels, hub, relay, routes, server_variables
 from chansup.config.keys import quoted
 from chansup.config.load import Loaded
 from chansup.config.schema import Workers
-from chansup.protocol import channel_layer
+from chansup.protocol import channel_layer, encoding
 from chansup.protocol.probe import Answer, Consumption, Finding, Question
 
 TIMEOUT = 60.0  # seconds, for an app that imports half the world
@@ -227,7 +227,7 @@ def _run(asked: Asked, timeout: float) -> tuple[int, str, str]:
         process_group=0,
     )
     try:
-        output, errors = process.communicate(msgspec.json.encode(asked.question), timeout)
+        output, errors = process.communicate(encoding.encode(asked.question), timeout)
     finally:
         _kill_group(process.pid)  # a child of the app would keep our pipes open
         process.wait()
@@ -244,7 +244,7 @@ def _kill_group(group: int) -> None:
 def _answer(output: str) -> Answer | None:
     lines = output.strip().splitlines()
     try:
-        return msgspec.json.decode(lines[-1] if lines else "", type=Answer)
+        return encoding.decode(lines[-1] if lines else "", Answer)
     except msgspec.MsgspecError:
         return None
 

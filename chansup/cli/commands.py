@@ -109,9 +109,9 @@ def check(as_json: bool, handover: str | None, **trial: Any) -> int:
     report = check_config(config, os.environ, held_addresses(), directory)
     report.warnings.extend(several_processes.warnings(config, os.environ))
     if as_json:
-        import msgspec
+        from chansup.protocol import encoding
 
-        click.echo(msgspec.json.encode(report))
+        click.echo(encoding.encode_for_others(report))
     else:
         from chansup.cli.check_view import show_report
 
@@ -184,10 +184,10 @@ def status(as_json: bool, watch: bool) -> int:
     """Show pools, slots and the rollout under way."""
     client = find_client()
     if as_json:
-        import msgspec
+        from chansup.protocol import encoding
 
         for current in _repeated(client) if watch else [client.status()]:
-            click.echo(msgspec.json.encode(current))
+            click.echo(encoding.encode_for_others(current))
     else:
         from chansup.cli.status_view import show_status, watch_status
 
@@ -212,10 +212,10 @@ def logs(target: str | None, lines: int, follow: bool, as_json: bool) -> int:
     """Show what a pool, a slot or all have printed lately."""
     stream = find_client().logs(target, lines, follow)
     if as_json:
-        import msgspec
+        from chansup.protocol import encoding
 
         for line in stream:
-            click.echo(msgspec.json.encode(line))
+            click.echo(encoding.encode_for_others(line))
     else:
         from chansup.cli.log_printer import LogPrinter
 
@@ -240,10 +240,9 @@ def latency(channel: str | None, seconds: float, watch: bool, as_json: bool) -> 
     It says whether the workers keep up. The exit code is 1 when they do not, or when nobody
     consumes a channel. Ctrl-C ends it early.
     """
-    import msgspec
-
     from chansup.cli.latency import table
     from chansup.cli.latency.measure import measure, measure_again_and_again
+    from chansup.protocol import encoding
 
     client = find_client()
     on_terminal = sys.stdout.isatty() and not as_json
@@ -252,13 +251,13 @@ def latency(channel: str | None, seconds: float, watch: bool, as_json: bool) -> 
         if on_terminal:
             table.watch(each)
         for measured in each:
-            click.echo(msgspec.json.encode(measured) if as_json else table.plain(measured))
+            click.echo(encoding.encode_for_others(measured) if as_json else table.plain(measured))
     with table.Countdown(seconds if on_terminal else None) as countdown:
         measured = measure(client, seconds, channel, countdown.show)
     if on_terminal:
         table.show(measured)
     else:
-        click.echo(msgspec.json.encode(measured) if as_json else table.plain(measured))
+        click.echo(encoding.encode_for_others(measured) if as_json else table.plain(measured))
     return ExitCode.OK if measured.is_well else ExitCode.FAILED
 
 
@@ -341,10 +340,10 @@ def _follow(events: "Iterator[Event]", what: str, as_json: bool) -> int:
     code = 0
     try:
         if as_json:
-            import msgspec
+            from chansup.protocol import encoding
 
             for event in events:
-                click.echo(msgspec.json.encode(event))
+                click.echo(encoding.encode_for_others(event))
                 code = event.exit_code if event.type == "result" else code
             return code
         from chansup.cli.progress import ProgressDisplay

@@ -7,15 +7,14 @@ app. Exit code 78 (EX_CONFIG of sysexits.h): the server could not start; stderr 
 import os
 import sys
 
-import msgspec
-
 from chansup.launch import __main__ as launcher
+from chansup.protocol import encoding
 from chansup.protocol.probe import VARIABLE, Question
 
 
 def main() -> int:
     """Judge, and return the exit code."""
-    question = msgspec.json.decode(os.environ[VARIABLE], type=Question)
+    question = encoding.decode(os.environ[VARIABLE], Question)
     sys.path[0] = question.directory
     try:
         server = launcher.import_server(question.server)

@@ -10,13 +10,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-import msgspec
-
 from chansup.config import session_packages
 from chansup.config.routes import parse as parse_route
 from chansup.launch import __main__ as launcher
 from chansup.launch import application, differences, routers
-from chansup.protocol import channel_layer
+from chansup.protocol import channel_layer, encoding
 from chansup.protocol.probe import Answer, Consumption, Finding, Question
 
 _LAYER_ERROR = "chansup.layer.errors.LayerConfigError"
@@ -188,8 +186,8 @@ def _consumption(loaded: object, pools: list[Consumption]) -> Iterator[Finding]:
 
 def main() -> None:
     """Answer the question on stdin."""
-    question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
-    answer = msgspec.json.encode(probe(question)).decode()
+    question = encoding.decode(sys.stdin.buffer.read(), Question)
+    answer = encoding.encode(probe(question)).decode()
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), f"\n{answer}\n".encode())
 

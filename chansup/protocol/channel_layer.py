@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from chansup.protocol import encoding
+
 VARIABLE = "CHANSUP_CHANNEL_LAYER"
 SOCKET = "hub.sock"  # in the runtime directory
 
@@ -18,9 +20,9 @@ class Place(msgspec.Struct, forbid_unknown_fields=True):
 
 def encode(place: Place) -> str:
     """Return the value of the variable."""
-    return msgspec.json.encode(place).decode()
+    return encoding.encode(place).decode()
 
 
 def decode(text: str) -> Place:
     """Return what the variable says. Raises msgspec.MsgspecError."""
-    return msgspec.json.decode(text, type=Place)
+    return encoding.decode(text, Place)

@@ -5,7 +5,7 @@ import signal
 
 import msgspec
 
-from chansup.protocol import versions
+from chansup.protocol import encoding, versions
 from chansup.protocol.roster import Route
 from chansup.protocol.sessions import Handover, Rules
 
@@ -114,7 +114,7 @@ class _Head(msgspec.Struct):
 
 def encode(launch: Launch) -> str:
     """Return the document for the child's environment."""
-    return msgspec.json.encode(launch).decode()
+    return encoding.encode(launch).decode()
 
 
 def receive() -> Launch:
@@ -124,5 +124,5 @@ def receive() -> Launch:
     another version, msgspec.ValidationError when the document is malformed.
     """
     text = os.environ.pop(VARIABLE)
-    versions.require(versions.LAUNCH, msgspec.json.decode(text, type=_Head).version)
-    return msgspec.json.decode(text, type=Launch)
+    versions.require(versions.LAUNCH, encoding.decode(text, _Head).version)
+    return encoding.decode(text, Launch)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from chansup.protocol import encoding
 from chansup.protocol.sessions import Handover, Rules
 
 WorkerState = Literal["joining", "ready", "draining"]
@@ -85,21 +86,18 @@ Report = Moved | Greeted
 MARK = b"chansup-mark"  # header of a handshake, by which that WebSocket can be named
 LONGEST_MARK = 64  # bytes
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Roster)
-_report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
-
 
 def encode(document: Roster | Report) -> bytes:
     """Return one line."""
-    return _encoder.encode(document) + b"\n"
+    return encoding.encode(document) + b"\n"
 
 
 def decode(line: bytes) -> Roster:
     """Return what one line says. Raises msgspec.DecodeError."""
-    return _decoder.decode(line)
+    return encoding.decode(line, Roster)
 
 
 def decode_report(line: bytes) -> Report:
     """Return what one line of an interface process says. Raises msgspec.DecodeError."""
-    return _report_decoder.decode(line)
+    report: Report = encoding.decode(line, Report)  # type: ignore[arg-type]
+    return report

@@ -1,5 +1,6 @@
 """Commands find the supervisor that runs, whatever was edited or switched since it started."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import pytest
 
 from chansup.errors import ExitCode
 from chansup.layer import discovery
+from tests import fetch
 from tests.kit import everybody
-from tests.running import Running, command, running
+from tests.running import Running, command, running, write_app
+from tests.system.conftest import DIRECT
 
 IDLE = """
 [programs.idle]
@@ -163,3 +166,21 @@ def test_another_user_hears_that_the_site_is_root_s(open_to_all: Path) -> None:
         assert done.returncode == ExitCode.FAILED
         assert "belongs to user root" in done.stderr
         assert "chansup -c" not in done.stderr
+
+
+def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    """The same for both modes: what runs in a directory is told so by documents."""
+    site = tmp_path / os.fsdecode(b"caf\xe9")
+    write_app(site)
+    config = DIRECT + '[workers.web]\nserves = ["http", "websocket"]\n'
+    config += '[supervisor]\nruntime_directory = ".chansup"\n'
+    with running(site, config) as run:
+        run.wait_until_ready()
+        assert fetch.get(run.url).status_code == 200
+        for command in ("status", "check", "reload", "restart"):
+            done = run.command(command, "--json")
+            assert done.returncode == 0, done.stdout + done.stderr
+            documents = [json.loads(line) for line in done.stdout.splitlines()]
+            if command == "status":
+                assert documents[0]["config"] == str(tmp_path / "caf\\xe9" / run.config.name)
+        assert "defect" not in run.output()

@@ -70,16 +70,15 @@ def check_handover(
         if any(options.values()) or options["answers"] is not None:
             raise click.UsageError("--send, --again and so on say how to try --handover URL")
         return None
-    import msgspec
-
     from chansup.cli.trial.run import run
+    from chansup.protocol import encoding
 
     def say(text: str) -> None:
         click.echo(text, err=True)
 
     verdict = run(client(), _meant(url, given), given["restart"], say)
     if as_json:
-        click.echo(msgspec.json.encode(verdict))
+        click.echo(encoding.encode_for_others(verdict))
     else:
         for line in verdict.lines():
             click.echo(line)

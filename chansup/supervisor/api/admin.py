@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from chansup.config import address
+from chansup.protocol import encoding
 from chansup.protocol.status import PoolStatus, RolloutStatus, SlotStatus, TaskStatus
 from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
 from chansup.supervisor.api.http import Server, admin_server
@@ -90,7 +91,11 @@ class Admin:
         status = self._site.status()
         reasons = list(map(without_folders, status.reasons))
         document = {"ready": status.ready, "state": status.state, "reasons": reasons}
-        return 200 if status.ready else 503, msgspec.json.encode(document), b"application/json"
+        return (
+            200 if status.ready else 503,
+            encoding.encode_for_others(document),
+            b"application/json",
+        )
 
     async def _healthz(self, scope: Scope) -> tuple[int, bytes, bytes]:
         status = self._site.status()
@@ -105,7 +110,7 @@ class Admin:
             "pools": [pool_health(pool) for pool in status.pools],
             "tasks": [task_health(task) for task in status.tasks],
         }
-        return 200, msgspec.json.encode(document), b"application/json"
+        return 200, encoding.encode_for_others(document), b"application/json"
 
     async def _scrape(self, scope: Scope) -> tuple[int, bytes, bytes]:
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")

@@ -25,11 +25,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-import msgspec
-
 from chansup import __version__
 from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError, ExitCode
+from chansup.protocol import encoding
 from chansup.protocol.status import Consumption, Event, LogLine, Status
 from chansup.supervisor.api.exchange import Receive, Scope, Send, respond
 from chansup.supervisor.errors import StartFailedError, UnknownTargetError
@@ -146,12 +145,12 @@ class Control:
         route = scope["method"], scope["path"]
         try:
             if route == ("GET", "/status"):
-                await respond(send, 200, msgspec.json.encode(self._commands.status()))
+                await respond(send, 200, encoding.encode_for_others(self._commands.status()))
             elif route == ("GET", "/consumption"):
-                await respond(send, 200, msgspec.json.encode(self._commands.consumption()))
+                await respond(send, 200, encoding.encode_for_others(self._commands.consumption()))
             elif route == ("GET", "/version"):
                 version = {"version": __version__, "pid": os.getpid()}
-                await respond(send, 200, msgspec.json.encode(version))
+                await respond(send, 200, encoding.encode_for_others(version))
             elif route == ("GET", "/logs"):
                 await self._logs(parameters, scope["state"]["stopping"], receive, send)
             elif route in self._routes:
@@ -289,7 +288,7 @@ def _number(parameters: Parameters, name: str, default: int) -> int:
 
 
 def _line(document: Event | LogLine) -> bytes:
-    return msgspec.json.encode(document) + b"\n"
+    return encoding.encode_for_others(document) + b"\n"
 
 
 def _failed(message: str, exit_code: ExitCode = ExitCode.FAILED) -> Event:
@@ -297,4 +296,6 @@ def _failed(message: str, exit_code: ExitCode = ExitCode.FAILED) -> Event:
 
 
 def _failure(message: str, exit_code: ExitCode, lines: list[str] | None = None) -> bytes:
-    return msgspec.json.encode({"error": message, "exit_code": exit_code, "lines": lines or []})
+    return encoding.encode_for_others(
+        {"error": message, "exit_code": exit_code, "lines": lines or []}
+    )

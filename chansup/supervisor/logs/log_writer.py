@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+from chansup.protocol.encoding import spell_out
 from chansup.supervisor.logs.levels import LEVELS, Level
 from chansup.supervisor.logs.line_reader import CHUNK, escape
 from chansup.supervisor.logs.log_batch import Batch
@@ -93,7 +94,7 @@ class LogWriter:
         """Queue a message of chansup's own, if its level is to be shown; never blocks."""
         if LEVELS.index(level) < LEVELS.index(self.level):
             return
-        clean = message.encode(errors="backslashreplace").decode()
+        clean = spell_out(message)
         lines = escape(clean.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
         now, pid = time.time(), os.getpid()
         self._put(OWN_SLOT, pid, lines, now, level)

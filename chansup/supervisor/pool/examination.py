@@ -7,9 +7,8 @@ import asyncio
 from dataclasses import replace
 from typing import Protocol
 
-import msgspec
-
 from chansup.config import schema
+from chansup.protocol import encoding
 from chansup.protocol.probe import VARIABLE, Question
 from chansup.supervisor.errors import SpawnError, StartFailedError
 from chansup.supervisor.plan.generation import Generation
@@ -63,7 +62,7 @@ def _specification(interface: PoolSpecification, config: schema.Config) -> PoolS
     command = interface.command
     gateway = "wsgi" if config.app.wsgi is not None and not interface.relays else "asgi"
     question = Question(settings.server, gateway, "", settings.options, command.directory)
-    asked = {VARIABLE: msgspec.json.encode(question).decode()}
+    asked = {VARIABLE: encoding.encode(question).decode()}
     return replace(
         interface,
         kind="programs",
