@@ -89,6 +89,7 @@ LEVELS: dict[str, Levels] = {
         (
             "accounts",
             "address",
+            "certificates",
             "commands",
             "cores",
             "env_files",
@@ -143,6 +144,7 @@ LEVELS: dict[str, Levels] = {
             "remedies",
             "reserved_options",
             "routers",
+            "start_failures",
             "surroundings",
         ),
         ("differences", "drain", "instrument", "system_checks", "warm_up"),

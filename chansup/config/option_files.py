@@ -48,7 +48,7 @@ def find(config: Config, directory: Path, config_directory: Path) -> Iterator[Op
     interface = config.interface
     if interface is None or interface.command is not None:
         return
-    base = config_directory if relay.is_relay(config) else directory
+    start = base(config, directory, config_directory)
     required = _REQUIRED[interface.server]
     for option, value in interface.options.items():
         if option in _WRITTEN:
@@ -58,9 +58,14 @@ def find(config: Config, directory: Path, config_directory: Path) -> Iterator[Op
                 continue
             if option in required:
                 plain = name[5:] if name.startswith(_FORMATS) else name
-                yield OptionFile(option, base / plain, required=True)
-            elif os.path.isfile(base / name):
-                yield OptionFile(option, base / name, required=False)
+                yield OptionFile(option, start / plain, required=True)
+            elif os.path.isfile(start / name):
+                yield OptionFile(option, start / name, required=False)
+
+
+def base(config: Config, directory: Path, config_directory: Path) -> Path:
+    """Return where relative paths begin: the directory in which the server runs."""
+    return config_directory if relay.is_relay(config) else directory
 
 
 def digest(path: Path) -> bytes:

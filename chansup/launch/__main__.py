@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Protocol, cast
 
 import msgspec
 
-from chansup.launch import application, forks
+from chansup.config import certificates
+from chansup.launch import application, forks, start_failures
 from chansup.launch.child import Child, forget_systemd_variables
 from chansup.launch.options import OptionProblem
 from chansup.launch.warm_up import NotReadyError
@@ -73,8 +75,16 @@ def main() -> int:
         complain(f"interface.options.{problem.name}: {problem.message}")
     if problems:
         return EXIT_CONFIGURATION
+    faults = [*certificates.faults(launch.server, launch.options, Path())]
+    for name, message in faults:
+        complain(f"interface.options.{name}: {message}")
+    return EXIT_APPLICATION if faults else serve(launch, server)  # a renewal may mend it
+
+
+def serve(launch: Launch, server: ServerModule) -> int:
+    """Run the server, return the exit code."""
+    child = Child(launch)
     try:
-        child = Child(launch)
         code = server.serve(child)
         stand_down()
         return code
@@ -91,6 +101,12 @@ def main() -> int:
     except application.ConfigurationError as error:
         complain(str(error))
         return EXIT_CONFIGURATION
+    except Exception as error:
+        its_own = not child.is_ready and launch.server in certificates.SERVERS
+        if not its_own or start_failures.is_of_the_app(error, launch) or is_debugged():
+            raise
+        complain(start_failures.explain(error, launch, server.version()))
+        return EXIT_APPLICATION
 
 
 def prepare(launch: Launch) -> None:
@@ -134,6 +150,11 @@ def remedy(server: str) -> str:
     """Say how to get a server."""
     extra = "chansup" if server == "uvicorn" else f"chansup[{server}]"
     return f'install "{extra}"'
+
+
+def is_debugged() -> bool:
+    """Whether whoever started chansup wants to see tracebacks of it."""
+    return bool(os.environ.get("CHANSUP_DEBUG"))
 
 
 def complain(message: str) -> None:

@@ -87,6 +87,7 @@ def serve(child: Child) -> int:
     config.bind = []
     if "loglevel" not in child.launch.options and config.accesslog is None:
         config.loglevel = "WARNING"  # "Running on …" is said once per process
+    _ = config.log  # made now: a log config that is broken is known before anything is accepted
     app = application.load_asgi(child)
     app = instrument(app, child.in_flight, child.cells, child.launch.health_path)
     with asyncio.Runner(loop_factory=_loop_factory(config.worker_class)) as runner:

@@ -1,6 +1,7 @@
 """Files that options of a server name: needed, there, readable, and told apart by their content."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from chansup.config import option_files
 from chansup.config.errors import ConfigError
 from chansup.config.load import Loaded, load
+from tests.certificates import certify
 
 APP = '[app]\nasgi = "a:b"\ndirectory = "{app}"\n[interface]\nserver = "{server}"\n'
 RELAY = '[workers.web]\nserves = ["http", "websocket"]\n'
@@ -51,14 +53,44 @@ def test_a_file_that_is_needed_must_be_there_and_counts(
     with pytest.raises(ConfigError, match=f'interface.options.{option}.*x.pem" does not exist'):
         loaded(tmp_path, server, f'{option} = "x.pem"')
     file = tmp_path / "app" / "x.pem"
-    file.write_text("one")
+    certify(tmp_path)
+    certificate = (tmp_path / "cert.pem").read_text()
+    file.write_text(certificate)
     one = loaded(tmp_path, server, f'{option} = "x.pem"')
     before = contents(one)
     assert [(name, path) for name, path, _ in before] == [(option, str(file))]
     file.write_text("two")
     assert contents(one) != before
-    file.write_text("one")
+    file.write_text(certificate)
     assert contents(one) == before  # the time does not matter, the content does
+
+
+@pytest.mark.parametrize(
+    ("server", "option"), [("uvicorn", "ssl_keyfile"), ("daphne", "privateKey")]
+)
+def test_a_key_of_another_certificate_is_refused(server: str, option: str, tmp_path: Path) -> None:
+    other = {"ssl_keyfile": "ssl_certfile", "privateKey": "certKey"}[option]
+    (tmp_path / "app").mkdir()
+    certify(tmp_path / "app")
+    (tmp_path / "app" / "key.pem").rename(tmp_path / "app" / "other.pem")
+    certify(tmp_path / "app")
+    options = f'{other} = "cert.pem"\n{option} = "%s.pem"'
+    loaded(tmp_path, server, options % "key")
+    with pytest.raises(ConfigError, match=f"{option}.*other.pem.*belong.*cert.pem.*name the key"):
+        loaded(tmp_path, server, options % "other")
+
+
+def test_an_encrypted_key_needs_its_password(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    certify(tmp_path / "app")
+    command = f"openssl pkey -aes256 -passout pass:open -in {tmp_path}/app/key.pem -out"
+    subprocess.run([*command.split(), str(tmp_path / "app" / "locked.pem")], check=True)
+    options = 'ssl_certfile = "cert.pem"\nssl_keyfile = "locked.pem"\n'
+    with pytest.raises(ConfigError, match=r"locked\.pem.*is encrypted: set ssl_keyfile_password"):
+        loaded(tmp_path, "uvicorn", options)
+    with pytest.raises(ConfigError, match="does not open with ssl_keyfile_password"):
+        loaded(tmp_path, "uvicorn", options + 'ssl_keyfile_password = "shut"')
+    loaded(tmp_path, "uvicorn", options + 'ssl_keyfile_password = "open"')
 
 
 def test_in_relay_mode_they_lie_beside_the_config_file(tmp_path: Path) -> None:

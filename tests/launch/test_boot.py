@@ -12,6 +12,7 @@ import pytest
 
 from chansup.protocol import scoreboard
 from chansup.protocol.launch import VARIABLE
+from tests.certificates import certify
 
 from . import client, harness
 from .harness import Supervisor, eventually
@@ -134,6 +135,51 @@ def test_tls(supervisor: Supervisor, server: str, certificate: tuple[Path, Path]
     process.wait_stopping()
     assert connection.get("/-/health").status == 503
     assert process.wait_exit() == 0, process.output()
+
+
+@pytest.mark.parametrize("broken", ["certificate", "key", "mismatch"])
+def test_a_certificate_of_no_use_is_told_in_one_line(
+    supervisor: Supervisor, server: str, broken: str, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    certificate_option, key_option = TLS[server]
+    options = {certificate_option: str(certificate[0]), key_option: str(certificate[1])}
+    other = tmp_path / "other.pem"
+    other.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    if broken == "mismatch":
+        certify(tmp_path)
+        (tmp_path / "key.pem").rename(other)
+    blamed = certificate_option if broken == "certificate" else key_option
+    process = supervisor.start(server, options={**options, blamed: str(other)})
+    assert process.wait_exit() == 1
+    (line,) = process.output().splitlines()
+    assert line.startswith(f'chansup: interface.options.{blamed}: "{other}" ')
+    assert ("does not belong to the certificate" in line) == (broken == "mismatch")
+    assert ": name the " in line
+
+
+# An option that only the server itself finds to be wrong, and what it says
+ONLY_THE_SERVER_KNOWS: dict[str, tuple[str, Any, str]] = {
+    "uvicorn": ("log_config", "{}/broken.json", "json.decoder.JSONDecodeError: Expecting"),
+    "granian": ("log_dictconfig", {"version": 7}, "ValueError: Unsupported version: 7"),
+    "hypercorn": ("logconfig", "{}/broken.json", ""),
+    "daphne": ("access_log", "{}/missing/log", "FileNotFoundError: "),
+    "gunicorn": ("logconfig", "{}/broken.json", ""),
+}
+
+
+def test_what_only_the_server_finds_wrong_is_told_in_one_line(
+    supervisor: Supervisor, server: str, tmp_path: Path
+) -> None:
+    option, value, said = ONLY_THE_SERVER_KNOWS[server]
+    (tmp_path / "broken.json").write_text("no JSON\n")
+    value = value.format(tmp_path) if isinstance(value, str) else value
+    process = supervisor.start(server, options={option: value})
+    assert process.wait_exit() == 1
+    assert "Traceback" not in process.output()
+    line = process.output().splitlines()[-1]
+    assert line.startswith(f"chansup: {server} ")
+    assert f"does not start: {said}" in line
+    assert option in line
 
 
 @pytest.fixture(scope="module")

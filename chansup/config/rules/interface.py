@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from chansup.config import accounts, modes, relay
+from chansup.config import accounts, certificates, modes, relay
 from chansup.config import option_files as files
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
@@ -64,13 +64,20 @@ def _error_pages(interface: Interface, context: Context) -> Iterator[Finding]:
 def option_files(context: Context) -> Iterator[Finding]:
     """The files that a server needs are there, and can be read."""
     directories = (context.directory, context.config_directory)
+    sound = True
     for one in files.find(context.config, *directories):
         if one.required:
             try:
                 files.digest(one.path)
             except files.OptionFileError as error:
                 message = f"{quoted(str(one.path), limit=300)} {error}: name a file that is there"
+                sound = False
                 yield ("interface", "options", one.option), message
+    interface = context.config.interface
+    if sound and interface is not None and interface.command is None:
+        base = files.base(context.config, *directories)
+        for option, said in certificates.faults(interface.server, interface.options, base):
+            yield ("interface", "options", option), said
 
 
 def _socket_owner(interface: Interface) -> Iterator[Finding]:
