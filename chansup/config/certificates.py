@@ -32,7 +32,7 @@ class _PasswordNeededError(Exception):
 
 
 def faults(server: str, options: Mapping[str, object], base: Path) -> Iterator[tuple[str, str]]:
-    """Yield the options whose files are no use, each with what is wrong and what to do.
+    """Yield the options whose files cannot be used, each with its fault and the remedy.
 
     Relative paths are taken from `base`. Files that are not there are left to others.
     """

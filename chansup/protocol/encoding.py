@@ -45,7 +45,7 @@ def encode_for_others(document: object) -> bytes:
 
 
 def spell_out(text: str) -> str:
-    """Return `text` with what is not text made visible: for messages, and for documents."""
+    """Return `text` with each byte that is not UTF-8 made visible: for messages and documents."""
     try:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
