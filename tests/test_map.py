@@ -53,7 +53,7 @@ LEVELS: dict[str, Levels] = {
         ("run",),
     ),
     "check": (
-        ("listening", "probe", "rehearsal"),
+        ("probe", "rehearsal"),
         ("check",),
     ),
     "cli": (

@@ -3,6 +3,7 @@
 The supervisor does not import this: it is slow, asks the network, and runs the app's code.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from chansup.check import listening, probe, rehearsal
+from chansup.check import probe, rehearsal
 from chansup.config import (
     accounts,
     address,
@@ -31,6 +32,8 @@ from chansup.config.rules import addresses
 from chansup.config.schema import Config, Program, Task
 from chansup.config.text import read
 from chansup.protocol.probe import Answer
+from chansup.supervisor.errors import AddressError
+from chansup.supervisor.sockets.opening import try_to_open
 
 _EVERY_INTERFACE = {"0.0.0.0", "::"}
 _RUN = Path("/run")  # where systemd makes what RuntimeDirectory= names
@@ -126,8 +129,10 @@ def _listening(loaded: Loaded, held: Collection[str]) -> Iterator[Finding]:
         own = {text, str(place), str(place).replace("localhost:", "127.0.0.1:")}
         if isinstance(place, address.Systemd) or not own.isdisjoint(held):
             continue
-        if reason := listening.obstacle(place, loaded.path.parent, beside):
-            yield key, _of_this_site(place, held) or reason
+        try:
+            asyncio.run(try_to_open(place, directory=loaded.path.parent, beside=beside))
+        except AddressError as error:
+            yield key, _of_this_site(place, held) or str(error)
 
 
 def _of_this_site(place: address.Tcp | address.Unix, held: Collection[str]) -> str | None:

@@ -12,7 +12,8 @@ from chansup.supervisor.sockets.listeners import BACKLOG, Listeners
 from chansup.supervisor.sockets.shared import SharedSocket
 from chansup.supervisor.sockets.steered import SteeredGroup
 from chansup.supervisor.sockets.systemd import InheritedSockets
-from chansup.supervisor.sockets.tcp import NoSuchInterfaceError, PortTakenError, holder
+from chansup.supervisor.sockets.tcp import NoSuchInterfaceError, PortTakenError, bind, holder
+from chansup.supervisor.sockets.unix_path import require_usable
 from chansup.unix import Ownership
 
 _ATTEMPTS_AT_ANY_PORT = 8
@@ -54,13 +55,50 @@ async def open_listeners(
             raise AddressError(_not_passed(address))
         return [SharedSocket.adopt(sock, address) for sock in passed]
     hosts = await _resolve(address)
-    dual_stack = address.host == "::" and Tcp("0.0.0.0", address.port) not in beside
     try:
-        return _open_tcp(address, hosts, backlog, steer, dual_stack)
+        return _open_tcp(address, hosts, backlog, steer, _is_dual_stack(address, beside))
     except PortTakenError as error:
-        # Looking through every process takes a while; the loop continues meanwhile.
-        held_by = await asyncio.to_thread(holder, error.address)
-        raise AddressError(error.describe(address, held_by)) from None
+        raise await _taken(error, address) from None
+
+
+async def try_to_open(
+    address: Address, *, directory: Path = Path(), beside: Collection[Address] = ()
+) -> None:
+    """Raise AddressError where `open_listeners` would, which takes the same arguments.
+
+    Nobody can connect meanwhile, and nothing is left behind. Sockets of systemd are not tried.
+    """
+    if isinstance(address, Unix):
+        require_usable(address.within(directory))
+    elif isinstance(address, Tcp):
+        hosts = await _resolve(address)
+        try:
+            _bind(address, hosts, _is_dual_stack(address, beside))
+        except PortTakenError as error:
+            raise await _taken(error, address) from None
+
+
+def _bind(address: Tcp, hosts: list[str], dual_stack: bool) -> None:
+    missing: AddressError | None = None
+    bound = 0
+    for host in hosts:
+        try:
+            # Without SO_REUSEPORT: what another program shares is still in use.
+            bind(Tcp(host, address.port), dual_stack).close()
+            bound += 1
+        except NoSuchInterfaceError as error:
+            missing = error  # as in _open_tcp
+    if missing is not None and not bound:
+        raise missing
+
+
+def _is_dual_stack(address: Tcp, beside: Collection[Address]) -> bool:
+    return address.host == "::" and Tcp("0.0.0.0", address.port) not in beside
+
+
+async def _taken(error: PortTakenError, asked: Tcp) -> AddressError:
+    # Looking through every process takes a while; the loop continues meanwhile.
+    return AddressError(error.describe(asked, await asyncio.to_thread(holder, error.address)))
 
 
 async def _resolve(address: Tcp) -> list[str]:

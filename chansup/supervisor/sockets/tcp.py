@@ -28,10 +28,8 @@ class NoSuchInterfaceError(AddressError):
     """The machine does not have this address, or not this family of addresses."""
 
 
-def listen(
-    address: Tcp, backlog: int, dual_stack: bool, *, reuse_port: bool = False
-) -> socket.socket:
-    """Return a listening, non-blocking TCP socket. Raises AddressError."""
+def bind(address: Tcp, dual_stack: bool, *, reuse_port: bool = False) -> socket.socket:
+    """Return a non-blocking TCP socket that does not listen yet. Raises AddressError."""
     try:
         (family, kind, protocol, _, place), *_ = socket.getaddrinfo(
             address.host,
@@ -53,6 +51,18 @@ def listen(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setblocking(False)
         sock.bind(place)
+    except OSError as error:
+        sock.close()
+        raise _refusal(error, address) from None
+    return sock
+
+
+def listen(
+    address: Tcp, backlog: int, dual_stack: bool, *, reuse_port: bool = False
+) -> socket.socket:
+    """Return a listening, non-blocking TCP socket. Raises AddressError."""
+    sock = bind(address, dual_stack, reuse_port=reuse_port)
+    try:
         sock.listen(backlog)
     except OSError as error:
         sock.close()

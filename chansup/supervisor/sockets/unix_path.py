@@ -38,6 +38,24 @@ def require_vacant(path: Path) -> None:
         )
 
 
+def require_usable(path: Path) -> None:
+    """Raise AddressError if no socket can be made at `path`, whose directory may be missing."""
+    parent = path.parent
+    while not os.path.lexists(parent) and parent != parent.parent:
+        parent = parent.parent  # those that are missing are made
+    if not parent.is_dir():
+        raise AddressError(
+            f"cannot listen on unix:{path}: {parent} is not a directory. Remove it, or choose"
+            " another path"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise AddressError(
+            f"cannot listen on unix:{path}: the directory {parent} is not writable. Choose another"
+            " path, or give it to the supervisor's user"
+        )
+    require_vacant(path)
+
+
 def require_short(private: Path, path: Path) -> None:
     """Raise AddressError if one of two paths is too long for a Unix socket."""
     length = max(len(os.fsencode(private)), len(os.fsencode(path)))
