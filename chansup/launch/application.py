@@ -14,7 +14,7 @@ from chansup.launch.child import Child
 from chansup.launch.warm_up import WarmUp
 from chansup.protocol.launch import Launch
 from chansup.relay.interface import application as relay
-from chansup.relay.interface.books import Books
+from chansup.relay.interface.process_counters import ProcessCounters
 
 Gateway = Literal["asgi", "wsgi"]
 
@@ -127,8 +127,8 @@ def load_as_it_is(child: Child) -> Any:
         return load_and_check(launch)
     child.in_flight.relays = True
     name = f"{launch.pool}.{launch.slot}"
-    books = Books(child.in_flight, child.cells)
-    application = relay.create(name, launch.relay, books)
+    counters = ProcessCounters(child.in_flight, child.cells)
+    application = relay.create(name, launch.relay, counters)
     child.in_flight.serves = lambda: application.can_serve
     child.on_loop = application.start  # not every server runs a lifespan
     return application

@@ -1,7 +1,7 @@
 """How a process retires: the same for every server, from SIGTERM to exit.
 
-Every change stands in `TRANSITIONS`. The drain itself is free of I/O and has no clock of its own:
-`step` looks at the books and tells its host what to do, so tests drive it by hand.
+Every change stands in `TRANSITIONS`. The drain itself is free of I/O and has no clock of its own.
+It reads the counters and tells its host the next step, so tests drive it by hand.
 """
 
 import random

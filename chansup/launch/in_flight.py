@@ -22,7 +22,7 @@ class HeldWebSocket(Protocol):
 
 
 class InFlight:
-    """The books that the instrument keeps and the drain reads."""
+    """What the instrument counts and the drain reads."""
 
     __slots__ = (
         "_cells", "draining", "entrances", "exempt", "handover_rate", "is_cut",
@@ -33,7 +33,7 @@ class InFlight:
         self._cells = cells
         self.draining = False  # answer "Connection: close", and 503 on the health path
         self.is_cut = False  # time is up: what the app still did was cancelled
-        self.relays = False  # the app is the relay, which keeps the books of WebSockets itself
+        self.relays = False  # the app is the relay, which counts WebSockets itself
         self.receive_blocks_close = False  # the server cannot close while the app waits to receive
         self.serves: Callable[[], bool] = _always  # whether there is somebody to run the app
         self.handover_rate = 500.0  # WebSockets per second that begin to move

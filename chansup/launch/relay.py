@@ -12,7 +12,7 @@ from chansup.launch.stopping import Stopping
 from chansup.launch.warm_up import NotReadyError, WarmUp
 from chansup.protocol.launch import AppWorker as Orders
 from chansup.protocol.scoreboard import IN_PROGRESS
-from chansup.relay.appworker.books import Books
+from chansup.relay.appworker.counters import Counters
 from chansup.relay.appworker.lifespan import Lifespan, LifespanFailed
 from chansup.relay.appworker.server import AppWorker
 from chansup.relay.greeting import hello
@@ -56,10 +56,10 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
         except NotReadyError:
             await lifespan.stop()
             raise
-    books = Books(child.cells, child.in_flight)
+    counters = Counters(child.cells, child.in_flight)
     worker = AppWorker(
         loaded,
-        books,
+        counters,
         hello(f"{launch.pool}.{launch.slot}"),
         concurrency=orders.concurrency,
         peers=frozenset(orders.peers),

@@ -1,6 +1,6 @@
 """Counts what a WSGI app does, and answers the health path, for servers that speak WSGI natively.
 
-Several threads may be at work, so the books are kept under a lock.
+Several threads may be at work, so they count under a lock.
 """
 
 import threading
@@ -24,7 +24,7 @@ WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 def instrument_wsgi(application: WsgiApplication, child: Child) -> WsgiApplication:
     """Return the app, wrapped."""
-    books = _Books(child)
+    counters = _Counters(child)
     health_path = child.launch.health_path
 
     def instrumented(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -32,7 +32,7 @@ def instrument_wsgi(application: WsgiApplication, child: Child) -> WsgiApplicati
             start_response = _closing(start_response)
         if health_path is not None and _path(environ) == health_path:
             return _answer_health(environ, start_response, child)
-        return _run(application, environ, start_response, books)
+        return _run(application, environ, start_response, counters)
 
     return instrumented
 
@@ -65,7 +65,7 @@ def _answer_health(
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
 
-class _Books:
+class _Counters:
     """The cells and the traffic, for several threads."""
 
     def __init__(self, child: Child) -> None:
@@ -92,7 +92,7 @@ def _run(
     application: WsgiApplication,
     environ: Environ,
     start_response: Callable[..., Any],
-    books: _Books,
+    counters: _Counters,
 ) -> Iterable[bytes]:
     began = perf_counter()
     status = 0
@@ -103,9 +103,9 @@ def _run(
         return start_response(line, *arguments)
 
     def end() -> None:
-        books.end(environ["REQUEST_METHOD"], status, perf_counter() - began)
+        counters.end(environ["REQUEST_METHOD"], status, perf_counter() - began)
 
-    books.begin()
+    counters.begin()
     try:
         body = application(environ, start)
     except Exception:

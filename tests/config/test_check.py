@@ -56,7 +56,9 @@ def test_a_port_in_use_is_named_with_its_holder(site):
         path = site(f'bind = ["127.0.0.1:{port}", "0.0.0.0:{port}"]')
         report = check(path, ENVIRON)
         assert keys(report) == ["interface.bind[0]", "interface.bind[1]"]
-        expected = f"cannot listen on 127.0.0.1:{port}: this supervisor itself already listens there"
+        expected = (
+            f"cannot listen on 127.0.0.1:{port}: this supervisor itself already listens there"
+        )
         assert expected in report.problems[0].message
         assert {problem.line for problem in report.problems} == {7}
         held = {f"127.0.0.1:{port}", f"0.0.0.0:{port}"}

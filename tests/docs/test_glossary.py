@@ -10,8 +10,6 @@ pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
 ROWS = table(ROOT / "docs/architecture.md", "word", "meaning", "not")
 NAMES = sorted({name for *_, instead in ROWS for name in re.findall(r"`(\w+)`", instead)})
-# `relay/` has them still: the state of a WebSocket there has a table of its own.
-STILL = {"Happening": "relay", "COURSE": "relay", "Traffic": "relay"}
 
 
 def test_words_are_told_once() -> None:
@@ -25,7 +23,6 @@ def test_a_former_name_does_not_come_back(name: str) -> None:
     found = [
         str(file.relative_to(package))
         for file in package.rglob("*.py")
-        if file.relative_to(package).parts[0] != STILL.get(name)
-        and re.search(rf"\b{name}\b", file.read_text())
+        if re.search(rf"\b{name}\b", file.read_text())
     ]
     assert not found

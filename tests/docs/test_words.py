@@ -15,7 +15,7 @@ from chansup.config import relay, schema, structure
 from chansup.protocol.states import TRANSITIONS
 from chansup.relay import credits, frames
 from chansup.relay.frames import Kind
-from chansup.relay.interface.phases import COURSE
+from chansup.relay.interface import phases
 from chansup.relay.link import _CROWDED
 from chansup.relay.streams import TO_INTERFACE, TO_WORKER, State
 from tests.docs.pages import (
@@ -114,10 +114,9 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 def test_the_table_of_states() -> None:
     rows = table(DOCS / "architecture.md", "state", "what happens")
-    said = [(state.strip("`"), happening, after.strip("`")) for state, happening, after in rows]
+    said = [(state.strip("`"), event, after.strip("`")) for state, event, after in rows]
     assert said == [
-        (state.value, happening.value, after.value)
-        for (state, happening), after in TRANSITIONS.items()
+        (state.value, event.value, after.value) for (state, event), after in TRANSITIONS.items()
     ]
 
 
@@ -131,9 +130,9 @@ def test_the_table_of_phases() -> None:
     rows = table(DOCS / "architecture.md", "phase", "what happens")
     said = [tuple(cell.strip("`") for cell in row) for row in rows]
     assert said == [
-        (phase.name, happening.name, after.name)
-        for phase, course in COURSE.items()
-        for happening, after in course.items()
+        (phase.name, event.name, after.name)
+        for phase, course in phases.TRANSITIONS.items()
+        for event, after in course.items()
     ]
 
 

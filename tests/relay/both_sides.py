@@ -16,7 +16,7 @@ from typing import Any
 from chansup.protocol import roster, scoreboard
 from chansup.protocol.relay_board import RelayBoard
 from chansup.relay import greeting
-from chansup.relay.appworker.books import Books
+from chansup.relay.appworker.counters import Counters
 from chansup.relay.appworker.server import AppWorker
 from chansup.relay.interface.application import Relay
 from chansup.relay.interface.pool import Pool
@@ -55,12 +55,12 @@ def app_worker(
     state: dict[str, Any] | None = None,
     disconnect_timeout: float = PATIENCE,
 ) -> AppWorker:
-    """Return the worker's side. `books` counts in private memory."""
+    """Return the worker's side. `counters` are in private memory."""
     cells: memoryview[float] = memoryview(array.array("d", bytes(scoreboard.SIZE)))
     hello = greeting.hello(name)
     return AppWorker(
         app,
-        Books(cells, InHand()),
+        Counters(cells, InHand()),
         hello,
         concurrency=concurrency,
         peers=peers,

@@ -98,7 +98,7 @@ class Course:
             assert self.both.cells[gauge] == 0, gauge
         for worker, app_worker in self.both.app_workers.items():
             assert worker.used == 0 or worker.is_closed
-            await until(lambda it=app_worker: not it.books._in_hand.requests)  # type: ignore[misc]
+            await until(lambda it=app_worker: not it.counters._in_hand.requests)  # type: ignore[misc]
 
     async def check(self, one: WebSocket) -> None:
         """Have the last message answered, and look at all answers before."""

@@ -207,7 +207,7 @@ def spoken_to_worker(data: bytes, size: int) -> None:
         await until(lambda: one.link.closed and not one.streams)
         await until(lambda: not worker._interfaces)
         assert worker.permits.free == CONCURRENCY
-        assert worker.books._in_hand.requests == 0
+        assert worker.counters._in_hand.requests == 0
         worker.close()
 
     run(scenario)

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from chansup.relay.frames import AGAIN, END, FINISHED, MORE, TEXT, FrameError, Kind
 from chansup.relay.interface import phases
-from chansup.relay.interface.phases import COURSE, Happening, Phase
+from chansup.relay.interface.phases import TRANSITIONS, Event, Phase
 from chansup.relay.streams import TO_INTERFACE, TO_WORKER, State, Table, advance
 
 KINDS = sorted(value for name, value in vars(Kind).items() if name.isupper())
@@ -202,36 +202,36 @@ def test_every_phase_is_reached_and_leads_to_the_end() -> None:
         found, new = set(), {phase}
         while new:
             found |= new
-            new = {after for one in new for after in COURSE[one].values()} - found
+            new = {after for one in new for after in TRANSITIONS[one].values()} - found
         return found
 
-    assert set(COURSE) == set(Phase)
+    assert set(TRANSITIONS) == set(Phase)
     assert from_(Phase.SEEKING) == set(Phase)
     for phase in Phase:
         assert Phase.OVER in from_(phase)
-    assert COURSE[Phase.OVER] == {}
+    assert TRANSITIONS[Phase.OVER] == {}
 
 
 def test_every_happening_happens() -> None:
-    assert {one for moves in COURSE.values() for one in moves} == set(Happening)
+    assert {one for moves in TRANSITIONS.values() for one in moves} == set(Event)
 
 
 def test_a_websocket_may_end_in_every_phase_and_its_worker_may_die_wherever_it_has_one() -> None:
-    for phase, moves in COURSE.items():
-        assert (Happening.ENDED in moves) == (phase is not Phase.OVER)
-        assert (Happening.WORKER_DIED in moves) == (phase in phases.HAS_WORKER)
-        assert (Happening.FOUND in moves) == (phase in phases.NEEDS_WORKER)
+    for phase, moves in TRANSITIONS.items():
+        assert (Event.ENDED in moves) == (phase is not Phase.OVER)
+        assert (Event.WORKER_DIED in moves) == (phase in phases.HAS_WORKER)
+        assert (Event.FOUND in moves) == (phase in phases.NEEDS_WORKER)
 
 
 def test_the_groups_of_phases_agree_with_the_course() -> None:
     assert not phases.HAS_WORKER & phases.NEEDS_WORKER
     assert phases.HAS_WORKER | phases.NEEDS_WORKER | {Phase.OVER} == set(Phase)
     assert phases.PAUSED < phases.OPEN_FOR_CLIENT
-    for before, moves in COURSE.items():
-        for happening, after in moves.items():
+    for before, moves in TRANSITIONS.items():
+        for event, after in moves.items():
             if after is Phase.OVER:
                 continue
-            if happening is Happening.ACCEPTED:
+            if event is Event.ACCEPTED:
                 assert after is Phase.OPEN
             elif before in phases.OPEN_FOR_CLIENT:  # the client never notices
                 assert after in phases.OPEN_FOR_CLIENT
@@ -241,5 +241,5 @@ def test_the_groups_of_phases_agree_with_the_course() -> None:
 
 def test_nothing_goes_to_open_but_by_being_accepted_there() -> None:
     for before, after in pairwise([Phase.BETWEEN, Phase.REJOINING, Phase.OPEN]):
-        assert after in COURSE[before].values()
-    assert Phase.OPEN not in COURSE[Phase.BETWEEN].values()
+        assert after in TRANSITIONS[before].values()
+    assert Phase.OPEN not in TRANSITIONS[Phase.BETWEEN].values()

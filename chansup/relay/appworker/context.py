@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
-from chansup.relay.appworker.books import Books
+from chansup.relay.appworker.counters import Counters
 from chansup.relay.appworker.orphans import Orphans
 from chansup.relay.credits import Budget
 from chansup.relay.link import Link
@@ -45,7 +45,7 @@ class StreamContext(Protocol):
         """The event loop that all runs in."""
 
     @property
-    def books(self) -> Books:
+    def counters(self) -> Counters:
         """The counts of the worker."""
 
     def ended(self, stream: int) -> None:

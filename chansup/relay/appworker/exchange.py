@@ -331,7 +331,7 @@ class Exchange:
         if self._sender is not None:
             self._sender.end()
         self._context.ended(self._stream)
-        self._context.books.count_request(self)
+        self._context.counters.count_request(self)
         self._context.link.hurry()
 
     def _tell_end(self) -> None:

@@ -10,8 +10,8 @@ import msgspec
 
 from chansup.log_lines import LINES, traceback_of
 from chansup.relay import greeting, scopes
-from chansup.relay.appworker.books import Books
 from chansup.relay.appworker.context import WorkerContext
+from chansup.relay.appworker.counters import Counters
 from chansup.relay.appworker.exchange import Exchange
 from chansup.relay.appworker.permits import Order, Permits
 from chansup.relay.appworker.websocket import WebSocket
@@ -27,7 +27,7 @@ class InterfaceContext(WorkerContext, Protocol):
     """The worker, as it is seen by what it has of an interface process."""
 
     application: Any
-    books: Books
+    counters: Counters
     hello: Hello
     loop: asyncio.AbstractEventLoop
     permits: Permits
@@ -49,7 +49,7 @@ class Interface:
     def __init__(self, worker: InterfaceContext, sock: socket.socket) -> None:
         self.worker = worker
         self.loop = worker.loop
-        self.books = worker.books
+        self.counters = worker.counters
         self.budget = Budget()
         self.name = "an interface process"
         self.greeted = False
@@ -139,7 +139,7 @@ class Interface:
             return
         exchange = Exchange(self, place, flags, fields, self.worker.state)
         self._streams[place] = exchange
-        self.books.count_arrival()
+        self.counters.count_arrival()
         if fields.method in scopes.SAFE_METHODS:
             self._start(exchange)
             return

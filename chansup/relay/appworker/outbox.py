@@ -123,7 +123,7 @@ class Outbox:
             raise UnexpectedEvent('"websocket.accept" may not come now')
         payload = events.accept(message)
         self.accepted = True
-        self._context.books.count_accept()
+        self._context.counters.count_accept()
         if self._standing.let_go:
             return
         self._send_all(split(Kind.ACCEPT, 0, self._stream, 0, payload))

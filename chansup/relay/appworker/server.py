@@ -5,7 +5,7 @@ import logging
 import socket
 from typing import Any
 
-from chansup.relay.appworker.books import Books
+from chansup.relay.appworker.counters import Counters
 from chansup.relay.appworker.interface import Interface
 from chansup.relay.appworker.orphans import Orphans
 from chansup.relay.appworker.permits import Order, Permits
@@ -29,7 +29,7 @@ class AppWorker:
     def __init__(
         self,
         application: Any,
-        books: Books,
+        counters: Counters,
         hello: Hello,
         *,
         concurrency: int,
@@ -40,7 +40,7 @@ class AppWorker:
     ) -> None:
         """`threaded`: each request occupies one of as many threads as `concurrency` says."""
         self.application = application
-        self.books = books
+        self.counters = counters
         self.hello = hello
         self.state = state
         self.permits = Permits(concurrency)

@@ -195,7 +195,7 @@ class WebSocket:
         self._receivers.wake_all()
         self._outbox.end()
         self._context.ended(self._stream)
-        self._context.books.count_websocket(self)
+        self._context.counters.count_websocket(self)
 
     def _tell_channel_layer(self, told: list[Callable[[], None]]) -> None:
         """Call what the channel layer wants to have called at a moment, once."""

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from chansup.protocol import relay_board as board
 from chansup.protocol import roster
 from chansup.protocol.session_table import SessionTable, place_of
-from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.pool_counters import PoolCounters
 from chansup.relay.interface.worker import Sticky, Worker
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -29,7 +29,7 @@ class AffinityPool(Protocol):
     """The pool, as its sticky routes see it."""
 
     settings: roster.Pool
-    counts: Counts
+    counters: PoolCounters
     loop: asyncio.AbstractEventLoop
     choices: list[Worker]  # that may get something new
     homes: list[Worker]  # of these, those that do not leave soon, if there are any
@@ -77,9 +77,9 @@ class Affinity:
         """Take notice that a worker made a session up."""
         place = place_of(self._pool.settings.name, value)
         idle = self._table.keep(place, worker.pid)
-        self._pool.counts.add(board.SESSIONS_LEARNED)
+        self._pool.counters.add(board.SESSIONS_LEARNED)
         if idle is not None and idle < _YOUNG:
-            self._pool.counts.add(board.SESSIONS_DISPLACED)
+            self._pool.counters.add(board.SESSIONS_DISPLACED)
 
     def part(self, worker: Worker) -> None:
         """Have long polls go elsewhere whose worker ends: another one says that it knows them not.
@@ -128,10 +128,10 @@ class Session:
             self._found, self._change = self._affinity.worker_of(self.value), change
         return self._found[0]
 
-    def begun(self, counts: Any) -> None:
+    def begun(self, counters: Any) -> None:
         """Count where it went, now that it goes there."""
         if self._found is not None:
-            counts.add(board.STICKY_REQUESTS + board.STICKY.index(self._found[1]))
+            counters.add(board.STICKY_REQUESTS + board.STICKY.index(self._found[1]))
 
     def learn_from(self, worker: Worker, status: int, headers: Headers, body: bytes) -> None:
         """Learn from the beginning of the response of `worker`, before the client has it."""

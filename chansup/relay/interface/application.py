@@ -18,11 +18,11 @@ from chansup.protocol.versions import VersionError
 from chansup.relay.greeting import hello
 from chansup.relay.interface import error_pages
 from chansup.relay.interface.answers import answer
-from chansup.relay.interface.books import Books
-from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.headers import host_of
 from chansup.relay.interface.orders import Orders
 from chansup.relay.interface.pool import Pool
+from chansup.relay.interface.pool_counters import PoolCounters
+from chansup.relay.interface.process_counters import ProcessCounters
 from chansup.relay.interface.reports import Reports
 from chansup.relay.interface.request import Request
 from chansup.relay.interface.response import BrokenResponse
@@ -57,11 +57,11 @@ class Relay:
         name: str,
         news: socket.socket,
         board: RelayBoard,
-        books: Books | None = None,
+        process_counters: ProcessCounters | None = None,
         table: SessionTable | None = None,
     ) -> None:
         """Take the name of the slot, the socket on which the roster is told, and the board."""
-        self._books = books or Books()
+        self._process_counters = process_counters or ProcessCounters()
         self.pools: dict[str, Pool] = {}
         self._hello = hello(name)
         self._news = news
@@ -69,7 +69,7 @@ class Relay:
         self._orders = Orders(self._reports)
         self._board = board
         self._table = table or SessionTable()
-        self._nowhere = Counts(board.row(0))
+        self._nowhere = PoolCounters(board.row(0))
         self._routes: routes.Table[Place] = routes.Table(())
         self._needs_host = False
         self._lines = LineBuffer(_MAX_ROSTER)
@@ -144,7 +144,7 @@ class Relay:
         websocket = WebSocket(id, pool, route, scope, receive, send)
         self._orders.notice(websocket, scope["headers"])
         try:
-            await websocket.run(self._books)
+            await websocket.run(self._process_counters)
         finally:
             self._orders.forget(websocket)
 
@@ -201,8 +201,8 @@ class Relay:
         for settings in news.pools:
             pool = self.pools.get(settings.name)
             if pool is None:
-                counts = Counts(self._board.row(settings.row))
-                pool = Pool(settings, counts, self._loop, self, self._table)
+                counters = PoolCounters(self._board.row(settings.row))
+                pool = Pool(settings, counters, self._loop, self, self._table)
                 self.pools[settings.name] = pool
             pool.change(settings)
             places.extend((routes.parse(one.route), (pool, one)) for one in settings.routes)
@@ -288,7 +288,7 @@ class _Quiet(logging.Filter):
         return record.msg != _DENIED
 
 
-def create(name: str, inherited: launch.Relay, books: Books) -> Relay:
+def create(name: str, inherited: launch.Relay, process_counters: ProcessCounters) -> Relay:
     """Return the relay of an interface process, from what it has inherited."""
     for logger in _LOGGERS:
         logging.getLogger(logger).addFilter(_Quiet())
@@ -300,4 +300,4 @@ def create(name: str, inherited: launch.Relay, books: Books) -> Relay:
             "%s. Until then each interface process has sessions of its own", error
         )
         table = SessionTable()
-    return Relay(name, news, RelayBoard(inherited.board_fd), books, table)
+    return Relay(name, news, RelayBoard(inherited.board_fd), process_counters, table)

@@ -55,7 +55,7 @@ class StreamOwner(Movable, Protocol):
         """Take notice that the app has returned; `given` is the last message that it had."""
 
 
-class Traffic(Protocol):
+class AppEvents(Protocol):
     """What the app and the client of a WebSocket say to each other."""
 
     @property
@@ -85,14 +85,14 @@ class Attachment:
     """A WebSocket at a worker, from OPEN to DONE."""
 
     __slots__ = (
-        "_link", "_messages_out", "_owed", "_parts", "_state",
-        "_stream", "_told", "_traffic", "_unreported", "is_sending", "websocket", "worker",
+        "_app_events", "_link", "_messages_out", "_owed", "_parts", "_state", "_stream",
+        "_told", "_unreported", "is_sending", "websocket", "worker",
     )  # fmt: skip
 
     def __init__(
         self,
         websocket: StreamOwner,
-        traffic: Traffic,
+        app_events: AppEvents,
         worker: Worker,
         number: int,
         opening: bytes,
@@ -100,7 +100,7 @@ class Attachment:
         """Begin, after `number` messages of the client that other workers had."""
         assert worker.link is not None
         self.websocket = websocket
-        self._traffic = traffic
+        self._app_events = app_events
         self.worker = worker
         self._link: Link = worker.link
         self._state = State.CONNECTING
@@ -130,13 +130,13 @@ class Attachment:
     async def _send_parts(self, flags: int, number: int, payload: bytes) -> None:
         for frame in split(Kind.MESSAGE, flags, self._stream, number, payload):
             while self._link.crowded:
-                self.worker.pool.counts.add(board.EXHAUSTED)
+                self.worker.pool.counters.add(board.EXHAUSTED)
                 await self._link.room()
             if not self.websocket.works_at(self):
                 return  # it leaves: another worker gets all of it
             self._link.send(frame)
         self.is_sending = False
-        self._traffic.sent()
+        self._app_events.sent()
 
     def leave(self, for_good: bool) -> None:
         """Ask the app to let it go; `for_good`: to no other worker."""
@@ -183,12 +183,12 @@ class Attachment:
                 raise FrameError(f"message {number} instead of {self._messages_out}")
             if flags & FAILED:
                 return  # the rest of it will not come
-            traffic = self._traffic
-            traffic.app_sends(self, _event(flags, payload), size + MESSAGE_COST)
+            app_events = self._app_events
+            app_events.app_sends(self, _event(flags, payload), size + MESSAGE_COST)
             if flags & ASKS:
-                traffic.app_asks()
+                app_events.app_asks()
         elif kind == Kind.CONSUMED:
-            self._traffic.app_asks(number)
+            self._app_events.app_asks(number)
         elif kind == Kind.DONE:
             self.worker.websockets -= 1
             self.websocket.app_returned(self, flags, number)
@@ -200,9 +200,9 @@ class Attachment:
         elif kind == Kind.ACCEPT:
             self.websocket.app_accepts(self, *_decoded(scopes.decode_accept, payload))
         elif kind == Kind.CLOSE:
-            self._traffic.app_closes(number, payload.decode("utf-8", "replace"))
+            self._app_events.app_closes(number, payload.decode("utf-8", "replace"))
         else:
-            self._traffic.app_denies(self, kind, flags, payload)
+            self._app_events.app_denies(self, kind, flags, payload)
 
     def _gather(self, kind: int, payload: bytes) -> None:
         """Keep a part of a payload larger than a frame."""
@@ -214,11 +214,11 @@ class Attachment:
         if kind == Kind.MESSAGE:
             # The whole of it must come in; but not before the client had what came earlier.
             self._owed += len(payload) + MESSAGE_COST
-            if not self._traffic.is_writing:
+            if not self._app_events.is_writing:
                 self.catch_up()
             if size > MAX_MESSAGE:
                 parts.clear()
-                self._traffic.app_sends_too_much(self)
+                self._app_events.app_sends_too_much(self)
         elif size > scopes.MAX_EVENT:
             raise FrameError("an event that is too large")
 

@@ -10,12 +10,12 @@ from chansup.protocol import roster, sessions
 from chansup.relay import scopes
 from chansup.relay.frames import FAILED, FINISHED
 from chansup.relay.interface.attachment import Attachment
-from chansup.relay.interface.books import Books
 from chansup.relay.interface.client import Receive, Send
 from chansup.relay.interface.handovers import CLOSED
 from chansup.relay.interface.passage import INTERNAL_ERROR, POLICY, Passage
-from chansup.relay.interface.phases import HAS_WORKER, NEEDS_WORKER, PAUSED, Happening, Phase
+from chansup.relay.interface.phases import HAS_WORKER, NEEDS_WORKER, PAUSED, Event, Phase
 from chansup.relay.interface.pool import Pool
+from chansup.relay.interface.process_counters import ProcessCounters
 from chansup.relay.interface.standing import Standing
 from chansup.relay.interface.suspicion import Suspicion
 from chansup.relay.interface.worker import Worker
@@ -28,8 +28,9 @@ class Journey:
     """The way of one WebSocket. Handovers and quarantine know the WebSocket as this."""
 
     __slots__ = (
-        "_books", "_count", "_id", "_mobility", "_on_moved", "_paused_at", "_standing",
-        "_subprotocol", "_suspicion", "checkpoint", "moving_from", "passage", "reason", "refusal",
+        "_count", "_id", "_mobility", "_on_moved", "_paused_at", "_process_counters",
+        "_standing", "_subprotocol", "_suspicion", "checkpoint", "moving_from", "passage",
+        "reason", "refusal",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +47,7 @@ class Journey:
         self._suspicion = Suspicion(standing, self)
         self.passage = Passage(self, standing, self._suspicion, route.redeliver, receive, send)
         self._subprotocol: str | None = None
-        self._books: Books | None = None
+        self._process_counters: ProcessCounters | None = None
         self._count = 0  # handovers
         self._on_moved: Callable[[str], None] | None = None  # called once, with the result
         self._paused_at = 0.0  # monotonic
@@ -55,9 +56,9 @@ class Journey:
         self.reason = "deploy"  # of the handover under way
         self.refusal: str | None = None  # result of a handshake that is to be answered so
 
-    def count_in(self, books: Books) -> None:
-        """Take the books in which it is counted when it is accepted."""
-        self._books = books
+    def count_in(self, process_counters: ProcessCounters) -> None:
+        """Take what it is counted in when it is accepted."""
+        self._process_counters = process_counters
 
     # Questions
 
@@ -100,7 +101,7 @@ class Journey:
     def attach(self, worker: Worker) -> None:
         """Begin at a worker."""
         standing = self._standing
-        standing.move_on(Happening.FOUND)
+        standing.move_on(Event.FOUND)
         reason = self.reason if self._count else None
         resumption = scopes.Resumption(self._id, self._count, reason, self.checkpoint)
         opening = scopes.opening(resumption, standing.scope_bytes)
@@ -117,12 +118,12 @@ class Journey:
         self._mobility.app_decides(word)
         if standing.phase is Phase.CONNECTING:
             assert standing.scope is not None
-            assert self._books is not None
+            assert self._process_counters is not None
             self._mobility.accepted(standing.scope, subprotocol)
             standing.scope = None
             self._subprotocol = subprotocol
             standing.accepted = True
-            self._books.accepted()
+            self._process_counters.accepted()
             self.passage.client.put(
                 {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
             )
@@ -134,7 +135,7 @@ class Journey:
             return
         else:
             self._settle("moved", time.monotonic() - self._paused_at)
-        standing.move_on(Happening.ACCEPTED)
+        standing.move_on(Event.ACCEPTED)
         standing.pool.handovers.forget(self)
         self.moving_from = None
         self.passage.resume()
@@ -177,7 +178,7 @@ class Journey:
 
     def _settle(self, result: str, pause: float) -> None:
         """Count a handover that came to its end, and tell who waits for it."""
-        self._standing.pool.counts.handed_over(self.reason, result, pause)
+        self._standing.pool.counters.handed_over(self.reason, result, pause)
         on_moved, self._on_moved = self._on_moved, None
         if on_moved is not None:
             on_moved(result)
@@ -193,7 +194,7 @@ class Journey:
         if not standing.pool.may_leave(worker):
             self.moving_from = None  # as soon as there is another one
             return
-        standing.move_on(Happening.ASKED_TO_LEAVE)
+        standing.move_on(Event.ASKED_TO_LEAVE)
         self._paused_at = time.monotonic()
         self.reason = "deploy"
         self._decide()
@@ -208,7 +209,7 @@ class Journey:
         failed = bool(flags & FAILED)
         if standing.phase is Phase.LEAVING and flags & FINISHED:
             self.passage.part(given, failed)
-            standing.move_on(Happening.LET_GO)
+            standing.move_on(Event.LET_GO)
             self._begin_anew()
             standing.pool.handovers.find_home(self)
         elif standing.phase is Phase.CONNECTING:
@@ -227,7 +228,7 @@ class Journey:
         self._decide()
         if standing.phase is Phase.CONNECTING or standing.phase is Phase.REJOINING:
             if not self._has_killed():
-                standing.move_on(Happening.WORKER_DIED)
+                standing.move_on(Event.WORKER_DIED)
                 self._paused_at = self._paused_at or time.monotonic()
             return
         if standing.phase is Phase.OPEN:
@@ -237,7 +238,7 @@ class Journey:
             if self.passage.redeliver and self._has_killed():
                 return
             self.passage.keep_or_lose()
-        standing.move_on(Happening.WORKER_DIED)
+        standing.move_on(Event.WORKER_DIED)
         self._begin_anew()
 
     def _has_killed(self) -> bool:
@@ -276,8 +277,8 @@ class Journey:
         standing = self._standing
         standing.pool.handovers.forget(self)
         for one, present in ((standing.pool, -1), (pool, 1)):
-            one.counts.add(board.PAUSED, present * (standing.phase in PAUSED))
-            one.counts.add(board.HELD, present * self.passage.is_held)
+            one.counters.add(board.PAUSED, present * (standing.phase in PAUSED))
+            one.counters.add(board.HELD, present * self.passage.is_held)
         standing.pool = pool
         self.follow(route)
         pool.handovers.find_home(self)
@@ -311,7 +312,7 @@ class Journey:
         self.passage.count_lost()
         standing.pool.handovers.forget(self)
         self._suspicion.end()
-        standing.move_on(Happening.ENDED)
+        standing.move_on(Event.ENDED)
         client = self.passage.client
         if code is not None and standing.left_with is None:
             if was_open or result == "left":

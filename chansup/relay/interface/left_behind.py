@@ -2,7 +2,7 @@
 
 from chansup.protocol import relay_board as board
 from chansup.relay.frames import FINISHED, MORE, Kind
-from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.pool_counters import PoolCounters
 from chansup.relay.interface.worker import Worker
 
 
@@ -11,16 +11,16 @@ class LeftBehind:
 
     websocket: None = None
 
-    def __init__(self, worker: Worker, counts: Counts) -> None:
+    def __init__(self, worker: Worker, counters: PoolCounters) -> None:
         self._worker = worker
-        self._counts = counts
+        self._counters = counters
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Forget a frame: nobody waits for it."""
         if not flags & MORE and (kind == Kind.DONE or flags & FINISHED):
-            self._counts.add(board.IN_FLIGHT, -1)
+            self._counters.add(board.IN_FLIGHT, -1)
             self._worker.release()
 
     def worker_lost(self) -> None:
         """Take notice that the worker is gone."""
-        self._counts.add(board.IN_FLIGHT, -1)
+        self._counters.add(board.IN_FLIGHT, -1)

@@ -16,7 +16,7 @@ from chansup.relay.frames import AGAIN, END, FrameError, Kind
 from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.client import Client
 from chansup.relay.interface.handovers import CLOSED
-from chansup.relay.interface.phases import PAUSED, Happening, Phase
+from chansup.relay.interface.phases import PAUSED, Event, Phase
 from chansup.relay.interface.pool import Rejected
 from chansup.relay.interface.standing import Standing
 from chansup.relay.interface.suspicion import Suspicion
@@ -31,7 +31,7 @@ POLICY, TOO_BIG, INTERNAL_ERROR = 1008, 1009, 1011
 _log = logging.getLogger("chansup.relay")
 
 
-class Course(Protocol):
+class Ending(Protocol):
     """The course of a WebSocket, as what passes on it may change it."""
 
     @property
@@ -49,19 +49,13 @@ class Passage:
     """The messages of one WebSocket, in both directions."""
 
     __slots__ = (
-        "_course",
-        "_held",
-        "_number",
-        "_pending",
-        "_standing",
-        "_suspicion",
-        "client",
+        "_ending", "_held", "_number", "_pending", "_standing", "_suspicion", "client",
         "redeliver",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
-        course: Course,
+        ending: Ending,
         standing: Standing,
         suspicion: Suspicion,
         redeliver: bool,
@@ -69,7 +63,7 @@ class Passage:
         send: Send,
     ) -> None:
         """`redeliver`: another worker gets the message that a dead one had in hand."""
-        self._course = course
+        self._ending = ending
         self._standing = standing
         self._suspicion = suspicion
         self._number = 0  # messages of the client so far
@@ -97,7 +91,7 @@ class Passage:
             path = self._standing.host_and_path()[1]
             _log.error("WebSocket %s: the app sent too large a message", path)
             attachment.disconnect(TOO_BIG, b"")
-            self._course.end("left", TOO_BIG, "")
+            self._ending.end("left", TOO_BIG, "")
 
     def app_asks(self, number: int | None = None) -> None:
         """Take notice that it has dealt with a message, the newest if `number` is None."""
@@ -108,16 +102,16 @@ class Passage:
     def app_closes(self, code: int, reason: str) -> None:
         """Close it; after a handover that is a refusal."""
         if self._standing.phase is Phase.REJOINING:
-            self._course.end("denied", code if 3000 <= code < 5000 else POLICY, reason)
+            self._ending.end("denied", code if 3000 <= code < 5000 else POLICY, reason)
         else:
-            self._course.end("left", code if _may_be_sent(code) else INTERNAL_ERROR, reason)
+            self._ending.end("left", code if _may_be_sent(code) else INTERNAL_ERROR, reason)
 
     def app_denies(self, attachment: Attachment, kind: int, flags: int, payload: bytes) -> None:
         """Pass on an HTTP response instead of an acceptance. Raises FrameError."""
         standing = self._standing
         standing.release_permit()
         if standing.phase is Phase.REJOINING:
-            self._course.end("denied", POLICY, "")
+            self._ending.end("denied", POLICY, "")
         if standing.phase is not Phase.CONNECTING:
             return
         if kind == Kind.START:
@@ -141,7 +135,7 @@ class Passage:
         }
         self.client.put(body, len(payload), attachment)
         if is_last:
-            standing.move_on(Happening.ENDED)
+            standing.move_on(Event.ENDED)
 
     # What the client sends
 
@@ -158,8 +152,8 @@ class Passage:
             self._transmit()
         else:
             self._hold(True)
-            if self._course.is_to_close:  # who speaks shall not wait for an answer that cannot come
-                self._course.give_up(*CLOSED)
+            if self._ending.is_to_close:  # who speaks shall not wait for an answer that cannot come
+                self._ending.give_up(*CLOSED)
 
     def _transmit(self) -> None:
         """Send the client's newest message to the worker."""
@@ -176,7 +170,7 @@ class Passage:
         """Take notice that the worker has all that the client sent."""
         if self._standing.left_with is not None:
             self._standing.tell_disconnect(*self._standing.left_with)
-            self._course.end("left")
+            self._ending.end("left")
 
     def client_left(self, code: int, reason: bytes) -> None:
         """Take notice that the client is gone."""
@@ -192,7 +186,7 @@ class Passage:
         if standing.attachment is not None and standing.attachment.is_sending:
             return  # the end of its last message first
         standing.tell_disconnect(code, reason)
-        self._course.end("left")
+        self._ending.end("left")
 
     def _forget(self) -> None:
         self._pending = None
@@ -203,7 +197,7 @@ class Passage:
     def _hold(self, held: bool) -> None:
         if held != self._held:
             self._held = held
-            self._standing.pool.counts.add(board.HELD, 1 if held else -1)
+            self._standing.pool.counters.add(board.HELD, 1 if held else -1)
 
     # What becomes of the newest message between two workers
 
@@ -230,7 +224,7 @@ class Passage:
             self._pending = flags | AGAIN, payload
             self._hold(True)
         else:
-            self._standing.pool.counts.add(board.LOST)
+            self._standing.pool.counters.add(board.LOST)
             self._forget()
 
     def part(self, given: int, failed: bool) -> None:
@@ -251,13 +245,13 @@ class Passage:
             self.sent()
         else:
             if self._pending[0] & AGAIN:
-                self._standing.pool.counts.add(board.REDELIVERED)
+                self._standing.pool.counters.add(board.REDELIVERED)
             self._transmit()
 
     def count_lost(self) -> None:
         """Count a message that waits for a worker as lost: it ends."""
         if self._held and self._pending is not None:
-            self._standing.pool.counts.add(board.LOST)
+            self._standing.pool.counters.add(board.LOST)
 
     def finish(self) -> None:
         """Leave nothing behind in the counts."""

@@ -15,7 +15,7 @@ class Phase(IntEnum):
     OVER = auto()
 
 
-class Happening(IntEnum):
+class Event(IntEnum):
     """What moves it on."""
 
     FOUND = auto()  # a worker for it
@@ -26,28 +26,28 @@ class Happening(IntEnum):
     ENDED = auto()  # for the client, or for good
 
 
-COURSE: dict[Phase, dict[Happening, Phase]] = {
-    Phase.SEEKING: {Happening.FOUND: Phase.CONNECTING, Happening.ENDED: Phase.OVER},
+TRANSITIONS: dict[Phase, dict[Event, Phase]] = {
+    Phase.SEEKING: {Event.FOUND: Phase.CONNECTING, Event.ENDED: Phase.OVER},
     Phase.CONNECTING: {
-        Happening.ACCEPTED: Phase.OPEN,
-        Happening.WORKER_DIED: Phase.SEEKING,
-        Happening.ENDED: Phase.OVER,
+        Event.ACCEPTED: Phase.OPEN,
+        Event.WORKER_DIED: Phase.SEEKING,
+        Event.ENDED: Phase.OVER,
     },
     Phase.OPEN: {
-        Happening.ASKED_TO_LEAVE: Phase.LEAVING,
-        Happening.WORKER_DIED: Phase.BETWEEN,
-        Happening.ENDED: Phase.OVER,
+        Event.ASKED_TO_LEAVE: Phase.LEAVING,
+        Event.WORKER_DIED: Phase.BETWEEN,
+        Event.ENDED: Phase.OVER,
     },
     Phase.LEAVING: {
-        Happening.LET_GO: Phase.BETWEEN,
-        Happening.WORKER_DIED: Phase.BETWEEN,
-        Happening.ENDED: Phase.OVER,
+        Event.LET_GO: Phase.BETWEEN,
+        Event.WORKER_DIED: Phase.BETWEEN,
+        Event.ENDED: Phase.OVER,
     },
-    Phase.BETWEEN: {Happening.FOUND: Phase.REJOINING, Happening.ENDED: Phase.OVER},
+    Phase.BETWEEN: {Event.FOUND: Phase.REJOINING, Event.ENDED: Phase.OVER},
     Phase.REJOINING: {
-        Happening.ACCEPTED: Phase.OPEN,
-        Happening.WORKER_DIED: Phase.BETWEEN,
-        Happening.ENDED: Phase.OVER,
+        Event.ACCEPTED: Phase.OPEN,
+        Event.WORKER_DIED: Phase.BETWEEN,
+        Event.ENDED: Phase.OVER,
     },
     Phase.OVER: {},
 }

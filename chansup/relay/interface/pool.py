@@ -14,8 +14,8 @@ from chansup.protocol import roster
 from chansup.protocol.session_table import SessionTable
 from chansup.relay.interface.affinity import Affinity, Session
 from chansup.relay.interface.choice import emptiest, least_busy
-from chansup.relay.interface.counts import Counts
 from chansup.relay.interface.handovers import Handovers
+from chansup.relay.interface.pool_counters import PoolCounters
 from chansup.relay.interface.quarantine import Quarantine
 from chansup.relay.interface.worker import Movable, Worker
 
@@ -79,14 +79,14 @@ class Pool:
     def __init__(
         self,
         settings: roster.Pool,
-        counts: Counts,
+        counters: PoolCounters,
         loop: asyncio.AbstractEventLoop,
         directory: Directory,
         table: SessionTable | None = None,
     ) -> None:
         self._directory = directory
         self.settings = settings
-        self.counts = counts
+        self.counters = counters
         self.loop = loop
         self.workers: dict[str, Worker] = {}  # by address
         self.choices: list[Worker] = []  # that may get something new, the longest idle first
@@ -113,7 +113,7 @@ class Pool:
             return None  # with a session, who waits has nothing to do with other workers' permits
         worker = self._free_one(stay, session)
         if worker is not None:
-            self.counts.cells[board.WAITS] += 1
+            self.counters.cells[board.WAITS] += 1
         return worker
 
     async def worker(
@@ -131,7 +131,7 @@ class Pool:
         """
         if len(self._queue) >= self.settings.queue_limit and not again:
             raise self._rejected("full")
-        self.counts.add(board.WAITING)
+        self.counters.add(board.WAITING)
         try:
             while True:
                 worker = await self._turn(waiting, again, arrived, stay, session)
@@ -140,8 +140,8 @@ class Pool:
                 again = True  # it went away before its turn was taken
         finally:
             waiting.turn = None
-            self.counts.add(board.WAITING, -1)
-        self.counts.waited(time.monotonic() - arrived)
+            self.counters.add(board.WAITING, -1)
+        self.counters.waited(time.monotonic() - arrived)
         return worker
 
     async def _turn(
@@ -169,7 +169,7 @@ class Pool:
             raise
 
     def _rejected(self, reason: str) -> Rejected:
-        self.counts.rejected(reason)
+        self.counters.rejected(reason)
         return Rejected(reason)
 
     def _free_one(self, stay: Stay, session: Session | None) -> Worker | None:

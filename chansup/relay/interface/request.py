@@ -78,7 +78,7 @@ class Request:
         self._events: list[Event] = []
         if has_body(scope):
             expects = expects_continue(scope)
-            self._upload = Upload(receive, pool.counts, pool.loop, expects)
+            self._upload = Upload(receive, pool.counters, pool.loop, expects)
         if pool.affinity.name is not None:
             self._session = pool.affinity.session(scope)
         self.arrived = monotonic()
@@ -110,7 +110,7 @@ class Request:
                     return
                 if self._retry is not None and not await self._turn_comes(self._retry):
                     return
-                self._pool.counts.add(board.RETRIES)
+                self._pool.counters.add(board.RETRIES)
         finally:
             if self._watch is not None or self._retry is not None or self._state not in _COMPLETE:
                 self._end()
@@ -147,9 +147,9 @@ class Request:
         self._worker = worker
         link = self._link = worker.link
         stream = self._stream = worker.begin(self)
-        self._pool.counts.cells[board.IN_FLIGHT] += 1
+        self._pool.counters.cells[board.IN_FLIGHT] += 1
         if self._session is not None:
-            self._session.begun(self._pool.counts)
+            self._session.begun(self._pool.counters)
         if self._attempts:
             self._state = State.WAITING
             self._lost = self._delivered = self._told = self._is_leaving = False
@@ -217,7 +217,7 @@ class Request:
     async def _may_try_again(self) -> bool:
         """After its worker died: say whether another one may have it. If not, answer."""
         if self.started:
-            self._pool.counts.add(board.FAILED)
+            self._pool.counters.add(board.FAILED)
             raise BrokenResponse("the worker died before the response was complete")
         if self._retry is None:
             self._retry = Retry(self, self._scope, self._send)
@@ -282,7 +282,7 @@ class Request:
             return
         if kind == Kind.DONE or flags & FINISHED:
             assert self._worker is not None
-            self._pool.counts.add(board.IN_FLIGHT, -1)
+            self._pool.counters.add(board.IN_FLIGHT, -1)
             if self._upload is not None:
                 self._upload.end()
             self._worker.release()
@@ -292,7 +292,7 @@ class Request:
     def worker_lost(self) -> None:
         """Take notice that the worker is gone."""
         self._lost = True
-        self._pool.counts.add(board.IN_FLIGHT, -1)
+        self._pool.counters.add(board.IN_FLIGHT, -1)
         if self._upload is not None:
             self._upload.end()
         wake(self._waiter)
@@ -318,7 +318,7 @@ class Request:
 
     def _leave_behind(self) -> None:
         assert self._worker is not None
-        self._worker.streams[self._stream] = LeftBehind(self._worker, self._pool.counts)
+        self._worker.streams[self._stream] = LeftBehind(self._worker, self._pool.counters)
         self._tell_worker_that_client_left()
         self.arrived = monotonic()
 

@@ -36,13 +36,13 @@ class Retry:
         `delivered`: the dead worker's app knew of it. `redeliver`: it may have one anyway.
         `repeatable`: all that came of its body is still there.
         """
-        counts = pool.counts
+        counters = pool.counters
         safe = self._scope["method"] in scopes.SAFE_METHODS
         if safe or delivered:
             self._deaths += 1
             pool.quarantine.leave(self._suspect)
         if self._deaths >= MAX_DEATHS:
-            counts.add(board.POISON)
+            counters.add(board.POISON)
             _log.error(
                 "poison: %s %s: %d workers of %s died with it, it is not tried again",
                 self._scope["method"],
@@ -52,7 +52,7 @@ class Retry:
             )
         elif (safe or not delivered or redeliver) and repeatable:
             return True
-        counts.add(board.FAILED)
+        counters.add(board.FAILED)
         await answer(self._scope, self._send, 502, "the process that worked on it died")
         return False
 
@@ -68,7 +68,7 @@ class Retry:
             async with asyncio.timeout(pool.settings.queue_timeout):
                 await turn
         except TimeoutError:
-            pool.counts.rejected("late")
+            pool.counters.rejected("late")
             await answer(self._scope, self._send, 503, EXPLANATIONS["late"], retry_after=1)
             return False
         return True

@@ -6,7 +6,7 @@ from chansup.protocol import relay_board as board
 from chansup.relay import scopes
 from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.headers import Scope, host_of
-from chansup.relay.interface.phases import COURSE, OPEN_FOR_CLIENT, PAUSED, Happening, Phase
+from chansup.relay.interface.phases import OPEN_FOR_CLIENT, PAUSED, TRANSITIONS, Event, Phase
 from chansup.relay.interface.pool import Pool
 from chansup.relay.interface.worker import Worker
 
@@ -41,14 +41,14 @@ class Standing:
         """Whether the client has its accept, and no close."""
         return self.phase in OPEN_FOR_CLIENT
 
-    def move_on(self, happening: Happening) -> None:
+    def move_on(self, event: Event) -> None:
         """Take the next step of its course."""
-        before, self.phase = self.phase, COURSE[self.phase][happening]
-        counts = self.pool.counts
+        before, self.phase = self.phase, TRANSITIONS[self.phase][event]
+        counters = self.pool.counters
         if (before in PAUSED) != (self.phase in PAUSED):
-            counts.add(board.PAUSED, 1 if self.phase in PAUSED else -1)
+            counters.add(board.PAUSED, 1 if self.phase in PAUSED else -1)
         if (before is Phase.OPEN) != (self.phase is Phase.OPEN):
-            counts.add(board.ATTACHED, 1 if self.phase is Phase.OPEN else -1)
+            counters.add(board.ATTACHED, 1 if self.phase is Phase.OPEN else -1)
 
     def host_and_path(self) -> tuple[bytes | None, str]:
         """Return what its route was found by."""

@@ -33,7 +33,7 @@ class Suspicion:
         pool.quarantine.leave(self._suspect)
         if self._deaths < MAX_DEATHS:
             return False
-        pool.counts.add(board.POISON)
+        pool.counters.add(board.POISON)
         _log.error(
             "poison: WebSocket %s: %d workers of %s died with it, it is closed",
             self._standing.host_and_path()[1],

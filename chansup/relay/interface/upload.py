@@ -11,7 +11,7 @@ from typing import Any
 from chansup.protocol import relay_board as board
 from chansup.relay.credits import WINDOW, Window
 from chansup.relay.frames import END, FrameError, Kind, pack, pieces
-from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.pool_counters import PoolCounters
 from chansup.relay.interface.worker import Worker
 from chansup.relay.link import Link
 from chansup.waiters import Waiter, wake
@@ -26,14 +26,18 @@ class Upload:
     """A request's body. `is_complete`: the client has sent all of it."""
 
     def __init__(
-        self, receive: Receive, counts: Counts, loop: asyncio.AbstractEventLoop, expects: bool
+        self,
+        receive: Receive,
+        counters: PoolCounters,
+        loop: asyncio.AbstractEventLoop,
+        expects: bool,
     ) -> None:
         """`expects`: the client waits for leave to send it, so the app must ask for it first."""
         self.is_complete = False
         self.is_repeatable = True  # all that came is retained
         self.expects = expects
         self._receive = receive
-        self._counts = counts
+        self._counters = counters
         self._loop = loop
         self._link: Link | None = None  # of the worker that gets it
         self._window: Window | None = None
@@ -116,7 +120,7 @@ class Upload:
         for piece, is_last in pieces(body):
             while self._window is not None and self._link is not None:
                 if not self._window.is_open:
-                    self._counts.add(board.EXHAUSTED)
+                    self._counters.add(board.EXHAUSTED)
                     await self._credit()
                 elif self._link.crowded:
                     await self._link.room()

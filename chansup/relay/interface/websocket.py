@@ -7,11 +7,11 @@ from collections.abc import Callable
 from chansup.protocol import roster
 from chansup.relay import scopes
 from chansup.relay.interface.answers import EXPLANATIONS, answer
-from chansup.relay.interface.books import Books
 from chansup.relay.interface.client import ABNORMAL, Receive, Send
 from chansup.relay.interface.headers import Scope
 from chansup.relay.interface.journey import SERVICE_RESTART, Journey
 from chansup.relay.interface.pool import Pool, Rejected, Stay
+from chansup.relay.interface.process_counters import ProcessCounters
 from chansup.relay.interface.standing import Standing
 from chansup.relay.interface.worker import Worker
 
@@ -48,17 +48,17 @@ class WebSocket:
         """Whether the client has its accept."""
         return self._standing.accepted
 
-    async def run(self, books: Books) -> None:
+    async def run(self, process_counters: ProcessCounters) -> None:
         """Bring it to a worker, and pass on what the workers say."""
-        books.came(self)
-        self._journey.count_in(books)
+        process_counters.came(self)
+        self._journey.count_in(process_counters)
         try:
             await self._run()
         except asyncio.CancelledError:
-            if not books.traffic.is_cut:
+            if not process_counters.in_flight.is_cut:
                 raise
         finally:
-            books.went(self, self._standing.accepted, self._standing.code)
+            process_counters.went(self, self._standing.accepted, self._standing.code)
 
     async def _run(self) -> None:
         message = await self._receive()
@@ -103,7 +103,7 @@ class WebSocket:
                 worker = pool.worker_at_once(stay, session)
                 worker = worker or await pool.worker(arrived, standing, stay=stay, session=session)
                 if session is not None:
-                    session.begun(pool.counts)
+                    session.begun(pool.counters)
                 return worker
             except Rejected as rejected:
                 place = pool.place_of("websocket", *standing.host_and_path())

@@ -13,7 +13,7 @@ from chansup.relay import greeting
 from chansup.relay.credits import Budget
 from chansup.relay.frames import FINISHED, MAX_STREAM, Frame, FrameError, Kind, pack
 from chansup.relay.greeting import VersionError
-from chansup.relay.interface.counts import Counts
+from chansup.relay.interface.pool_counters import PoolCounters
 from chansup.relay.link import Link
 
 _log = logging.getLogger("chansup.relay")
@@ -94,7 +94,7 @@ class Sticky(Protocol):
 class WorkerPool(Protocol):
     """The pool, as its workers see it."""
 
-    counts: Counts
+    counters: PoolCounters
     failures: dict[str, int]  # attempts in a row to work with a worker, by its address
 
     def worker_usable(self, worker: "Worker") -> None:
@@ -295,7 +295,7 @@ class Worker:
             # The roster that says who takes its place was sent before: it is read first.
             self.loop.call_soon(self.pool.drains, self)
         elif kind == Kind.EXHAUSTED:
-            self.pool.counts.add(board.EXHAUSTED + 1, number)
+            self.pool.counters.add(board.EXHAUSTED + 1, number)
         else:
             raise FrameError(f"a frame of kind {kind}")
 
@@ -357,6 +357,6 @@ class Worker:
         """Add what went over the connection since the last time to the relay board."""
         if self.link is not None:
             out, into = self.link.bytes_out, self.link.bytes_in
-            self.pool.counts.add(board.BYTES, out - self._counted[0])
-            self.pool.counts.add(board.BYTES + 1, into - self._counted[1])
+            self.pool.counters.add(board.BYTES, out - self._counted[0])
+            self.pool.counters.add(board.BYTES + 1, into - self._counted[1])
             self._counted = out, into

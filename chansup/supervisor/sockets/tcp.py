@@ -5,8 +5,6 @@ import os
 import socket
 from pathlib import Path
 
-import psutil
-
 from chansup.config.address import Tcp
 from chansup.supervisor.errors import AddressError
 
@@ -106,6 +104,8 @@ def real(address: Tcp, sock: socket.socket) -> Tcp:
 
 def holder(address: Tcp) -> str | None:
     """Return who listens on the port, as far as this user may see it."""
+    import psutil  # heavy, and only needed for this sentence
+
     try:
         connections = psutil.net_connections("tcp")
         for connection in connections:

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from chansup.protocol import relay_board as board
 
 
-class Counts:
+class PoolCounters:
     """The cells of one pool."""
 
     __slots__ = ("cells",)

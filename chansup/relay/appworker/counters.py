@@ -43,7 +43,7 @@ class CountedWebSocket(Protocol):
         """Whether the app had accepted it."""
 
 
-class Books:
+class Counters:
     """The counts of one worker."""
 
     __slots__ = ("_cells", "_in_hand")

@@ -1,7 +1,7 @@
 """The WebSockets of an interface process, as its launcher drains and its scoreboard counts them.
 
-The relay keeps these books itself, and the launcher's instrument leaves its WebSockets alone: one
-wrapper less in the way of each message.
+The relay counts them itself, and the launcher's instrument leaves them alone: one wrapper less in
+the way of each message.
 """
 
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from chansup.protocol.scoreboard import (
 )
 
 
-class Traffic(Protocol):
+class InFlight(Protocol):
     """What the launcher's drain looks at. Whatever is in `websockets` has `accepted`, `close`."""
 
     draining: bool
@@ -24,7 +24,7 @@ class Traffic(Protocol):
     websockets: set[Any]
 
 
-class _NoTraffic:
+class _NothingInFlight:
     """Of a relay that no launcher runs."""
 
     draining = is_cut = False
@@ -34,20 +34,20 @@ class _NoTraffic:
         self.websockets: set[Any] = set()
 
 
-class Books:
-    """The books of one process."""
+class ProcessCounters:
+    """The counters of one process."""
 
-    __slots__ = ("_cells", "traffic")
+    __slots__ = ("_cells", "in_flight")
 
     def __init__(
-        self, traffic: Traffic | None = None, cells: "memoryview[float] | None" = None
+        self, in_flight: InFlight | None = None, cells: "memoryview[float] | None" = None
     ) -> None:
-        self.traffic = traffic or _NoTraffic()
+        self.in_flight = in_flight or _NothingInFlight()
         self._cells = memoryview(bytearray(SIZE)).cast("d") if cells is None else cells
 
     def came(self, websocket: Any) -> None:
         """Take in a WebSocket whose handshake has begun."""
-        self.traffic.websockets.add(websocket)
+        self.in_flight.websockets.add(websocket)
 
     def accepted(self) -> None:
         """Count a WebSocket that is open from now on."""
@@ -56,11 +56,11 @@ class Books:
 
     def went(self, websocket: Any, accepted: bool, code: int) -> None:
         """Count how a WebSocket ended."""
-        self.traffic.websockets.discard(websocket)
+        self.in_flight.websockets.discard(websocket)
         if accepted:
             self._cells[WEBSOCKETS_OPEN] -= 1
             self._cells[close_cell(code or 1006)] += 1
         else:
             self._cells[REJECTED_CELL] += 1
-        if self.traffic.draining:
-            self.traffic.released += 1
+        if self.in_flight.draining:
+            self.in_flight.released += 1
