@@ -1,5 +1,6 @@
 """The root of every failure that chansup reports, and the exit codes of its commands."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -23,3 +24,5 @@ class ChansupError(Exception):
     """
 
     exit_code: ExitCode = ExitCode.FAILED
+    problems: Sequence[object] = ()  # of a config: the message has file and line of each
+    lines: Sequence[str] = ()  # that a process printed, shown below the message

@@ -87,7 +87,7 @@ def _unusable(words: Sequence[str], directory: str, search_path: str) -> Iterato
         found = shutil.which(program, path=search_path)
         path = os.path.abspath(found) if found else ""
         if not path:
-            yield f"there is no program {quoted(program)} on PATH ({search_path})"
+            yield f"no program {quoted(program)} on PATH ({search_path})"
     if path and not os.path.exists(path):
         if closed := refusals.closed_directory(os.path.dirname(path)):
             yield f"user {os.geteuid()} may not go into {closed}, on the way to {path}"

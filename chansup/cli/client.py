@@ -44,7 +44,7 @@ class RefusedError(ChansupError):
 
     def __init__(self, message: str, exit_code: int, lines: list[str]) -> None:
         super().__init__(message)
-        self.lines = lines
+        self.lines: list[str] = lines
         # A newer supervisor may know more exit codes.
         known = exit_code in ExitCode.__members__.values()
         self.exit_code = ExitCode(exit_code) if known else ExitCode.FAILED

@@ -62,11 +62,11 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except ChansupError as error:
-        if hasattr(error, "problems"):  # of a config: each names its file and line
+        if error.problems:
             click.echo(str(error), err=True)
         else:
             _say_error(str(error))
-        for line in getattr(error, "lines", ()):
+        for line in error.lines:
             click.echo(f"  {clean(line)}", err=True)
         return error.exit_code
 

@@ -130,7 +130,7 @@ def _record(user: str | None) -> pwd.struct_passwd | None:
     except (KeyError, OverflowError):
         if user is None or _is_number(user):
             return None
-        raise ValueError(f"there is no user {quoted(user)} on this machine") from None
+        raise ValueError(f"unknown user {quoted(user)}: name one of this machine") from None
 
 
 def _group(group: str) -> int:
@@ -139,7 +139,7 @@ def _group(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ValueError(f"there is no group {quoted(group)} on this machine") from None
+        raise ValueError(f"unknown group {quoted(group)}: name one of this machine") from None
 
 
 def _is_number(text: str) -> bool:

@@ -23,7 +23,7 @@ class ConfigError(ChansupError):
 
     def __init__(self, file: Path, problems: list[Problem]) -> None:
         self.file = file
-        self.problems = problems
+        self.problems: list[Problem] = problems
         super().__init__("\n".join(describe(problem, file) for problem in problems))
 
 

@@ -13,7 +13,7 @@ from chansup.launch.warm_up import NotReadyError, WarmUp
 from chansup.protocol.launch import AppWorker as Orders
 from chansup.protocol.scoreboard import IN_PROGRESS
 from chansup.relay.appworker.counters import Counters
-from chansup.relay.appworker.lifespan import Lifespan, LifespanFailed
+from chansup.relay.appworker.lifespan import Lifespan, LifespanFailedError
 from chansup.relay.appworker.server import AppWorker
 from chansup.relay.greeting import hello
 
@@ -48,7 +48,7 @@ async def _serve(child: Child, orders: Orders, loaded: object) -> int:
     lifespan = Lifespan(loaded)
     try:
         await lifespan.start()
-    except LifespanFailed as error:
+    except LifespanFailedError as error:
         raise application.StartupError(str(error)) from None
     if launch.ready_request is not None:
         try:

@@ -34,4 +34,4 @@ class StartFailedError(ChansupError):
 
     def __init__(self, message: str, lines: list[str]) -> None:
         super().__init__(message)
-        self.lines = lines
+        self.lines: list[str] = lines

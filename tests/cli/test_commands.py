@@ -227,9 +227,9 @@ def test_commands_reach_the_supervisor(site: Site, arguments: list[str], call: s
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["restart", "nope"], 1, "no pool or slot 'nope'"),
-        (["logs", "nope"], 1, "no pool or slot 'nope'"),
-        (["logs", "-f", "nope"], 1, "no pool or slot 'nope'"),
+        (["restart", "nope"], 1, "unknown pool or slot 'nope'"),
+        (["logs", "nope"], 1, "unknown pool or slot 'nope'"),
+        (["logs", "-f", "nope"], 1, "unknown pool or slot 'nope'"),
         (["scale", "web"], 2, "POOL=N"),
         (["scale", "web=-1"], 2, "POOL=N"),
         (["scale", "web=two"], 2, "POOL=N"),

@@ -25,7 +25,7 @@ LAYER = SITE + "[channel_layer]\n"
     [
         ('backend = "http://x"', "backend", '"redis://…"'),
         ('backend = "Local"', "backend", 'found "Local"'),
-        ('backend = "redis://"', "backend", "there is no server"),
+        ('backend = "redis://"', "backend", "no server in"),
         ("backend = 3", "backend", "expected a string or a list"),
         ("backend = []", "backend", "the list is empty"),
         ('backend = ["redis://a", "amqp://b"]', "backend[1]", "only Redis"),
@@ -37,7 +37,7 @@ LAYER = SITE + "[channel_layer]\n"
         ("memory = 'lots'", "memory", "256M"),
         ("memory = 256", "memory", 'put it in quotes, "256"'),
         ("connections = 0", "connections", "1 or more"),
-        ("user = 'no such'", "user", "there is no user"),
+        ("user = 'no such'", "user", "unknown user"),
         ("options = { capasity = 3 }", "options.capasity", 'did you mean "capacity"?'),
         ("options = { capacity = 0 }", "options.capacity", "1 or more"),
         ("options = { capacity = '7' }", "options.capacity", "write 7 without quotes"),

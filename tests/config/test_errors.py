@@ -24,7 +24,7 @@ health_path = "health"                       # interface.health_path: expected a
 after = "redis"                              # interface.after: write ["redis"]
 ws_ping_interval = 20                        # interface.ws_ping_interval: [interface.options]
 backlog = "${UNSET_VARIABLE}"                # interface.backlog: UNSET_VARIABLE is not set
-user = "no such user"                        # interface.user: there is no user
+user = "no such user"                        # interface.user: unknown user
 on_max_restarts = "exit"                     # interface.on_max_restarts: without max_restarts
 
 [workers.thumbs]                             # workers.thumbs: found none of them
@@ -34,7 +34,7 @@ limits.core = "200:100"                      # workers.thumbs.limits.core: is ab
 
 [programs.redis]
 command = "redis-server | tee log"           # programs.redis.command: "|" means nothing
-after = ["clok"]                             # programs.redis.after[0]: there is no pool "clok"
+after = ["clok"]                             # programs.redis.after[0]: unknown pool "clok"
 ready = "tpc:6379"                           # programs.redis.ready: "tcp:6379"
 start_timeout = -1                           # programs.redis.start_timeout: above 0, found the number -1
 
@@ -49,7 +49,7 @@ command = "x"
 
 [tasks.migrate]
 command = []                                 # tasks.migrate.command: is empty
-before = ["interfce"]                        # tasks.migrate.before[0]: there is no pool "interfce"
+before = ["interfce"]                        # tasks.migrate.before[0]: unknown pool "interfce"
 timeout = nan                                # tasks.migrate.timeout: found nan
 
 [rollout]

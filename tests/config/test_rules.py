@@ -49,7 +49,7 @@ REDIS = '[programs.redis]\ncommand = "redis-server"\n'
         (SITE + "after=['interface']", "interface.after[0]", "cannot wait for itself"),
         (SITE + "stop_signal='9'", "interface.stop_signal", "is not a signal"),
         (SITE + "umask='9'", "interface.umask", "not an octal mode"),
-        (SITE + "group='no such'", "interface.group", "there is no group"),
+        (SITE + "group='no such'", "interface.group", "unknown group"),
         (SITE + "user='4000000001'", "interface.user", "give its group too"),
         (SITE + "limits={nofile='x'}", "interface.limits.nofile", "is not a limit"),
         (SITE + "limits={RLIMIT_NOFILE=1}", "interface.limits.RLIMIT_NOFILE", '"nofile"'),

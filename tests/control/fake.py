@@ -189,7 +189,7 @@ class FakeCommands:
         names = {pool.name for pool in self.current.pools}
         names |= {slot.name for pool in self.current.pools for slot in pool.slots}
         if target is not None and target not in names:
-            raise UnknownTargetError(f"There is no pool or slot {target!r}.")
+            raise UnknownTargetError(f"unknown pool or slot {target!r}")
 
     async def _stream(self, *call: object) -> AsyncIterator[Event]:
         self.called.append(call)

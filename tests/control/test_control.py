@@ -124,10 +124,10 @@ def test_a_caller_that_does_not_read_holds_nobody_and_still_gets_the_result(serv
 @pytest.mark.parametrize(
     ("request_line", "status", "said"),
     [
-        ("POST /restart?target=nope", 404, "no pool or slot 'nope'"),
-        ("GET /logs?target=nope", 404, "no pool or slot 'nope'"),
-        ("GET /logs?target=nope&follow=1", 404, "no pool or slot 'nope'"),
-        ("GET /logs?target=nope&follow=1&lines=0", 404, "no pool or slot 'nope'"),
+        ("POST /restart?target=nope", 404, "unknown pool or slot 'nope'"),
+        ("GET /logs?target=nope", 404, "unknown pool or slot 'nope'"),
+        ("GET /logs?target=nope&follow=1", 404, "unknown pool or slot 'nope'"),
+        ("GET /logs?target=nope&follow=1&lines=0", 404, "unknown pool or slot 'nope'"),
         ("GET /logs?lines=x", 400, "lines must be a number"),
         ("GET /logs?lines=-1", 400, "lines must be a number"),
         ("POST /scale?pool=interface", 400, "needs a pool and a number"),

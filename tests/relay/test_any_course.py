@@ -90,7 +90,7 @@ class Course:
             request.leave()
             raised = await request.end()
             if raised is not None:
-                assert self.kills and type(raised).__name__ == "BrokenResponse"
+                assert self.kills and type(raised).__name__ == "BrokenResponseError"
             elif request.status:
                 assert request.status == 200 or self.kills
         await until(lambda: not any(worker.streams for worker in self.both.app_workers))

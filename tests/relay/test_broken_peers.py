@@ -510,7 +510,7 @@ def test_garbage_instead_of_an_answer(name: str, caplog: pytest.LogCaptureFixtur
         if raised is None:
             assert asked.status == 200
         else:
-            assert type(raised).__name__ == "BrokenResponse"
+            assert type(raised).__name__ == "BrokenResponseError"
             assert (asked.status == 200 and "start" in name) or "body" in name
 
     with_false_worker(caplog, scenario, logged=None)
@@ -545,7 +545,7 @@ def test_a_head_that_is_none_costs_its_stream(
         flags = END if kind == Kind.RESPONSE else 0
         await stranger.say(pack(kind, flags, 1, len(head), head))
         raised = await asked.end()
-        assert raised is None or type(raised).__name__ == "BrokenResponse", raised
+        assert raised is None or type(raised).__name__ == "BrokenResponseError", raised
         assert not asked.sent or asked.status == 502
 
     with_false_worker(caplog, scenario, logged=None)

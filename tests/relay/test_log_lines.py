@@ -11,7 +11,7 @@ import pytest
 import chansup.layer
 import chansup.worker  # noqa: F401
 from chansup.log_lines import OneLineFormatter, traceback_of
-from chansup.relay.interface.response import BrokenResponse
+from chansup.relay.interface.response import BrokenResponseError
 from chansup.text import visible
 from tests.relay.both_sides import relayed, until
 
@@ -95,7 +95,7 @@ def test_a_path_is_on_one_line_wherever_it_is_printed(
 
     async def run() -> None:
         async with relayed(raises) as both:
-            with contextlib.suppress(BrokenResponse):
+            with contextlib.suppress(BrokenResponseError):
                 await both(scope, receive, send)
             await until(lambda: caplog.records)
 

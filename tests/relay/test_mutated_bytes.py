@@ -100,7 +100,7 @@ class Conversation:
             client.leave()  # type: ignore[attr-defined]
         for client in [*self.requests, *self.websockets]:
             raised = await client.end()
-            assert raised is None or type(raised).__name__ == "BrokenResponse", raised
+            assert raised is None or type(raised).__name__ == "BrokenResponseError", raised
 
 
 @cache

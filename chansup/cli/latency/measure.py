@@ -55,7 +55,7 @@ def measure_again_and_again(
 def _check(consumption: Consumption, channel: str | None) -> None:
     if not consumption.pools:
         raise NothingToMeasureError(
-            "there are no channel workers in this site: add a table [workers.NAME] with"
+            "this site has no channel workers: add a table [workers.NAME] with"
             ' channels = ["…"] to its config'
         )
     known = sorted({name for pool in consumption.pools for name in pool.channels})

@@ -34,7 +34,7 @@ def _one(key: Key, given: str) -> Iterator[Finding]:
     if given != "local" and not given.startswith((*_REDIS, *_RABBITMQ)):
         yield key, f"expected {_FORMS}, found {_shown(given)}"
     elif not given.removeprefix(_scheme(given)):
-        yield key, f"there is no server in {quoted(given)}: write {given}HOST"
+        yield key, f"no server in {quoted(given)}: write {given}HOST"
     elif not _has_ports(given):
         message = (
             "a port in it is not a number from 1 to 65535. In a password, write / ? # @ and : with "

@@ -45,7 +45,7 @@ def existing(context: Context) -> Iterator[Finding]:
                     yield key, f"{quoted(name)} cannot wait for itself: remove it"
                 elif name not in pools.GROUPS and name not in names:
                     choices = [*sorted(names - {entry.name}), *pools.GROUPS]
-                    yield key, f"there is no pool {quoted(name)}: expected {listed(choices)}"
+                    yield key, f"unknown pool {quoted(name)}: expected {listed(choices)}"
 
 
 def no_circle(context: Context) -> Iterator[Finding]:

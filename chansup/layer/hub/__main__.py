@@ -138,7 +138,7 @@ def _user_id(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise ListeningError(f"--user {name}: there is no such user") from None
+        raise ListeningError(f"--user {name}: unknown user, name one of this machine") from None
 
 
 def _inherited(descriptor: int) -> socket.socket:

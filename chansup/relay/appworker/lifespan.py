@@ -7,7 +7,7 @@ from typing import Any
 from chansup.errors import ChansupError
 
 
-class LifespanFailed(ChansupError):
+class LifespanFailedError(ChansupError):
     """The app said that it cannot start."""
 
 
@@ -22,14 +22,14 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Run the startup. An app without lifespan is fine. Raises LifespanFailed."""
+        """Run the startup. An app without lifespan is fine. Raises LifespanFailedError."""
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         self._task = loop.create_task(self._run())
         self._events.put_nowait("lifespan.startup")
         failure = await self._answer
         if failure is not None:
-            raise LifespanFailed(f"lifespan startup failed: {failure}".rstrip(": "))
+            raise LifespanFailedError(f"lifespan startup failed: {failure}".rstrip(": "))
 
     async def stop(self) -> str | None:
         """Run the shutdown. Return what the app says went wrong."""

@@ -25,7 +25,7 @@ from chansup.relay.interface.pool_counters import PoolCounters
 from chansup.relay.interface.process_counters import ProcessCounters
 from chansup.relay.interface.reports import Reports
 from chansup.relay.interface.request import Request
-from chansup.relay.interface.response import BrokenResponse
+from chansup.relay.interface.response import BrokenResponseError
 from chansup.relay.interface.websocket import WebSocket
 from chansup.relay.interface.worker import Worker
 from chansup.wire import LineBuffer
@@ -124,7 +124,7 @@ class Relay:
             self._sweep()
         try:
             await request.run()
-        except BrokenResponse as broken:
+        except BrokenResponseError as broken:
             _log.warning("%s %s: %s", scope["method"], scope["path"], broken)
             raise
         finally:
@@ -283,7 +283,7 @@ class _Quiet(logging.Filter):
     """Keeps a server from reporting non-errors, and errors that chansup has reported."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], BrokenResponse):
+        if record.exc_info and isinstance(record.exc_info[1], BrokenResponseError):
             return False
         return record.msg != _DENIED
 

@@ -17,7 +17,7 @@ from chansup.relay.interface.attachment import Attachment
 from chansup.relay.interface.client import Client
 from chansup.relay.interface.handovers import CLOSED
 from chansup.relay.interface.phases import PAUSED, Event, Phase
-from chansup.relay.interface.pool import Rejected
+from chansup.relay.interface.pool import RejectedError
 from chansup.relay.interface.standing import Standing
 from chansup.relay.interface.suspicion import Suspicion
 
@@ -178,7 +178,7 @@ class Passage:
         standing.left_with = code, reason
         standing.code = standing.code or code
         if standing.turn is not None and not standing.turn.done():
-            standing.turn.set_exception(Rejected("no_worker"))
+            standing.turn.set_exception(RejectedError("no_worker"))
         if standing.phase in PAUSED and self._pending is not None:
             return  # another worker shall have its last message
         if standing.phase is Phase.LEAVING:

@@ -20,7 +20,7 @@ from chansup.relay.interface.quarantine import Quarantine
 from chansup.relay.interface.worker import Movable, Worker
 
 
-class Rejected(ChansupError):
+class RejectedError(ChansupError):
     """No worker takes it. `reason` is one of `relay_board.REJECTIONS`."""
 
     def __init__(self, reason: str) -> None:
@@ -124,7 +124,7 @@ class Pool:
         stay: Stay = Stay.PASSING,
         session: Session | None = None,
     ) -> Worker:
-        """Wait for a worker for one request, with a permit taken. Raises Rejected.
+        """Wait for a worker for one request, with a permit taken. Raises RejectedError.
 
         `arrived` is of the monotonic clock, in seconds. While it waits, `waiting.turn` is what it
         waits for. `again`: it had its place in the queue before, and goes first.
@@ -168,9 +168,9 @@ class Pool:
                 self._queue.remove(waiter)  # it went away: others may have its place
             raise
 
-    def _rejected(self, reason: str) -> Rejected:
+    def _rejected(self, reason: str) -> RejectedError:
         self.counters.rejected(reason)
-        return Rejected(reason)
+        return RejectedError(reason)
 
     def _free_one(self, stay: Stay, session: Session | None) -> Worker | None:
         """Take a permit of the worker that fits best."""
@@ -294,7 +294,7 @@ class Pool:
         waiting, self._queue = self._queue, deque()
         for waiter in waiting:
             if not waiter.worker.done():
-                waiter.worker.set_exception(Rejected("no_route"))
+                waiter.worker.set_exception(RejectedError("no_route"))
         self.handovers.house()
 
     def drains(self, worker: Worker) -> None:

@@ -23,8 +23,8 @@ from chansup.relay.interface.answers import EXPLANATIONS, answer
 from chansup.relay.interface.headers import expects_continue, has_body, host_of
 from chansup.relay.interface.left_behind import LeftBehind
 from chansup.relay.interface.parts import Parts
-from chansup.relay.interface.pool import Pool, Rejected
-from chansup.relay.interface.response import BrokenResponse, Event, Response, Send, head_of
+from chansup.relay.interface.pool import Pool, RejectedError
+from chansup.relay.interface.response import BrokenResponseError, Event, Response, Send, head_of
 from chansup.relay.interface.retry import Retry
 from chansup.relay.interface.upload import Upload
 from chansup.relay.interface.watch import Receive, Watch
@@ -120,7 +120,7 @@ class Request:
         self.watch()
         try:
             return await self._wait_for_worker()
-        except Rejected as rejected:
+        except RejectedError as rejected:
             if not self.client_gone:
                 text = EXPLANATIONS[rejected.reason]
                 await answer(self._scope, self._send, 503, text, retry_after=1)
@@ -132,7 +132,7 @@ class Request:
             try:
                 again = self._attempts > 0
                 return await pool.worker(self.arrived, self, again, session=self._session)
-            except Rejected as rejected:
+            except RejectedError as rejected:
                 host = host_of(self._scope["headers"])
                 place = pool.place_of("http", host, self._scope["path"])
                 if rejected.reason != "no_route" or place is None or place[0] is pool:
@@ -218,7 +218,7 @@ class Request:
         """After its worker died: say whether another one may have it. If not, answer."""
         if self.started:
             self._pool.counters.add(board.FAILED)
-            raise BrokenResponse("the worker died before the response was complete")
+            raise BrokenResponseError("the worker died before the response was complete")
         if self._retry is None:
             self._retry = Retry(self, self._scope, self._send)
         allowed = await self._retry.is_allowed(
@@ -333,7 +333,7 @@ class Request:
     def _client_left(self) -> None:
         self.client_gone = True
         if self.turn is not None and not self.turn.done():
-            self.turn.set_exception(Rejected("no_worker"))
+            self.turn.set_exception(RejectedError("no_worker"))
         if self._attempts and self.is_at_worker:
             self._tell_worker_that_client_left()
         wake(self._waiter)

@@ -19,7 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 Event = tuple[int, int, int, bytes]  # kind, flags, number, payload
 
 
-class BrokenResponse(Exception):
+class BrokenResponseError(Exception):
     """A response that has begun cannot be completed: the server shall break the connection off."""
 
 
@@ -118,10 +118,10 @@ class Response:
         try:
             event = scopes.decode_event(payload)
         except msgspec.DecodeError as error:
-            raise BrokenResponse(f"an event of the app: {error}") from None
+            raise BrokenResponseError(f"an event of the app: {error}") from None
         kind = event.get("type")
         if not isinstance(kind, str):
-            raise BrokenResponse("an event of the app has no type")
+            raise BrokenResponseError("an event of the app has no type")
         if isinstance(headers := event.get("headers"), list):
             event["headers"] = [tuple(pair) for pair in headers]
         await self._send(event)
@@ -133,14 +133,14 @@ class Response:
         if self._request.client_gone:
             return True
         if self._request.started:
-            raise BrokenResponse("the app ended before its response did")
+            raise BrokenResponseError("the app ended before its response did")
         await answer(self._scope, self._send, 500, "Internal Server Error")
         return True
 
 
 def head_of(payload: bytes) -> scopes.Head:
-    """Return status and headers. Raises BrokenResponse."""
+    """Return status and headers. Raises BrokenResponseError."""
     try:
         return scopes.decode_head(payload)
     except msgspec.DecodeError as error:
-        raise BrokenResponse(f"the app's status or headers: {error}") from None
+        raise BrokenResponseError(f"the app's status or headers: {error}") from None

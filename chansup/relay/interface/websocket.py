@@ -10,7 +10,7 @@ from chansup.relay.interface.answers import EXPLANATIONS, answer
 from chansup.relay.interface.client import ABNORMAL, Receive, Send
 from chansup.relay.interface.headers import Scope
 from chansup.relay.interface.journey import SERVICE_RESTART, Journey
-from chansup.relay.interface.pool import Pool, Rejected, Stay
+from chansup.relay.interface.pool import Pool, RejectedError, Stay
 from chansup.relay.interface.process_counters import ProcessCounters
 from chansup.relay.interface.standing import Standing
 from chansup.relay.interface.worker import Worker
@@ -80,7 +80,7 @@ class WebSocket:
         try:
             try:
                 worker = await self._find_worker(arrived)
-            except Rejected as rejected:
+            except RejectedError as rejected:
                 if standing.left_with is None:
                     await self._answer(503, EXPLANATIONS[rejected.reason], 1)
                 return
@@ -105,7 +105,7 @@ class WebSocket:
                 if session is not None:
                     session.begun(pool.counters)
                 return worker
-            except Rejected as rejected:
+            except RejectedError as rejected:
                 place = pool.place_of("websocket", *standing.host_and_path())
                 if rejected.reason != "no_route" or place is None or place[0] is pool:
                     raise

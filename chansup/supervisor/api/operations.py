@@ -343,7 +343,7 @@ class Operations:
     def _no_such(self, target: str, names: list[str]) -> str:
         if target in (HUB, f"{HUB}.0") and self.site.generation.hub is not None:
             return "the hub does not run yet: it starts when a process first uses the channel layer"
-        return f"there is no pool or slot {target!r}; there are {', '.join(names) or 'none at all'}"
+        return f"unknown pool or slot {target!r}: expected {', '.join(names) or 'none'}"
 
     def _refuse_while_stopping(self, what: str) -> None:
         if self._shutdown.asked.is_set():

@@ -325,7 +325,7 @@ class Slot:
     def require_place(self) -> None:
         """Raise SlotRemovedError if nothing may start here any more."""
         if self.stopped or self.pool.site.stopping:
-            raise SlotRemovedError(f"{self.name}: there is no such slot any more")
+            raise SlotRemovedError(f"{self.name}: the slot was removed")
 
     def adopt(self, generation: Generation) -> None:
         """Count the process as one of `generation`: it runs the same thing there."""

@@ -147,7 +147,7 @@ def _executable(command: Command) -> str:
         missing = "" if found else f"no program {program!r} on the PATH of its processes"
     if missing := missing or refusals.missing_interpreter(path, search_path):
         if command.hides_path:
-            missing = "there is no such program, or it cannot be executed"
+            missing = "the program is missing, or it cannot be executed"
         raise SpawnError(f"cannot start {command.program}: {missing}")
     return path
 
