@@ -11,7 +11,6 @@ from chansup.bench.errors import BenchError, BenchUsageError
 from chansup.text import TOKEN, header
 
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-MAX_CONNECTIONS = 10_000
 MAX_DATA = 16 * 2**20  # bytes of a request's body
 USER_AGENT = f"chansup-bench/{__version__}"
 

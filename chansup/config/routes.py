@@ -3,14 +3,14 @@
 ``TYPE[:[HOST]PATH]``, as in "http", "websocket:/ws/*", "http:example.org/*". Of the routes that
 fit, the most specific one counts: a host before any name under a host ("*.example.org", longer
 ones first) before none, then a path before a prefix (longer ones first) before none. So two
-routes can only compete if they are the same, which `repeated` finds.
+routes can only compete if they are the same.
 
 The relay matches each request, `chansup check` reads the same routes: nothing here does any I/O.
 """
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -149,17 +149,6 @@ def _path(path: str, text: str) -> tuple[str | None, bool]:
     if is_prefix and path == "/":
         return None, False
     return path, is_prefix
-
-
-def repeated(routes: Sequence[Route]) -> list[tuple[int, int]]:
-    """Return the places of routes that fit the same as an earlier one: (earlier, later)."""
-    first: dict[Route, int] = {}
-    found = []
-    for place, route in enumerate(routes):
-        earlier = first.setdefault(route, place)
-        if earlier != place:
-            found.append((earlier, place))
-    return found
 
 
 class Table(Generic[Value]):

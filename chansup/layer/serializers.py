@@ -25,7 +25,6 @@ from chansup.layer.errors import LayerConfigError, MessageTooLarge
 MAX_SIZE = 1024 * 1024  # bytes of a message, as MessagePack or as JSON, whichever is less
 MAX_FOREIGN_SIZE = 3 * 1024 * 1024 // 2  # of what other serializers make: they may encrypt
 
-_SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 _FITTING = frozenset({str, bytes, float, bool, type(None)})
 _MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
 _MAX_DEPTH = 100

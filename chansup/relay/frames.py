@@ -21,7 +21,7 @@ WORDS_SINCE = 3  # version that knows the app's word on whether a WebSocket may 
 MAX_PAYLOAD = 16 * 1024
 HEADER = struct.Struct("!HBBII")
 HEADER_SIZE = HEADER.size
-MAX_STREAM = MAX_NUMBER = 2**32 - 1
+MAX_STREAM = 2**32 - 1
 
 END = 1  # nothing follows in this direction: the body is complete
 MORE = 2  # the payload continues in the next frame of the stream

@@ -158,11 +158,6 @@ def test_a_name_under_a_host_is_not_the_host():
     assert found.match("http", b".example.org", "/") is None
 
 
-def test_repeated():
-    texts = ["http", "http:/a/*", "http:/*", "websocket", "http:/a/*", "http"]
-    assert routes.repeated([routes.parse(text) for text in texts]) == [(0, 2), (1, 4), (0, 5)]
-
-
 def test_of_equal_routes_the_first_counts():
     for text in ("http", "http:/a", "http:/*", "http:/a*"):
         route = routes.parse(text)
@@ -213,9 +208,7 @@ def test_matching_is_what_trying_each_route_finds(listed, kind, host, path, port
 
 @given(st.lists(any_route(), max_size=12))
 def test_only_equal_routes_compete(listed):
-    later = {place for _, place in routes.repeated(listed)}
-    kept = [route for place, route in enumerate(listed) if place not in later]
-    assert len(kept) == len(set(kept))
+    kept = list(dict.fromkeys(listed))
     for route in kept:
         same = [other for other in kept if other.specificity == route.specificity]
         host = (route.host or "").replace("*", "a") or None

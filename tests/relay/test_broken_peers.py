@@ -121,7 +121,9 @@ def with_strangers(
             await others.are_well()
             await others.leave()
             permits = others.worker.permits
-            await until(lambda: permits.free + permits.held(_interface(others)) == CONCURRENCY)
+            await until(
+                lambda: permits.free + permits._holders[_interface(others)].held == CONCURRENCY
+            )
 
     run(whole)
     if logged is not None:

@@ -11,8 +11,8 @@ from chansup.relay.frames import (
     END,
     HEADER,
     HEADER_SIZE,
-    MAX_NUMBER,
     MAX_PAYLOAD,
+    MAX_STREAM,
     MORE,
     TEXT,
     Decoder,
@@ -23,7 +23,7 @@ from chansup.relay.frames import (
     split,
 )
 
-NUMBERS = st.one_of(st.integers(0, MAX_NUMBER), st.sampled_from([0, 1, MAX_NUMBER]))
+NUMBERS = st.one_of(st.integers(0, MAX_STREAM), st.sampled_from([0, 1, MAX_STREAM]))
 BYTES = st.integers(0, 255)
 PAYLOADS = st.one_of(
     st.binary(max_size=40),

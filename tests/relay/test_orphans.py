@@ -142,7 +142,7 @@ class Site:
         assert len(self.app.orphans._placed) <= PLACES
         for front in self.fronts:
             worker = front.worker
-            assert worker.granted == self.app.permits.held(front.seen)
+            assert worker.granted == self.app.permits._holders[front.seen].held
             assert worker.used == len(worker.streams) <= worker.granted
 
     async def check_capacity(self) -> None:

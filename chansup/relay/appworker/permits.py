@@ -73,10 +73,6 @@ class Permits:
         self.free += number
         return self._distribute()
 
-    def held(self, holder: Hashable) -> int:
-        """Return how many permits an interface has."""
-        return self._holders[holder].held
-
     def _grant(self, holder: Hashable, number: int) -> Order:
         one = self._holders[holder]
         one.held += number
