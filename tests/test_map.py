@@ -23,8 +23,8 @@ Levels = tuple[tuple[str, ...], ...]
 LEVELS: dict[str, Levels] = {
     ".": (
         (
-            "backoff",
             "background",
+            "backoff",
             "clock",
             "errors",
             "text",
@@ -35,8 +35,8 @@ LEVELS: dict[str, Levels] = {
             "wire",
         ),
         ("log_lines", "protocol"),
-        ("config", "handover", "tracebacks"),
-        ("bench", "carry", "layer", "project", "relay", "supervisor"),
+        ("bench", "config", "handover", "tracebacks"),
+        ("carry", "layer", "project", "relay", "supervisor"),
         ("check", "worker"),
         ("cli", "launch"),
         ("entry",),
@@ -206,8 +206,16 @@ LEVELS: dict[str, Levels] = {
             "versions",
         ),
         ("histogram", "hub_report", "roster", "shared_memory"),
-        ("bulletin", "channel_report", "documents", "launch", "relay_board", "scoreboard"),
-        ("session_table", "status"),
+        (
+            "bulletin",
+            "channel_report",
+            "documents",
+            "launch",
+            "relay_board",
+            "scoreboard",
+            "session_table",
+        ),
+        ("status",),
     ),
     "carry": (
         ("errors", "frames", "positions"),
@@ -230,8 +238,8 @@ LEVELS: dict[str, Levels] = {
         ("appworker", "interface"),
     ),
     "relay/appworker": (
-        ("books", "lifespan", "orphans", "permits"),
-        ("context", "events"),
+        ("counters", "events", "lifespan", "orphans", "permits"),
+        ("context",),
         ("sender",),
         ("exchange", "outbox"),
         ("websocket",),
@@ -239,7 +247,16 @@ LEVELS: dict[str, Levels] = {
         ("server",),
     ),
     "relay/interface": (
-        ("books", "counts", "error_pages", "headers", "parts", "phases", "quarantine", "reports"),
+        (
+            "error_pages",
+            "headers",
+            "parts",
+            "phases",
+            "pool_counters",
+            "process_counters",
+            "quarantine",
+            "reports",
+        ),
         ("answers", "worker"),
         ("affinity", "attachment", "choice", "handovers", "left_behind", "upload"),
         ("pool", "response", "watch"),

@@ -127,7 +127,7 @@ class Site:
     def permits(self) -> int:
         """Return how many there are, by the books: what is free, out, or used by the dead."""
         permits = self.app.permits
-        held = sum(map(permits.held, self.app._interfaces))
+        held = sum(permits._holders[one].held for one in self.app._interfaces)
         orphans = [*self.app.orphans._with_permit]
         return permits.free + held + sum(one._context._is_gone for one in orphans)  # type: ignore[attr-defined]
 
