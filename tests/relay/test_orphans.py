@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.responses import StreamingResponse
 
 from chansup.relay.appworker.server import AppWorker
 from chansup.relay.credits import WINDOW
@@ -384,5 +385,33 @@ def test_a_drain_waits_a_moment_for_streams_of_clients_that_left(
             worker.orphans.drain()
             async with asyncio.timeout(4):
                 await worker.orphans.settle(5, 1)
+
+    asyncio.run(course())
+
+
+def test_event_streams_of_starlette_without_news_end_with_their_clients() -> None:
+    """Starlette listens for the client's end below ASGI 2.4 only; else it waits for send()."""
+    count = 3
+    ended: list[int] = []
+
+    async def news(number: int) -> AsyncIterator[bytes]:
+        yield b"data: hello\n\n"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await StreamingResponse(news(len(ended)))(scope, receive, send)
+
+    async def course() -> None:
+        async with both_sides.relayed(app, concurrency=count, disconnect_timeout=LONG) as both:
+            for round in (1, 2):
+                clients = [Request(both, b"") for _ in range(count)]
+                for client in clients:
+                    await client.until("http.response.body")
+                for client in clients:
+                    client.leave()
+                await until(lambda: len(ended) == count * round)  # noqa: B023 - awaited here
 
     asyncio.run(course())
