@@ -68,7 +68,6 @@ class Site:
         self.adopters = Adopters(self)
         self.recent = Recent()
         self._followers: list[Callable[[Generation], Awaitable[None]]] = []
-        self.hub_is_needed = False
         self._crash_limits = CrashLimits(partial(self.say, level="error"), on_fatal)
         self._scaled: dict[str, tuple[int, int]] = {}  # pool: (number in the file, wanted number)
         self._stopping: Stopping | None = None
@@ -191,12 +190,10 @@ class Site:
                 self.hub.watch(self._bring_hub)
 
     def _bring_hub(self) -> None:
-        self.hub_is_needed = True
+        self.generation.hub_demand.is_there = True
         rollout = self.rollout
         rolled_out = [rollout.generation] if rollout is not None and rollout.advances else []
         having = [one for one in (*rolled_out, self.generation) if one.hub is not None]
-        for generation in having:
-            generation.with_hub()
         if having and HUB not in self.pools:
             self.say("the first client of the channel layer is there: starting the hub")
             pool = self.new_pool(having[0].pools[HUB])

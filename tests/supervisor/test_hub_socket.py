@@ -111,12 +111,11 @@ def test_the_hub_joins_the_pools_when_it_is_needed(tmp_path: Path) -> None:
     made = generation(tmp_path)
     assert list(made.pools) == ["x"]
     assert made.hub is not None
-    made.with_hub()
-    made.with_hub()
+    made.hub_demand.is_there = True
     assert list(made.pools) == [HUB, "x"]  # the first to start
     assert list(generation(tmp_path, "[channel_layer]\n").pools) == [HUB, "x"]
     other = generation(tmp_path, '[channel_layer]\nbackend = "redis://x"\n')
-    other.with_hub()
+    other.hub_demand.is_there = True
     assert list(other.pools) == ["x"]
     assert other.layer("/run/hub.sock").address is None
 

@@ -11,7 +11,7 @@ from chansup.config import (
 from chansup.config.load import Loaded
 from chansup.supervisor.plan.builder import Builder
 from chansup.supervisor.plan.command import Command
-from chansup.supervisor.plan.generation import Generation
+from chansup.supervisor.plan.generation import Generation, HubDemand
 from chansup.supervisor.plan.kinds.hub import hub_pool
 from chansup.supervisor.plan.kinds.interface import interface_pool
 from chansup.supervisor.plan.kinds.programs import program_pool
@@ -20,8 +20,16 @@ from chansup.supervisor.plan.kinds.workers import workers_pool
 from chansup.supervisor.plan.specification import KINDS, PoolSpecification
 
 
-def build(number: int, loaded: Loaded, environ: Mapping[str, str]) -> Generation:
-    """Return the generation that `loaded` describes, in processes that inherit `environ`."""
+def build(
+    number: int,
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    hub_demand: HubDemand | None = None,
+) -> Generation:
+    """Return the generation that `loaded` describes, in processes that inherit `environ`.
+
+    `hub_demand` is that of the generations before.
+    """
     builder = Builder(loaded, environ)
     config = loaded.config
     pools: dict[str, PoolSpecification] = {}
@@ -33,16 +41,15 @@ def build(number: int, loaded: Loaded, environ: Mapping[str, str]) -> Generation
         pools["interface"] = interface_pool(builder, config.interface)
     tasks = {name: task(builder, name, table) for name, table in config.tasks.items()}
     in_order = order.start_order(config)
-    generation = Generation(
+    return Generation(
         number,
         loaded,
         {name: pools[name] for name in _by_kind(in_order, pools)},
         {name: tasks[name] for name in in_order if name in tasks},
         hub_pool(builder) if hub.is_local(config) else None,
+        hub_demand or HubDemand(),
+        hub.starts_at_once(config, loaded.document),
     )
-    if hub.starts_at_once(config, loaded.document):
-        generation.with_hub()
-    return generation
 
 
 def one_off(

@@ -13,22 +13,29 @@ from chansup.protocol.channel_layer import Place
 from chansup.supervisor.plan.specification import PoolSpecification, TaskSpecification
 
 
+class HubDemand:
+    """Whether somebody needs the hub: from its first client on, in each generation of a site."""
+
+    is_there = False
+
+
 @dataclass(frozen=True, eq=False)  # two snapshots are never the same
 class Generation:
-    """One snapshot. `pools` stand in the order of start; rollouts go the same way."""
+    """One snapshot."""
 
     number: int
     loaded: Loaded = field(repr=False)
-    pools: dict[str, PoolSpecification] = field(repr=False)
+    others: dict[str, PoolSpecification] = field(repr=False)  # pools without the hub
     tasks: dict[str, TaskSpecification] = field(repr=False)
-    hub: PoolSpecification | None = field(repr=False, default=None)  # in `pools` once it is needed
+    hub: PoolSpecification | None = field(repr=False)
+    hub_demand: HubDemand = field(repr=False)
+    hub_at_once: bool = False  # whoever needs it
 
-    def with_hub(self) -> None:
-        """Have the hub among the pools from now on: somebody needs it."""
-        if self.hub is not None and HUB not in self.pools:
-            others = dict(self.pools)
-            self.pools.clear()
-            self.pools.update({HUB: self.hub, **others})
+    @property
+    def pools(self) -> dict[str, PoolSpecification]:
+        """What runs, in the order of start; rollouts go the same way."""
+        needs_hub = self.hub_at_once or self.hub_demand.is_there
+        return {HUB: self.hub, **self.others} if self.hub and needs_hub else self.others
 
     def layer(self, address: str) -> Place:
         """Return where its channel layer is, if the hub's socket is at `address`."""

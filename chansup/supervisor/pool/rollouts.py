@@ -21,10 +21,6 @@ class RolloutsHost(RolloutHost, Protocol):
     def code(self) -> CodeOnDisk:
         """What processes that start now run."""
 
-    @property
-    def hub_is_needed(self) -> bool:
-        """Whether a client of the hub was there."""
-
     def say_doubts(self, loaded: load.Loaded, said: load.Loaded | None = None) -> None:
         """Write what works and is probably not meant to the log, if `said` had not said it."""
 
@@ -61,11 +57,7 @@ class Rollouts:
             self.counts["failed"] += 1
             raise
         self._site.say_doubts(loaded, self._site.generation.loaded)
-        self._last_number += 1
-        generation = build(self._last_number, loaded, self._environ)
-        if self._site.hub_is_needed:
-            generation.with_hub()
-        return self._roll(generation, tell)
+        return self._roll(self._build(loaded), tell)
 
     def renew(self, reason: str) -> None:
         """Replace what relays and what serves by the code on disk, with the config as it is.
@@ -78,11 +70,13 @@ class Rollouts:
             return
         self._renewed.append(self._site.code.identity)
         self._site.say(f"{reason}: replacing workers and interface by the code on disk", "warning")
-        self._last_number += 1
-        generation = build(self._last_number, self._site.generation.loaded, self._environ)
-        if self._site.hub_is_needed:
-            generation.with_hub()
+        generation = self._build(self._site.generation.loaded)
         self._roll(generation, lambda event: None, renews=True)
+
+    def _build(self, loaded: load.Loaded) -> Generation:
+        self._last_number += 1
+        demand = self._site.generation.hub_demand
+        return build(self._last_number, loaded, self._environ, demand)
 
     def _roll(
         self, generation: Generation, tell: Callable[[Event], None], *, renews: bool = False
