@@ -19,11 +19,9 @@ from chansup.protocol.scoreboard import (
     DURATION_SUM,
     DURATIONS,
     METHODS,
-    REJECTED_CELL,
-    WEBSOCKETS_OPEN,
-    WEBSOCKETS_OPENED,
-    close_cell,
     request_cell,
+    websocket_ended,
+    websocket_opened,
 )
 from chansup.protocol.sessions import word_of
 
@@ -344,16 +342,11 @@ class WebSocket:
     def _count_accept(self) -> None:
         if not self.accepted:
             self.accepted = True
-            self._cells[WEBSOCKETS_OPENED] += 1
-            self._cells[WEBSOCKETS_OPEN] += 1
+            websocket_opened(self._cells)
 
     def count_end(self) -> None:
         """Count how it ended, once the app has left it."""
-        if self.accepted:
-            self._cells[WEBSOCKETS_OPEN] -= 1
-            self._cells[close_cell(self.code or 1006)] += 1
-        else:
-            self._cells[REJECTED_CELL] += 1
+        websocket_ended(self._cells, self.accepted, self.code)
 
 
 async def _nothing() -> None:

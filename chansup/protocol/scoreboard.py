@@ -77,6 +77,21 @@ def close_cell(code: int) -> int:
 REJECTED_CELL = _CLOSE_CELLS["rejected"]
 
 
+def websocket_opened(cells: "memoryview[float]") -> None:
+    """Count a WebSocket that was accepted."""
+    cells[WEBSOCKETS_OPENED] += 1
+    cells[WEBSOCKETS_OPEN] += 1
+
+
+def websocket_ended(cells: "memoryview[float]", accepted: bool, code: int) -> None:
+    """Count the end of a WebSocket; `code` is 0 where none is known."""
+    if accepted:
+        cells[WEBSOCKETS_OPEN] -= 1
+        cells[close_cell(code or 1006)] += 1
+    else:
+        cells[REJECTED_CELL] += 1
+
+
 def create() -> int:
     """Return the descriptor of a new, zeroed scoreboard, for a child to inherit."""
     return shared_memory.create("chansup-scoreboard", versions.SCOREBOARD, SIZE)

@@ -7,11 +7,9 @@ from chansup.protocol.scoreboard import (
     DURATION_BOUNDS,
     DURATION_SUM,
     DURATIONS,
-    REJECTED_CELL,
-    WEBSOCKETS_OPEN,
-    WEBSOCKETS_OPENED,
-    close_cell,
     request_cell,
+    websocket_ended,
+    websocket_opened,
 )
 
 
@@ -67,13 +65,8 @@ class Counters:
 
     def count_accept(self) -> None:
         """Count a WebSocket that the app accepted."""
-        self._cells[WEBSOCKETS_OPENED] += 1
-        self._cells[WEBSOCKETS_OPEN] += 1
+        websocket_opened(self._cells)
 
     def count_websocket(self, websocket: CountedWebSocket) -> None:
         """Count how a WebSocket ended."""
-        if websocket.accepted:
-            self._cells[WEBSOCKETS_OPEN] -= 1
-            self._cells[close_cell(websocket.code or 1006)] += 1
-        else:
-            self._cells[REJECTED_CELL] += 1
+        websocket_ended(self._cells, websocket.accepted, websocket.code)

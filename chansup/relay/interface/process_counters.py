@@ -6,13 +6,7 @@ the way of each message.
 
 from typing import Any, Protocol
 
-from chansup.protocol.scoreboard import (
-    REJECTED_CELL,
-    SIZE,
-    WEBSOCKETS_OPEN,
-    WEBSOCKETS_OPENED,
-    close_cell,
-)
+from chansup.protocol.scoreboard import SIZE, websocket_ended, websocket_opened
 
 
 class InFlight(Protocol):
@@ -51,16 +45,11 @@ class ProcessCounters:
 
     def accepted(self) -> None:
         """Count a WebSocket that is open from now on."""
-        self._cells[WEBSOCKETS_OPENED] += 1
-        self._cells[WEBSOCKETS_OPEN] += 1
+        websocket_opened(self._cells)
 
     def went(self, websocket: Any, accepted: bool, code: int) -> None:
         """Count how a WebSocket ended."""
         self.in_flight.websockets.discard(websocket)
-        if accepted:
-            self._cells[WEBSOCKETS_OPEN] -= 1
-            self._cells[close_cell(code or 1006)] += 1
-        else:
-            self._cells[REJECTED_CELL] += 1
+        websocket_ended(self._cells, accepted, code)
         if self.in_flight.draining:
             self.in_flight.released += 1

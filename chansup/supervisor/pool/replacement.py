@@ -140,8 +140,8 @@ async def prepare(slot: Slot, generation: Generation) -> None:
     Raises StartFailedError or SlotRemovedError; the current process is not touched.
     """
     slot.require_place()
-    if slot.successor is not None and slot.successor.generation is generation:
-        return
+    if slot.has_prepared(generation):
+        return  # when the code was proved
     slot.dismiss()
     try:
         process = slot.spawn(generation, beside=slot.current is not None)

@@ -339,7 +339,7 @@ class Rollout:
     def _dismiss_successors(self) -> None:
         for pool in self.site.pools.values():
             for slot in pool.slots:
-                if slot.successor is not None and slot.successor.generation is self.generation:
+                if slot.has_prepared(self.generation):
                     slot.dismiss()
 
     def _end(self, outcome: Outcome, message: str) -> None:

@@ -142,6 +142,10 @@ class Slot:
         now = self.current.generation if self.current is not None else self.generation
         return self.generation is generation is now
 
+    def has_prepared(self, generation: Generation) -> bool:
+        """Whether a process of `generation` was started beside the one that fills it."""
+        return self.successor is not None and self.successor.generation is generation
+
     def held(self) -> int:
         """Return how many requests and WebSockets the process in it holds."""
         board = self.current.scoreboard if self.current is not None else None

@@ -70,14 +70,11 @@ class Surge:
 
     def _next(self, pool: Pool, waiting: list[Slot]) -> Slot:
         """Return which of those that wait goes first: one whose new process is there already."""
-        proven = [slot for slot in waiting if self._has_proven(slot)]
+        proven = [slot for slot in waiting if slot.has_prepared(self._generation)]
         return pool.first_to_replace(proven or waiting)
 
-    def _has_proven(self, slot: Slot) -> bool:
-        return slot.successor is not None and slot.successor.generation is self._generation
-
     async def _replace_slot(self, slot: Slot, turn: Turn) -> None:
-        if not self._has_proven(slot):
+        if not slot.has_prepared(self._generation):
             self._tell.progress(f"{slot.name}: starting", slot=slot, step="starting")
 
         def retiring(process: Process) -> None:
