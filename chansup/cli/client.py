@@ -66,9 +66,11 @@ def _runtime_directory(config: Path, environ: Mapping[str, str]) -> str | None:
     """Return ``[supervisor] runtime_directory`` as far as it can be made out."""
     import tomli
 
+    from chansup.config.text import UnreadableFileError, read
+
     try:
-        text = config.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):
+        text = read(config)
+    except UnreadableFileError:
         return None
     value: object = None
     try:

@@ -34,7 +34,7 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "-c",
         "--config",
         metavar="FILE",
-        type=click.Path(dir_okay=False),
+        type=click.Path(),
         expose_value=False,
         callback=_remember_config,
         help=f"Config file.  [default: $CHANSUP_CONFIG, else {DEFAULT_CONFIG} here or above]",

@@ -34,7 +34,11 @@ def load(name: str, directory: Path) -> tuple[dict[str, str], list[Problem]]:
     try:
         text = read(path)
     except UnreadableFileError as error:
-        remedy = f', or write "-{name}" if it may be missing' if not os.path.exists(path) else ""
+        remedy = ""
+        if not os.path.exists(path):
+            remedy = f', or write "-{name}" if it may be missing'
+        elif not os.path.isfile(path):
+            remedy = ": write the variables into a file, and name that"
         return {}, [Problem("app.env_file", f"{quoted(str(path), limit=300)} {error}{remedy}")]
     text = text.replace("\r\n", "\n").replace("\r", "\n")  # as text files are read; PEP 278
     variables: dict[str, str] = {}

@@ -118,6 +118,8 @@ def _text(file: Path) -> str:
         message = str(error)
         if not os.path.exists(file):
             message += ": write one with `chansup init`, or name another with --config"
+        elif not os.path.isfile(file):
+            message += ": name another with --config"
         raise ConfigError(file, [Problem("", message)]) from None
 
 

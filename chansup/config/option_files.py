@@ -6,13 +6,13 @@ processes that read the old one are replaced.
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from chansup.config import relay
 from chansup.config.schema import Config
+from chansup.config.text import UnreadableFileError, open_file
 
 # By server: files without which it cannot start. hypercorn may have "json:" or "toml:" before one.
 _REQUIRED = {
@@ -71,21 +71,13 @@ def base(config: Config, directory: Path, config_directory: Path) -> Path:
 def digest(path: Path) -> bytes:
     """Return what tells the content of a file, links followed. Raises OptionFileError."""
     try:
-        with open(path, "rb", opener=_open) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OptionFileError("is not a file")
+        with open_file(path) as file:
             return hashlib.blake2b(file.read(_MOST), digest_size=16).digest()
-    except FileNotFoundError:
-        target = os.path.realpath(path)
-        where = f" (it leads to {target})" if os.path.islink(path) else ""
-        raise OptionFileError(f"does not exist{where}") from None
+    except UnreadableFileError as error:
+        where = f" (it leads to {os.path.realpath(path)})" if os.path.islink(path) else ""
+        raise OptionFileError(f"{error}{where}") from None
     except OSError as error:
         raise OptionFileError(f"cannot be read: {error.strerror or error}") from None
-
-
-def _open(path: str, flags: int) -> int:
-    """Open without waiting: a pipe that nobody writes to would hold up everything."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def contents(

@@ -1,6 +1,7 @@
 """Env files: read as python-dotenv reads them, without its package."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -90,3 +91,12 @@ def test_chansup_installs_and_imports_nothing_called_dotenv(tmp_path: Path) -> N
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout == "{'NAME': 'value'}\n", done.stderr
+
+
+def test_what_is_not_a_file_is_an_error_and_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("pipe", "a named pipe"), (".", "a directory"), ("/dev/zero", "a device")):
+        variables, problems = env_files.load(name, tmp_path)
+        assert variables == {}
+        assert f"is {kind}, not a file: write the variables into a file" in problems[0].message
+    assert env_files.load("/dev/null", tmp_path) == ({}, [])

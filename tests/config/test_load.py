@@ -148,7 +148,13 @@ def test_files_that_are_none(tmp_path):
     assert "does not exist" in _fails(tmp_path / "x" / "chansup.toml")
     (tmp_path / "latin1").write_bytes("[app]\n# sch\xf6n\n".encode("latin-1"))
     assert "is not UTF-8 (line 2)" in _fails(tmp_path / "latin1")
-    assert "larger than 1 MiB" in _fails(Path("/dev/zero"))
+    (tmp_path / "large").write_bytes(b"#" * (1024 * 1024 + 1))
+    assert "larger than 1 MiB" in _fails(tmp_path / "large")
+    assert "is a device, not a file: name another" in _fails(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a named pipe, not a file: name another" in _fails(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    assert "is a named pipe, not a file" in _fails(tmp_path / "link")
     assert "cannot be read" in _fails(tmp_path / ("x" * 300))
 
 

@@ -203,6 +203,26 @@ def test_commands_without_a_supervisor_exit_with_3(site: Path) -> None:
         assert "chansup.toml" in done.stderr
 
 
+@pytest.mark.parametrize("what", ["config", "env file", "option file"])
+def test_a_named_pipe_where_a_file_belongs_blocks_no_command(site: Path, what: str) -> None:
+    path = site / "chansup.toml"
+    if what == "config":
+        os.mkfifo(path)
+    else:
+        os.mkfifo(site / "pipe")
+        app = '[app]\nasgi = "site_app:app"\n'
+        rest = '[interface]\nbind = "127.0.0.1:0"\n[admin]\nbind = ""\n'
+        if what == "env file":
+            path.write_text(f'{app}env_file = "pipe"\n{rest}')
+        else:
+            path.write_text(f'{app}{rest}[interface.options]\nlog_config = "pipe"\n')
+    for name in ("check", "run"):
+        done = command(name, "-c", str(path))
+        assert done.returncode == 1
+        assert (done.stdout + done.stderr).count("is a named pipe, not a file") == 1
+    assert command("status", "-c", str(path)).returncode == 3
+
+
 def test_a_full_disk_as_stdout_harms_nobody(site: Path) -> None:
     with open("/dev/full", "wb") as full, running(site, DIRECT, stdout=full) as run:
         run.wait_until_ready()

@@ -8,6 +8,7 @@ from chansup.config import option_files as files
 from chansup.config.keys import Finding, Key, dotted, listed, quoted
 from chansup.config.rules.context import Context, attempt
 from chansup.config.schema import Interface
+from chansup.config.text import UnreadableFileError, open_file
 from chansup.protocol.roster import LARGEST_ERROR_PAGE
 
 _HEALTH_PATH = re.compile(r"/[^\s?#]*\Z")
@@ -45,10 +46,12 @@ def _error_pages(interface: Interface, context: Context) -> Iterator[Finding]:
         path = context.config_directory / name
         try:
             size = path.stat().st_size
-            with path.open("rb"):
-                pass
+            open_file(path).close()
         except OSError as error:
             yield key, f"cannot read {quoted(str(path))}: {error.strerror}"
+            continue
+        except UnreadableFileError as error:
+            yield key, f"{quoted(str(path))} {error}"
             continue
         if size > LARGEST_ERROR_PAGE:
             limit = LARGEST_ERROR_PAGE // 1024
