@@ -37,7 +37,7 @@ def read(path: Path) -> str:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file to be read; raises UnreadableFileError for what is not one, as a named pipe.
+    """Open a file to be read. Raises UnreadableFileError for anything else, as a named pipe.
 
     A pipe would make us wait for a writer, and to open a device may do harm.
     """
