@@ -16,6 +16,7 @@ SHARED = {
     "clock",
     "errors",
     "log_lines",
+    "private_parts",
     "text",
     "tracebacks",
     "unix",

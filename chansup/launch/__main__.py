@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from chansup import private_parts
 from chansup.config import certificates
 from chansup.launch import application, forks, start_failures
 from chansup.launch.child import Child, forget_systemd_variables
@@ -67,8 +68,8 @@ def main() -> int:
         return EXIT_CONFIGURATION
     try:
         server = import_server(launch.server)
-    except ModuleNotFoundError as error:
-        complain(f'{launch.server}: no module named "{error.name}": {remedy(launch.server)}')
+    except application.ServerError as error:
+        complain(f"{launch.server}: {error}")
         return EXIT_CONFIGURATION
     problems = server.check(launch.options, launch.gateway)
     for problem in problems:
@@ -142,14 +143,18 @@ def stand_down() -> None:
 
 
 def import_server(name: str) -> ServerModule:
-    """Import the launcher of a server. Raises ModuleNotFoundError when the server is not there."""
-    return cast(ServerModule, importlib.import_module(f"chansup.launch.{name}"))
+    """Import the launcher of a server. Raises ServerError when the server is not there.
 
-
-def remedy(server: str) -> str:
-    """Say how to get a server."""
-    extra = "chansup" if server == "uvicorn" else f"chansup[{server}]"
-    return f'install "{extra}"'
+    So it does for a version without the private parts that chansup uses.
+    """
+    if problem := private_parts.lacking(*private_parts.OF_SERVERS.get(name, ())):
+        raise application.ServerError(problem)
+    try:
+        return cast(ServerModule, importlib.import_module(f"chansup.launch.{name}"))
+    except ModuleNotFoundError as error:
+        extra = "chansup" if name == "uvicorn" else f"chansup[{name}]"
+        message = f'no module named "{error.name}": install "{extra}"'
+        raise application.ServerError(message) from None
 
 
 def is_debugged() -> bool:

@@ -37,6 +37,10 @@ class GatewayError(ConfigurationError):
     """The app speaks a gateway that the server does not, and what would help is not installed."""
 
 
+class ServerError(ConfigurationError):
+    """The server is not installed, or a version of it that chansup cannot run."""
+
+
 class StartupError(ChansupError):
     """The app was loaded, but its lifespan startup failed."""
 

@@ -8,6 +8,7 @@ import os
 import sys
 
 from chansup.launch import __main__ as launcher
+from chansup.launch import application
 from chansup.protocol import encoding
 from chansup.protocol.probe import VARIABLE, Question
 
@@ -18,9 +19,8 @@ def main() -> int:
     sys.path[0] = question.directory
     try:
         server = launcher.import_server(question.server)
-    except ModuleNotFoundError as error:
-        missing = f'no module named "{error.name}"'
-        launcher.complain(f"{question.server}: {missing}: {launcher.remedy(question.server)}")
+    except application.ServerError as error:
+        launcher.complain(f"{question.server}: {error}")
         return launcher.EXIT_CONFIGURATION
     problems = server.check(question.options, question.gateway)
     for problem in problems:

@@ -1,7 +1,6 @@
 """Runs granian in this process: its worker, without the parent that spawns workers.
 
-Granian has no public way to do so. The parts used of its inside stands in `_require`, and a version
-without that is refused with a message.
+Granian has no public way to do so: `private_parts.GRANIAN` has the parts used of its inside.
 """
 
 import asyncio
@@ -147,7 +146,6 @@ class _Workers:
 
 def serve(child: Child) -> int:
     """Run the server until it was drained. Return the exit code."""
-    _require()
     keep_on_one_line("granian.access")  # paths are decoded, and a client may write a newline
     is_wsgi = child.launch.gateway == "wsgi"
     app = application.load_as_it_is(child)
@@ -234,21 +232,3 @@ def _settings(child: Child) -> dict[str, Any]:
         "interface": Interfaces.WSGI if child.launch.gateway == "wsgi" else Interfaces.ASGI,
         "backlog": child.backlog,
     }
-
-
-def _require() -> None:
-    inside = [
-        (granian.server.mp, "ASGIWorker"),
-        (granian.server.mp, "WSGIWorker"),
-        (granian.server.mp, "WorkerProcess"),
-        (MPServer, "_spawn_asgi_lifespan_worker"),
-        (MPServer, "_spawn_wsgi_worker"),
-        (MPServer, "_spawn_worker"),
-        (granian._signals, "set_loop_signals"),
-        (granian._signals, "set_sync_signals"),
-    ]
-    missing = [name for owner, name in inside if not hasattr(owner, name)]
-    if missing:
-        raise application.GatewayError(
-            f"{version()} has no {', '.join(missing)}: this version of chansup cannot run it"
-        )

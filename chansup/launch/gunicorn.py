@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
+from chansup import private_parts
 from chansup.launch import application, heartbeat, options, reserved_options, retirement, warm_up
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
@@ -213,12 +215,9 @@ class _Threads(ThreadWorker):  # type: ignore[misc]
 
 @functools.cache
 def _asgi_worker() -> Any:
-    try:
-        from gunicorn.workers.gasgi import ASGIWorker
-    except ImportError as error:
-        raise application.GatewayError(
-            f'{version()} has no ASGI worker: install "gunicorn>=25", or choose another server'
-        ) from error
+    if problem := private_parts.lacking(private_parts.GUNICORN_ASGI):
+        raise application.ServerError(problem)
+    from gunicorn.workers.gasgi import ASGIWorker
 
     class Asgi(ASGIWorker):  # type: ignore[misc]
         child: Child
@@ -258,12 +257,13 @@ def _close_when_draining(child: Child) -> None:
     Its answer for a request must not change between the headers and the end of the response, or a
     connection would be closed that was said to be kept.
     """
+    if problem := private_parts.lacking(private_parts.GUNICORN_CLOSE):
+        sys.stderr.write(f"{problem}; until then the client closes, as the response tells it\n")
+        return
     from gunicorn.asgi.protocol import ASGIProtocol
 
     protocol: Any = ASGIProtocol
-    original = getattr(protocol, "_will_close", None)
-    if original is None:
-        return  # an older gunicorn: the client closes, as the header tells it
+    original = protocol._will_close
     in_flight = child.in_flight
 
     def will_close(self: Any, request: Any, response_requires_close: bool) -> bool:

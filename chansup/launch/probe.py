@@ -29,9 +29,8 @@ def probe(question: Question) -> Answer:
     notes = [f"Python {sys.version.split()[0]}"]
     try:
         server = launcher.import_server(question.server)
-    except ModuleNotFoundError as error:
-        message = f'no module named "{error.name}": {launcher.remedy(question.server)}'
-        problems.append(Finding("interface.server", message))
+    except application.ServerError as error:
+        problems.append(Finding("interface.server", str(error)))
     else:
         notes.append(server.version())
         problems += [

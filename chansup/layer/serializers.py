@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
+from chansup import private_parts
 from chansup.layer.errors import LayerConfigError, MessageTooLarge
 
 MAX_SIZE = 1024 * 1024  # bytes of a message, as MessagePack or as JSON, whichever is less
@@ -217,6 +218,8 @@ class Registry:
             serializer = cast("Serializer", own())
             return EncryptingSerializer(serializer, keys) if keys else serializer
         if registered is None and (other := sys.modules.get("channels_redis.serializers")):
+            if problem := private_parts.lacking(private_parts.REDIS_SERIALIZERS):
+                raise LayerConfigError(f"serializer_format: {problem}")
             registered = other.registry._registry.get(format)
         if registered is None:
             known = ", ".join(sorted({"msgpack", "json", *self._classes}))

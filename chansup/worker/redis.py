@@ -12,6 +12,7 @@ import time
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from chansup import private_parts
 from chansup.background import BackgroundTasks
 from chansup.worker.sources import Delivery, Look, Message, since
 
@@ -26,12 +27,13 @@ def is_usable(layer: Any) -> bool:
     except ImportError:
         return False
     own = ("receive", "receive_single", "send")
-    used = ("connection", "prefix", "ring_size", "expiry", "deserialize")
-    return (
-        isinstance(layer, RedisChannelLayer)
-        and all(getattr(type(layer), one) is getattr(RedisChannelLayer, one, None) for one in own)
-        and all(hasattr(layer, one) for one in used)
-    )
+    if not isinstance(layer, RedisChannelLayer) or any(
+        getattr(type(layer), one) is not getattr(RedisChannelLayer, one, None) for one in own
+    ):
+        return False
+    if problem := private_parts.lacking(private_parts.REDIS):
+        _log.warning("chansup: %s", problem)
+    return not problem
 
 
 class RedisDelivery:
