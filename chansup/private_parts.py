@@ -101,11 +101,11 @@ GUNICORN_ASGI = PrivateParts(
 )
 GUNICORN_CLOSE = PrivateParts(
     "gunicorn",
-    "25",
+    "27",
     "27.0.1",
     "the end of kept connections in a drain, under gunicorn's ASGI worker",
     ("gunicorn.asgi.protocol:ASGIProtocol._will_close",),
-    "the client closes, as the response tells it",
+    "a line in the log, and a drain that waits for idle connections as long as it may",
 )
 HYPERCORN = PrivateParts(
     "hypercorn",

@@ -11,6 +11,7 @@ import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -211,3 +212,28 @@ def test_the_page_has_them_all() -> None:
 def test_the_module_names_its_sets_once() -> None:
     sets = [one for one in vars(private_parts).values() if isinstance(one, PrivateParts)]
     assert sorted(map(repr, sets)) == sorted(map(repr, ALL))
+
+
+def test_a_part_that_only_the_drain_wants_leaves_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from chansup.launch import gunicorn
+
+    take_away(monkeypatch, "gunicorn.asgi.protocol:ASGIProtocol._will_close")
+    gunicorn._close_when_draining(cast(Any, None))
+    [line] = capsys.readouterr().err.splitlines()
+    assert "has no gunicorn.asgi.protocol.ASGIProtocol._will_close" in line
+    assert line.endswith("until then a drain waits for idle connections")
+
+
+def test_a_serializer_of_another_registry_needs_its_private_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import channels_redis.serializers  # noqa: F401
+
+    from chansup.layer.errors import LayerConfigError
+    from chansup.layer.serializers import find
+
+    take_away(monkeypatch, "channels_redis.serializers:SerializersRegistry._registry")
+    with pytest.raises(LayerConfigError, match="serializer_format: channels_redis .* has no "):
+        find(None, "of-the-app", None, 60)

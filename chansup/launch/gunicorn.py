@@ -258,7 +258,7 @@ def _close_when_draining(child: Child) -> None:
     connection would be closed that was said to be kept.
     """
     if problem := private_parts.lacking(private_parts.GUNICORN_CLOSE):
-        sys.stderr.write(f"{problem}; until then the client closes, as the response tells it\n")
+        sys.stderr.write(f"{problem}; until then a drain waits for idle connections\n")
         return
     from gunicorn.asgi.protocol import ASGIProtocol
 
