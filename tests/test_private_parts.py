@@ -235,5 +235,5 @@ def test_a_serializer_of_another_registry_needs_its_private_part(
     from chansup.layer.serializers import find
 
     take_away(monkeypatch, "channels_redis.serializers:SerializersRegistry._registry")
-    with pytest.raises(LayerConfigError, match="serializer_format: channels_redis .* has no "):
+    with pytest.raises(LayerConfigError, match=r"serializer_format: channels_redis .* has no "):
         find(None, "of-the-app", None, 60)
