@@ -123,13 +123,15 @@ UVICORN = PrivateParts(
     "uvicorn",
     "0.34",
     "0.54.0",
-    "the start, the drain and the measurements of uvicorn",
+    "the start, the drain, the measurements and carried WebSockets of uvicorn",
     (
         "uvicorn:Server.capture_signals",
         "uvicorn:Server.on_tick",
         "uvicorn:Server.should_exit",
         "uvicorn:Server.startup",
         "uvicorn.config:Config.loaded_app",
+        "uvicorn.config:WS_PROTOCOLS",
+        "uvicorn.importer:import_from_string",
         "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware.trusted_hosts",
     ),
 )

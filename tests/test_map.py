@@ -27,6 +27,7 @@ LEVELS: dict[str, Levels] = {
             "backoff",
             "clock",
             "errors",
+            "private_parts",
             "text",
             "unix",
             "vendored",
