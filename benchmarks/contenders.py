@@ -162,6 +162,8 @@ class Contender:
 class Chansup(Contender):
     """A server under chansup, in direct mode."""
 
+    keys = ""  # further ones of [interface]
+
     def __init__(self, server: str, site: Site, extra: str = "", admin: str = "") -> None:
         super().__init__(server, site)
         self.label = f"chansup, {server}{' (WSGI)' if site.gateway == 'wsgi' else ''}"
@@ -199,6 +201,7 @@ environment = {{ SITE_IMPORT_SECONDS = {value["seconds"]} }}
 bind = {value["bind"]}
 server = {value["server"]}
 processes = {self.interfaces}
+{self.keys}
 
 [admin]
 bind = {value["admin"]}
@@ -230,6 +233,12 @@ runtime_directory = {value["runtime"]}
             return None, took
         document: dict[str, object] = json.loads(said)
         return document, took
+
+
+class Carry(Chansup):
+    """Direct mode whose WebSockets outlive their process."""
+
+    keys = 'handover = "transparent"'
 
 
 INTERFACE = "interface"  # the pools of a relay's site
