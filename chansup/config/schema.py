@@ -78,7 +78,7 @@ class Interface(Pool, frozen=True, kw_only=True):
     mode: Literal["direct", "relay"] | None = None
     options: dict[str, object] = {}  # the server's own names
     health_path: str | None = None
-    handover: Handover = "close"  # what a deploy or a crash does to WebSockets of direct mode
+    handover: Handover = "transparent"  # what a deploy or a crash does to WebSockets of direct mode
     redeliver: bool = False  # the message that a dead process had in hand goes to another one
     websockets: list[Route] = []  # those for which the two above are others
     handover_rate: PositiveSeconds = 500.0  # WebSockets per second that begin to move, per process

@@ -37,7 +37,7 @@ OF_THE_SUPERVISOR: dict[str, Any] = {
     "unix_group": None,
     "steering": "auto",
     "mode": None,
-    "handover": "close",
+    "handover": "transparent",
     "redeliver": False,
     "websockets": [],
     "handover_rate": 500.0,
