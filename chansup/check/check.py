@@ -5,6 +5,7 @@ The supervisor does not import this: it is slow, asks the network, and runs the 
 
 import asyncio
 import os
+import resource
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from chansup.check import probe, rehearsal
 from chansup.config import (
     accounts,
     address,
+    carry,
     cores,
     pools,
     relay,
@@ -35,6 +37,7 @@ from chansup.protocol.probe import Answer
 from chansup.supervisor.errors import AddressError
 from chansup.supervisor.sockets.opening import try_to_open
 
+_FEW_DESCRIPTORS = 4096  # a hard limit below it is probably not meant for a site of WebSockets
 _EVERY_INTERFACE = {"0.0.0.0", "::"}
 _RUN = Path("/run")  # where systemd makes what RuntimeDirectory= names
 
@@ -236,9 +239,29 @@ def _notes(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[str]:
             count = cores.processes(table.processes)
             yield f"{dotted(entry.key)}: {table.processes} means {count} processes here"
     yield from _not_served(config)
+    yield from _not_carried(config)
     places = [address.parse(text) for _, text in addresses.written(config)]
     if any(isinstance(place, address.Systemd) for place in places) and "LISTEN_FDS" not in environ:
         yield "sockets from systemd can only be checked when systemd starts chansup"
+
+
+def _not_carried(config: Config) -> Iterator[str]:
+    """Say which WebSockets of direct mode do not outlive their process."""
+    interface = config.interface
+    if interface is None or not carry.has_websockets(config) or not carry.is_wanted(interface):
+        return
+    if why := carry.obstacle(config):
+        yield f"a deploy closes WebSockets with 1012: {why}"
+        return
+    binds = [interface.bind] if isinstance(interface.bind, str) else interface.bind
+    if any(isinstance(address.parse(bind), address.Unix) for bind in binds):
+        yield "WebSockets of a Unix socket move at a deploy, and end at a crash of their process"
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < _FEW_DESCRIPTORS:
+        yield (
+            f"the hard limit of descriptors (ulimit -Hn) is {most}: WebSockets beyond it end with "
+            "their process"
+        )
 
 
 def _not_served(config: Config) -> Iterator[str]:

@@ -99,7 +99,7 @@ def _headline(status: Status, now: float) -> "list[Text]":
             style = "yellow" if pool.queue.waiting else "dim"
             lines.append(Text(f"queue   {clean(pool.name)}: {pool.queue.in_words()}", style))
         if (websockets := pool.websockets) is not None:
-            troubled = websockets.waiting or websockets.obstacle or websockets.only_deploys
+            troubled = websockets.waiting or websockets.only_deploys
             style = "yellow" if troubled else "dim"
             lines.append(Text(f"held    {clean(pool.name)}: {websockets.in_words()}", style))
         lines.extend(_channels(pool))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from chansup.check.check import check
 from chansup.config import carry
 from chansup.config.schema import App, Config, Interface, Route, Workers
 from chansup.protocol.roster import Route as Told
@@ -110,3 +111,21 @@ def test_what_cannot_be_is_said(config, text, key, words):
 )
 def test_what_is_right(config, text):
     assert config(text).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ('server = "granian"', "granian keeps"),
+        ('bind = "unix:web.sock"', "end at a crash"),
+        ('handover = "close"', None),
+        ("", None),
+    ],
+)
+def test_the_check_says_what_does_not_outlive_its_process(tmp_path, keys, words):
+    (tmp_path / "app.py").write_text("async def app(scope, receive, send): ...\n")
+    (tmp_path / "chansup.toml").write_text(f'[app]\nasgi = "app:app"\n[interface]\n{keys}\n')
+    notes = check(tmp_path / "chansup.toml", {}).notes
+    said = [note for note in notes if "WebSockets" in note]
+    assert len(said) == (words is not None)
+    assert words is None or words in said[0]
