@@ -22,6 +22,7 @@ from chansup.layer.hub.listening import ListeningError
 from chansup.layer.hub.server import Server
 from chansup.protocol import notify
 from chansup.protocol.bulletin import Bulletin
+from chansup.protocol.versions import VersionError
 
 logger = logging.getLogger("chansup.layer.hub")
 
@@ -153,6 +154,8 @@ def _inherited(descriptor: int) -> socket.socket:
 def _bulletin(descriptor: int) -> Bulletin:
     try:
         return Bulletin(descriptor)
+    except VersionError as error:
+        raise ListeningError(str(error)) from None
     except (OSError, ValueError) as error:
         raise ListeningError(
             f"--report {descriptor}: expected an inherited bulletin ({error})"
