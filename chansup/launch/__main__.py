@@ -84,7 +84,11 @@ def main() -> int:
 
 def serve(launch: Launch, server: ServerModule) -> int:
     """Run the server, return the exit code."""
-    child = Child(launch)
+    try:
+        child = Child(launch)
+    except VersionError as error:
+        complain(str(error))
+        return EXIT_USAGE
     try:
         code = server.serve(child)
         stand_down()

@@ -60,7 +60,9 @@ def test_an_answer_that_is_an_error_is_a_failed_boot(
 ) -> None:
     process = start(supervisor, server, {"STATUSES": "503 500", **lifespan})
     assert process.wait_exit() not in (0, -9)
-    assert 'GET /health (Host "localhost") was answered 500: disk: full?[31m' in process.output()
+    assert (
+        'GET /health (Host "localhost") was answered 500: disk: full\\x1b[31m' in process.output()
+    )
     assert not was_ready(process)
     if server != "daphne" and not lifespan:
         assert "lifespan shutdown" in process.output()
