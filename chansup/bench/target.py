@@ -70,8 +70,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what passes every comparison."""
-        for name in ("seconds", "rate", "timeout"):
-            value = getattr(self, name)
+        numbers = {"seconds": self.seconds, "rate": self.rate, "timeout": self.timeout}
+        for name, value in numbers.items():
             if value is not None and not math.isfinite(value):
                 raise BenchUsageError(f"--{name}: {value} is not a number to count with")
 

@@ -59,7 +59,7 @@ def _worker(child: Child, orders: Orders, loaded: Any) -> ChannelWorker:
         loaded,
         source,
         names,
-        Counters(bulletin, names, orders.concurrency),
+        Counters(bulletin, names),
         DeadLetters(orders.dead_letters, pool),
         concurrency=orders.concurrency,
         redeliver=orders.redeliver,

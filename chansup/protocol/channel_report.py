@@ -56,7 +56,6 @@ class ChannelCounts(msgspec.Struct):
 class ChannelReport(msgspec.Struct):
     """Of one process."""
 
-    concurrency: int = 1
     channels: dict[str, ChannelCounts] = {}
 
 

@@ -12,11 +12,9 @@ from chansup.worker.sources import Delivery
 class Counters:
     """The counts of one process. Without a bulletin nobody reads them."""
 
-    def __init__(self, bulletin: Bulletin | None, channels: list[str], concurrency: int) -> None:
+    def __init__(self, bulletin: Bulletin | None, channels: list[str]) -> None:
         self._bulletin = bulletin
-        self._report = ChannelReport(
-            concurrency, {channel: ChannelCounts() for channel in channels}
-        )
+        self._report = ChannelReport({channel: ChannelCounts() for channel in channels})
         self._written = b""
 
     def of(self, channel: str) -> ChannelCounts:

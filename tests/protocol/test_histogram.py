@@ -75,5 +75,5 @@ def test_a_worker_that_began_anew_gives_no_negative_counts() -> None:
 
 @given(many)
 def test_it_is_the_same_after_a_journey(durations: list[float]) -> None:
-    given_ = ChannelReport(2, {"mail": ChannelCounts(handled=1, handling=histogram(durations))})
+    given_ = ChannelReport({"mail": ChannelCounts(handled=1, handling=histogram(durations))})
     assert channel_report.decode(channel_report.encode(given_)) == given_

@@ -81,7 +81,7 @@ def times(*seconds: float) -> Histogram:
 
 
 def images(**counts: Any) -> ChannelReport:
-    return ChannelReport(3, {"images": ChannelCounts(**counts)})
+    return ChannelReport({"images": ChannelCounts(**counts)})
 
 
 def look(counts: Ledger, *living: Any) -> dict[str, ChannelCounts]:
@@ -177,7 +177,7 @@ def test_only_pools_of_channel_workers_that_are_there_now_are_told_of() -> None:
 def test_channels_are_those_of_the_pool(settings: Any, channel: str, may: bool) -> None:
     table = schema.Workers(**settings)
     assert may_consume(table, channel) is may
-    report = ChannelReport(1, {channel: ChannelCounts(handled=1)})
+    report = ChannelReport({channel: ChannelCounts(handled=1)})
     found = read_channels(Paper(channel_report.encode(report)), table)
     assert found is not None
     assert (channel in found.channels) is may
@@ -188,8 +188,8 @@ def test_the_number_of_channels_is_bounded() -> None:
     counts = Ledger()
     for prefix in ("a", "b"):
         channels = {f"{prefix}{n}": ChannelCounts(handled=1) for n in range(2 * MAX_CHANNELS)}
-        counts.keep(worker(settings).says(ChannelReport(1, channels)))
-    living = worker(settings).says(ChannelReport(1, {"c": ChannelCounts(handled=1)}))
+        counts.keep(worker(settings).says(ChannelReport(channels)))
+    living = worker(settings).says(ChannelReport({"c": ChannelCounts(handled=1)}))
     assert len(counts.consumption([pool(settings)], [living]).pools[0].channels) == MAX_CHANNELS
 
 

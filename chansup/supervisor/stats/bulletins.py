@@ -41,7 +41,7 @@ def read_channels(bulletin: Readable, settings: schema.Workers) -> ChannelReport
         return None
     admitted = [name for name in report.channels if may_consume(settings, name)]
     channels = {name: report.channels[name] for name in admitted[:MAX_CHANNELS]}
-    return ChannelReport(report.concurrency, channels)
+    return ChannelReport(channels)
 
 
 def may_consume(settings: schema.Workers, channel: str) -> bool:
