@@ -32,7 +32,7 @@ class BackgroundTasks:
         for task in list(self._tasks):
             task.cancel()
 
-    async def wait(self) -> None:
-        """Wait for those that have not ended."""
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait for those that have not ended, `timeout` seconds at most."""
         if self._tasks:
-            await asyncio.wait(list(self._tasks))
+            await asyncio.wait(list(self._tasks), timeout=timeout)

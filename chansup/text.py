@@ -14,6 +14,9 @@ OWN_SLOT = "chansup"  # the slot of the supervisor's own messages
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;:]*m)")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
+_COLOUR_OR_CONTROL = re.compile(
+    "(\x1b\\[[0-9;:]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]"  # the last two end lines, too
+)
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110, section 5.6.2
 
 
@@ -22,6 +25,11 @@ def slot_colour(slot: str) -> int:
     if slot == OWN_SLOT:
         return _OWN_COLOUR
     return _SLOT_COLOURS[zlib.crc32(slot.encode()) % len(_SLOT_COLOURS)]
+
+
+def visible_but_colours(text: str) -> str:
+    """Return `text` with every control character but LF, tab and colours made visible."""
+    return _COLOUR_OR_CONTROL.sub(lambda match: match[1] or _escaped(match[0]), text)
 
 
 def clean(text: str) -> str:

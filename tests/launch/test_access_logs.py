@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from chansup.supervisor.logs.line_reader import escape
+from chansup.text import visible_but_colours
 
 from . import client
 from .harness import PATIENCE, Process, Supervisor, eventually
@@ -76,4 +76,4 @@ def test_no_client_begins_a_line_or_reaches_the_terminal(
     for line in text.splitlines():
         assert not line.lstrip(" [2K8m").startswith("FORGED"), text
         assert "\x1b" not in line
-        assert escape(line) == line, line
+        assert visible_but_colours(line) == line, line

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from chansup.protocol.status import LogLine
 from chansup.supervisor.logs import line_reader
-from chansup.supervisor.logs.line_reader import CHUNK, MAX_LINE, LineReader, escape
+from chansup.supervisor.logs.line_reader import CHUNK, MAX_LINE, LineReader
 from chansup.supervisor.logs.log_batch import Batch
 from chansup.supervisor.logs.log_format import Formatter, resolve
 from chansup.supervisor.logs.log_writer import LogWriter
 from chansup.supervisor.logs.recent_lines import RecentLines
+from chansup.text import visible_but_colours
 
 pytestmark = pytest.mark.slow  # the interpreter makes no difference
 
@@ -101,9 +102,9 @@ def test_ordinary_text_is_left_as_it_is(text):
 
 
 def test_what_could_forge_is_shown_and_colours_pass():
-    assert escape("\x1b[1;31mred\x1b[0m\ttab") == "\x1b[1;31mred\x1b[0m\ttab"
-    assert escape("\x1b[2K\x1b[1Gweb.1 | forged") == "\\x1b[2K\\x1b[1Gweb.1 | forged"
-    assert escape("a\x07b\x00c\x9b1Gd\u2028e") == "a\\x07b\\x00c\\x9b1Gd\\u2028e"
+    assert visible_but_colours("\x1b[1;31mred\x1b[0m\ttab") == "\x1b[1;31mred\x1b[0m\ttab"
+    assert visible_but_colours("\x1b[2K\x1b[1Gweb.1 | forged") == "\\x1b[2K\\x1b[1Gweb.1 | forged"
+    assert visible_but_colours("a\x07b\x00c\x9b1Gd\u2028e") == "a\\x07b\\x00c\\x9b1Gd\\u2028e"
 
 
 @pytest.mark.parametrize("ending", [b"\n", b""])

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import h11
 
+from chansup.background import BackgroundTasks
 from chansup.supervisor.api.exchange import (
     CLOSE,
     Application,
@@ -53,7 +54,7 @@ class Shared:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     empty: asyncio.Event = field(default_factory=asyncio.Event)  # no connection is open
     connections: set["Connection"] = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 
     def __post_init__(self) -> None:
         self.empty.set()
@@ -201,9 +202,7 @@ class Connection(asyncio.Protocol):
         if self._drained.is_set():
             self._lift_limit()
         app = refusal(scope) or self._shared.app
-        task = self._loop.create_task(self._exchange.run(app))
-        self._shared.tasks.add(task)
-        task.add_done_callback(self._shared.tasks.discard)
+        self._shared.tasks.start(self._exchange.run(app))
 
     def _refuse(self) -> None:
         """Refuse anything but HTTP; a response under way ends first, and the connection with it."""

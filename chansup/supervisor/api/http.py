@@ -65,11 +65,8 @@ class Server:
         for connection in list(self._shared.connections):
             connection.abort()
         await self._is_empty_within(grace)
-        tasks = list(self._shared.tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace)
+        self._shared.tasks.cancel()
+        await self._shared.tasks.wait(grace)
 
     async def _is_empty_within(self, seconds: float) -> bool:
         try:

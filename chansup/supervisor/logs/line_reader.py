@@ -6,39 +6,15 @@ came from. Control characters are shown escaped; tabs and colours (SGR sequences
 
 import asyncio
 import os
-import re
 from collections.abc import Callable
 
+from chansup.text import visible_but_colours
+
 CHUNK = 64 * 1024  # bytes read from one child before the others get their turn
-
-
 PAUSE = 0.01  # seconds that a child which floods waits while the queue for stdout is crowded
-
-
 MAX_LINE = 16 * 1024  # characters; longer lines are split
-
-
 _LAST_CHUNKS = 16  # a pipe can be made to hold 1 MiB, fcntl(2)
-
-
 _PLAIN = bytes(byte for byte in range(256) if byte in (9, 10) or (byte >= 32 and byte != 127))
-
-
-_COLOUR_OR_CONTROL = re.compile(
-    "(\x1b\\[[0-9;:]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]"  # the last two end lines, too
-)
-
-
-def _escape(match: "re.Match[str]") -> str:
-    if match[1]:
-        return match[1]
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-
-
-def escape(text: str) -> str:
-    """Return `text` with every control character but LF, tab and colours made visible."""
-    return _COLOUR_OR_CONTROL.sub(_escape, text)
 
 
 class LineReader:
@@ -155,7 +131,7 @@ def _decode(content: bytes) -> str:
     text = content.decode(errors="replace")
     if content.isascii() and not content.translate(None, _PLAIN):
         return text  # almost every line, at the speed of memory
-    return escape(text)
+    return visible_but_colours(text)
 
 
 def _parts(line: str) -> list[str]:

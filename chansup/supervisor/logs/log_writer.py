@@ -12,13 +12,13 @@ from typing import Literal
 
 from chansup.protocol.encoding import spell_out
 from chansup.supervisor.logs.levels import LEVELS, Level
-from chansup.supervisor.logs.line_reader import CHUNK, escape
+from chansup.supervisor.logs.line_reader import CHUNK
 from chansup.supervisor.logs.log_batch import Batch
 from chansup.supervisor.logs.log_format import Format, Formatter, resolve
 from chansup.supervisor.logs.recent_lines import RecentLines
 from chansup.supervisor.logs.subscription import SUBSCRIPTION, Subscription, number_of_lines
 from chansup.supervisor.logs.traceback_joiner import TracebackJoiner
-from chansup.text import OWN_SLOT
+from chansup.text import OWN_SLOT, visible_but_colours
 
 QUEUE = 4 * 1024 * 1024  # characters that may wait for a slow stdout
 
@@ -95,7 +95,7 @@ class LogWriter:
         if LEVELS.index(level) < LEVELS.index(self.level):
             return
         clean = spell_out(message)
-        lines = escape(clean.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
+        lines = visible_but_colours(clean.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
         now, pid = time.time(), os.getpid()
         self._put(OWN_SLOT, pid, lines, now, level)
         self.own.append(OWN_SLOT, pid, lines, now)

@@ -6,7 +6,6 @@ other users. What answers counts; what was left by one that was killed does not.
 
 import os
 import re
-import socket
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from chansup.config import runtime_places, signposts
 from chansup.config.signposts import Signpost
 from chansup.supervisor.errors import AlreadyRunningError
 from chansup.supervisor.runtime.runtime import CONTROL_SOCKET, control_socket_path
+from chansup.unix import who_listens
 
 _OF_A_USER = re.compile(r"chansup-(\d+)\Z")
 
@@ -132,12 +132,9 @@ def _may_be_of(path: Path, user: int) -> bool:
 
 def _answers(path: Path) -> bool:
     """Whether somebody listens at `path`; one that we may not talk to counts."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(str(path))
-        except (BlockingIOError, PermissionError):  # its queue is full, so it lives
-            return True
-        except OSError:
-            return False
-    return True
+    try:
+        return who_listens(path) is not None
+    except PermissionError:
+        return True
+    except OSError:
+        return False
