@@ -263,7 +263,7 @@ def test_mistakes_are_explained(site: Site) -> None:
     with site.supervisor():
         answer = site.chansup("latency")
         assert answer.returncode == 2
-        assert "no channel workers in this site: add a table [workers.NAME]" in answer.stderr
+        assert "this site has no channel workers: add a table [workers.NAME]" in answer.stderr
 
 
 class Answers:
