@@ -511,7 +511,7 @@ def test_messages_of_our_own_cannot_break_out_either(output):
     writer = started(descriptor)
     writer.say("from a file name: \udcff\rweb.0 | forged\x1b[2K")
     writer.close()
-    assert written() == ("chansup | from a file name: \\udcff\nchansup | web.0 | forged\\x1b[2K\n")
+    assert written() == ("chansup | from a file name: \\xff\nchansup | web.0 | forged\\x1b[2K\n")
 
 
 # Following
