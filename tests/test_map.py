@@ -222,7 +222,7 @@ LEVELS: dict[str, Levels] = {
         ("errors", "frames", "positions"),
         ("handshake", "layout"),
         ("arena", "link", "policy", "transport"),
-        ("gate", "inbound", "outbound", "remainder", "views"),
+        ("inbound", "outbound", "remainder", "views"),
         ("connection", "said"),
         ("adoption", "hosts", "opening"),
         ("arrivals", "stay"),

@@ -108,7 +108,6 @@ class Adoption:
         if connection.phase is Phase.OPEN and not connection.is_closing:
             self._adopter.resumed(connection)
             connection.inbound.let_go()
-            connection.gate.read_on("held")
 
 
 def _nowhere(_data: Any) -> None:

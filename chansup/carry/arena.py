@@ -15,15 +15,15 @@ _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
 class Slot:
     """The memory of one WebSocket."""
 
-    __slots__ = ("_map", "_start", "_view", "layout", "number", "words")
+    __slots__ = ("_view", "layout", "map", "number", "start", "words")
 
     def __init__(self, segment: "Segment", index: int, number: int) -> None:
         """`number`: as messages name it; -1 of another process's slot."""
-        self._map = segment.map
+        self.map = segment.map
         self.layout = segment.layout
         self.number = number
-        self._start = segment.layout.place(index)
-        self._view = segment.view[self._start : self._start + segment.layout.slot_size]
+        self.start = segment.layout.place(index)
+        self._view = segment.view[self.start : self.start + segment.layout.slot_size]
         self.words: memoryview[int] = self._view[: WORDS * 8].cast("Q")
 
     def bytes(self, place: Slice) -> "memoryview[int]":
@@ -40,7 +40,7 @@ class Slot:
 
     def give_back(self, place: Slice) -> None:
         """Give the memory of an area back to the system; it reads as zeros then."""
-        self._map.madvise(mmap.MADV_REMOVE, self._start + place.start, place.size)
+        self.map.madvise(mmap.MADV_REMOVE, self.start + place.start, place.size)
 
     def give_back_incoming(self, area: int) -> None:
         """Give back a large area of the inbound buffer."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from chansup.carry import handshake
 from chansup.carry.arena import Slot
-from chansup.carry.gate import Gate
 from chansup.carry.handshake import Record
 from chansup.carry.inbound import Inbound
 from chansup.carry.layout import CLOSING, OPEN, PARKED, READ, STATE, WRITTEN
@@ -38,13 +37,12 @@ class Connection(asyncio.BufferedProtocol):
         self.phase = Phase.HANDSHAKE
         self.raw: asyncio.Transport | None = None
         self.transport = Transport(self)
-        self.gate = Gate(self.transport)
         self.inbound = Inbound(
             inner.data_received,
             host.scratch,
-            self.gate.throttle,
+            self._stop_reading,
+            asyncio.get_running_loop().call_soon,
             lambda: self.forsake("inbound"),
-            self.gate.pause_again,
             self._grows,
         )
         self.outbound = Outbound(
@@ -75,7 +73,10 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         """Stand before an asyncio.Transport; that of uvloop does not say that it is one."""
         self.raw = transport
-        self.gate.open(transport, held=self.phase is Phase.REPEATING)
+        self.transport.open(transport)
+        if self.phase is Phase.REPEATING:
+            self.transport.read_by(self.inbound)
+            transport.pause_reading()
         self.outbound.send = transport.write
         self.outbound.unsent = transport.get_write_buffer_size
         if self.phase is not Phase.REPEATING:
@@ -100,8 +101,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool | None:
         """Take notice that the client sends no more."""
-        if self.gate.is_held:
-            return True  # whoever goes on with it finds out
+        if not self.inbound.end_of_input():
+            return True
         keeps_open: bool | None = self.inner.eof_received()
         return keeps_open
 
@@ -136,6 +137,8 @@ class Connection(asyncio.BufferedProtocol):
     def let_go(self) -> None:
         """Keep nothing of it any more."""
         self.inbound.forsake()
+        if self.raw is not None:
+            self.transport.read_by(self.raw)
         self.outbound.forsake()
         if self.stay is not None:
             self.stay.keep_no_more()
@@ -145,6 +148,15 @@ class Connection(asyncio.BufferedProtocol):
         if not self._server_told:
             self._server_told = True
             self.inner.connection_lost(exc)
+
+    def _stop_reading(self, stops: bool) -> None:
+        raw = self.raw
+        if raw is None or raw.is_closing():
+            return
+        if stops:
+            raw.pause_reading()
+        else:
+            raw.resume_reading()
 
     # The handshake
 
@@ -223,7 +235,6 @@ class Connection(asyncio.BufferedProtocol):
         if self.phase is Phase.LEAVING:
             self.phase = Phase.OPEN
             self.inbound.let_go()
-            self.gate.read_on("held")
 
     def server_closes(self, at_once: bool) -> None:
         """Take notice that the server closes the connection."""
@@ -250,7 +261,6 @@ class Connection(asyncio.BufferedProtocol):
         """Give the app nothing more: another process is to continue."""
         self.phase = Phase.LEAVING
         self.inbound.hold()
-        self.gate.stop("held")
         self.resume_writing()  # a send that waits for a slow client goes on into the journal
 
     def interrupt(self) -> None:

@@ -9,6 +9,7 @@ A message has *ended* when its last frame is whole, is *taken* when the app is g
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from chansup.carry.arena import Slot
 from chansup.carry.frames import scan
@@ -32,38 +33,44 @@ Buffer = "memoryview[int]"
 class Inbound:
     """The inbound journal of one WebSocket, and what its protocol is given.
 
-    `get_buffer` and `buffer_updated` are those of asyncio.BufferedProtocol.
+    `get_buffer` and `buffer_updated` are those of asyncio.BufferedProtocol, `pause_reading` and
+    `resume_reading` those of the transport that the server sees. A server that pauses for the time
+    of each message does not stop the loop's transport: only if something comes meanwhile.
     """
 
     __slots__ = (
-        "_area", "_deliver", "_front", "_low", "_scanned", "_slot", "_words", "base", "buffer",
-        "capacity", "deliver", "early", "ends", "fill", "in_hand", "is_inside", "is_large",
-        "is_throttled", "on_full", "on_held", "on_large", "room", "scratch", "throttle", "unkept",
+        "_area", "_at", "_deliver", "_front", "_is_behind", "_is_crowded", "_is_held", "_is_paused",
+        "_is_stopped", "_low", "_map", "_scanned", "_slot", "_undelivered", "_words", "base",
+        "buffer", "capacity", "deliver", "early", "ends", "fill", "in_hand", "is_inside",
+        "is_large", "later", "on_full", "on_large", "room", "scratch", "stop",
     )  # fmt: skip
 
     def __init__(
         self,
         deliver: Callable[[bytes], None],
         scratch: "memoryview[int]",
-        throttle: Callable[[bool], None],
+        stop: Callable[[bool], None],
+        later: Callable[[Callable[[], None]], object],
         on_full: Callable[[], None],
-        on_held: Callable[[], None],
         on_large: Callable[[], None],
     ) -> None:
         """`deliver`: gives bytes to the server's protocol; `scratch` is read into while nothing is
-        kept. `throttle` stops reading (True) and continues (False); `on_full`: a message is larger
-        than the journal, and is not kept any more; `on_held`: something came although it is held;
-        `on_large`: it uses more than the first page from now on, until `shrink`.
+        kept. `stop` stops the loop's transport (True) and has it read again (False); `later` calls
+        a function in the next turn of the loop. `on_full`: a message is larger than the journal,
+        and is not kept any more; `on_large`: it uses more than the first page from now on, until
+        `shrink`.
         """
         self.deliver = self._deliver = deliver
         self.scratch = scratch
-        self.throttle = throttle
+        self.stop = stop
+        self.later = later
         self.on_full = on_full
-        self.on_held = on_held
         self.on_large = on_large
         self.is_large = False  # memory beyond the first page is in use
         self._slot: Slot | None = None
         self._words: memoryview[int] | None = None
+        self._map: Any = scratch  # what `_at` counts in; of a mmap, a slice is bytes at once
+        self._at = 0  # where `buffer` begins there
         self._area = SMALL
         self.buffer = self._front = scratch
         self.room: memoryview[int] | None = scratch  # where the next read goes, if that is known
@@ -75,8 +82,12 @@ class Inbound:
         self.ends: deque[int] = deque()  # positions of messages that the app was not given
         self.is_inside = False  # a message has begun and not ended
         self.in_hand = 0  # end of the message that the app deals with; 0: none
-        self.is_throttled = False
-        self.unkept = 0  # position behind the last byte that was delivered, while it is held
+        self._is_paused = False  # the server wants nothing
+        self._is_held = False  # it moves: nobody gets anything
+        self._is_crowded = False  # much waits for the app
+        self._is_stopped = False  # the loop's transport does not read
+        self._is_behind = False  # bytes were kept and not delivered, from ...
+        self._undelivered = 0  # ... this position on
         self.early: bytearray | None = bytearray()  # what came before the answer to the handshake
 
     # The loop's side
@@ -91,39 +102,115 @@ class Inbound:
     def buffer_updated(self, count: int) -> None:
         """Keep `count` bytes that were read, and give them to the server's protocol."""
         start = self.fill
-        buffer = self.buffer
+        at = self._at + start
+        data = self._map[at : at + count]
         if (
             5 < count < 132  # one small frame as a whole, of a client, ends a message
             and start == self._scanned
-            and buffer[start] & 0x88 == 0x80
-            and buffer[start + 1] == count + 122
+            and data[0] & 0x88 == 0x80
+            and data[1] == count + 122
             and self._words is not None
         ):
             self.fill = self._scanned = end = start + count
             self.room = None
             self.is_inside = False
             self.ends.append(self.base + end)
-            self.deliver(bytes(buffer[start:end]))
+            self.deliver(data)
             return
         if self._words is None:
-            self._pass_on(count)
+            self._pass_on(bytes(data))
             return
         self.fill = end = start + count
         self.room = None
         self._scanned, self.is_inside = scan(
-            buffer, self._scanned, end, self.base, self.ends, self.is_inside
+            self.buffer, self._scanned, end, self.base, self.ends, self.is_inside
         )
-        self.deliver(bytes(buffer[start:end]))
-        if not self.ends and not self.is_inside and not self.in_hand:
+        self.deliver(data)
+        if not (self.ends or self.is_inside or self.in_hand or self._is_behind):
             self._settle()
 
-    def _pass_on(self, count: int) -> None:
-        data = bytes(self.scratch[:count])
+    def _pass_on(self, data: bytes) -> None:
         if self.early is not None:
             self.early += data
             if len(self.early) > WINDOW:
                 self.early = None  # it can never be kept
         self.deliver(data)
+
+    # Whether the server gets it
+
+    def pause_reading(self) -> None:
+        """Take notice that the server wants nothing."""
+        self._is_paused = True
+        self.deliver = self._keep
+
+    def resume_reading(self) -> None:
+        """Take notice that the server wants more."""
+        self._is_paused = False
+        if not self._is_held:
+            if self._is_behind or self._is_stopped:
+                self.later(self._catch_up)
+            else:
+                self.deliver = self._deliver
+
+    def is_stopped(self) -> None:
+        """Take notice that the loop's transport does not read, as the server wanted it."""
+        self._is_stopped = True
+        self.pause_reading()
+
+    def end_of_input(self) -> bool:
+        """Take notice that the client sends no more. Say whether the server is to hear of it now.
+
+        Otherwise it is read again when the server wants more.
+        """
+        if not (self._is_paused or self._is_held):
+            return True
+        self._is_stopped = True
+        self.stop(True)
+        return False
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the server wants bytes."""
+        return not self._is_paused
+
+    def _keep(self, data: bytes) -> None:
+        """Keep from the server what came although nobody wants it."""
+        if not self._is_behind:
+            self._is_behind = True
+            self._undelivered = self.base + self.fill - len(data)
+        self._is_stopped = True
+        self.stop(True)  # each time: uvloop reads once it has a socket, whatever was said before
+
+    def hold(self) -> None:
+        """Give the server nothing any more, and read nothing: the WebSocket moves."""
+        self._is_held = True
+        self.deliver = self._keep
+        self._is_stopped = True
+        self.stop(True)
+
+    def let_go(self) -> None:
+        """Give the server what was held, and from now on all that comes."""
+        self._is_held = False
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Give the server what it has not had, then have the loop's transport read."""
+        if self._is_paused or self._is_held:
+            return
+        self.deliver = self._deliver
+        if self._is_behind:
+            self._is_behind = False
+            start = self._undelivered - self.base
+            if self._words is not None and start < self.fill:
+                self.deliver(bytes(self.buffer[start : self.fill]))
+                if self._words is not None and not (self.ends or self.is_inside or self.in_hand):
+                    self._settle()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._is_stopped and not (self._is_paused or self._is_held or self._is_crowded):
+            self._is_stopped = False
+            self.stop(False)
 
     def _make_room(self) -> "memoryview[int]":
         """Return where the next bytes go, while something stands in the buffer."""
@@ -147,9 +234,8 @@ class Inbound:
     def _stop_or_forsake(self) -> None:
         """Read no more until the app has dealt with something; without that, give up."""
         if (self.ends or self.in_hand) and self.fill < self.capacity:
-            if not self.is_throttled:
-                self.is_throttled = True
-                self.throttle(True)
+            self._is_crowded = self._is_stopped = True
+            self.stop(True)
         else:
             self.forsake()
             self.on_full()
@@ -163,10 +249,10 @@ class Inbound:
         area = OTHER if self._area == LARGE else LARGE
         target = slot.incoming(area)
         target[: fill - keep] = self.buffer[keep:fill]
-        former, self._area = self._area, area
+        former = self._area
         self.base += keep
         words[BASE] = self.base << AREA_BITS | area
-        self._use(target)
+        self._use(slot, area)
         self._enlarge()
         self.fill = fill - keep
         self._scanned -= keep
@@ -179,10 +265,12 @@ class Inbound:
             self.is_large = True
             self.on_large()
 
-    def _use(self, buffer: "memoryview[int]") -> None:
-        self.buffer = buffer
+    def _use(self, slot: Slot, area: int) -> None:
+        self._area = area
+        self.buffer = buffer = slot.incoming(area)
         self.capacity = len(buffer)
         self._front = buffer[:WINDOW]
+        self._map, self._at = slot.map, slot.start + slot.layout.incoming(area).start
 
     # The app's side
 
@@ -190,7 +278,7 @@ class Inbound:
         """Take notice that the app is given the next message."""
         words = self._words
         if words is not None and self.ends:
-            words[TAKEN] = self.in_hand = self.ends.popleft()
+            self.in_hand = words[TAKEN] = self.ends.popleft()
 
     def handle(self) -> None:
         """Take notice that the app has dealt with the message that it has in hand."""
@@ -207,11 +295,11 @@ class Inbound:
         else:
             words[HANDLED] = end
             self._low = end - self.base
-            if not self.ends and not self.is_inside:
+            if not (self.ends or self.is_inside or self._is_behind):
                 self._settle()
-        if self.is_throttled and (self.fill - self._low) * 2 < self.capacity:
-            self.is_throttled = False
-            self.throttle(False)
+        if self._is_crowded and (self.fill - self._low) * 2 < self.capacity:
+            self._is_crowded = False
+            self._read_on()
 
     def _settle(self) -> None:
         """Forget all whole frames: nothing is outstanding but perhaps a part of a frame."""
@@ -242,54 +330,41 @@ class Inbound:
         buffer[: len(data)] = data
         slot.words[BASE] = position << AREA_BITS | area
         slot.words[TAKEN] = slot.words[HANDLED] = 0
-        self._slot, self._area = slot, area
-        self._words = slot.words
+        self._slot, self._words = slot, slot.words
         self.base = position
-        self._use(buffer)
+        self._use(slot, area)
         if area != SMALL:
             self._enlarge()
         self.fill = len(data)
-        self.unkept = position + delivered
+        self._undelivered = position + delivered
+        self._is_behind = delivered < len(data)
         self._low = 0
         self.early = None
         self._scanned, self.is_inside = scan(buffer, 0, self.fill, position, self.ends, False)
-        self.room = None
-        if not data:
-            self.room = self._front
-        elif self.deliver == self._deliver and not self.ends and not self.is_inside:
+        self.room = None if data else self._front
+        if data and not (self.ends or self.is_inside or self._is_behind):
             self._settle()
         return True
 
-    def hold(self) -> None:
-        """Keep what comes, and do not give it to the server's protocol."""
-        if self.deliver == self._deliver:
-            self.unkept = self.base + self.fill
-            self.deliver = self._keep
-
-    def _keep(self, _data: bytes) -> None:
-        self.on_held()
-
-    def let_go(self) -> None:
-        """Give the server's protocol what was held, and from now on all that comes."""
-        self.deliver = self._deliver
-        if self._words is None:
-            return
-        data = bytes(self.buffer[self.unkept - self.base : self.fill])
-        if data:
-            self.deliver(data)
-        if self._words is not None and not (self.ends or self.is_inside or self.in_hand):
-            self._settle()
-
     def forsake(self) -> None:
         """Keep nothing any more; what comes is only passed on."""
+        behind = b""
+        if self._is_behind and not self._is_held and self._words is not None:
+            behind = bytes(self.buffer[self._undelivered - self.base : self.fill])
+        self._is_behind = self._is_crowded = False
         self._words = None
         self._slot = None
         self.early = None
         self.ends.clear()
         self.in_hand = 0
-        self.is_throttled = False
-        self.buffer = self._front = self.room = self.scratch
-        self.fill = self._scanned = 0
+        self.buffer = self._front = self.room = self._map = self.scratch
+        self.fill = self._scanned = self._at = 0
+        self.deliver = self._deliver
+        if behind:
+            self.deliver(behind)
+        if self._is_paused:
+            self.stop(True)
+        self._read_on()
 
     @property
     def is_kept(self) -> bool:
@@ -309,9 +384,8 @@ class Inbound:
         if self.fill and self._area != SMALL:
             return False
         if self._area != SMALL:
-            self._area = SMALL
             words[BASE] = self.base << AREA_BITS  # and SMALL
-            self._use(slot.incoming(SMALL))
+            self._use(slot, SMALL)
             self.room = self._front
         slot.give_back_incoming(LARGE)
         slot.give_back_incoming(OTHER)

@@ -53,6 +53,9 @@ class Opening:
         slot.words[STATE] = OPEN
         connection.phase = Phase.OPEN
         connection.transport.write = connection.outbound.write
+        connection.transport.read_by(connection.inbound)
+        if not raw.is_reading():
+            connection.inbound.is_stopped()
         self._host.opened(connection)
         return True
 

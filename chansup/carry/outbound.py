@@ -20,15 +20,20 @@ from chansup.carry.layout import (
 )
 
 _SMALL_SIZE = SMALL_OUT.stop - SMALL_OUT.start
+_LIMIT = 64 * 1024  # bytes: pages of a large area that small writes may touch
 _CLOSE = 0x88  # first byte of a close frame: servers write whole frames
 
 
 class Outbound:
-    """The outbound journal of one WebSocket."""
+    """The outbound journal of one WebSocket.
+
+    Small writes stand one behind the other until the buffer is full: then it begins at the front
+    again, if the kernel has all.
+    """
 
     __slots__ = (
-        "_area", "_base", "_buffer", "_capacity", "_slot", "_small", "_words", "end", "is_large",
-        "on_close", "on_full", "on_large", "send", "unsent",
+        "_area", "_at", "_base", "_buffer", "_capacity", "_limit", "_slot", "_words", "end",
+        "is_large", "on_close", "on_full", "on_large", "send", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -53,18 +58,19 @@ class Outbound:
         self._slot: Slot | None = None
         self._words: memoryview[int] | None = None
         self._area = SMALL
-        self._buffer = self._small = memoryview(b"")
+        self._buffer = memoryview(b"")
         self._capacity = 0
-        self._base = 0  # position of the first byte of the buffer
-        self.end = 0  # position behind the last byte
+        self._limit = 0  # up to here of it writes stand one behind the other without a question
+        self._at = 0  # bytes in it
+        self._base = 0  # position of the first one
+        self.end = 0  # position behind the last one
 
     def begin(self, slot: Slot, position: int, data: bytes = b"") -> bool:
         """Keep all that is written from now on; `data`, at `position`, is not written yet.
 
         Say whether there is room for it.
         """
-        self._small = slot.outgoing(SMALL)
-        area = SMALL if len(data) <= len(self._small) else LARGE
+        area = SMALL if len(data) <= _SMALL_SIZE else LARGE
         buffer = slot.outgoing(area)
         if len(data) > len(buffer):
             return False
@@ -73,115 +79,76 @@ class Outbound:
         slot.words[OUT_BASE] = position << AREA_BITS | area
         slot.words[OUT_END] = self.end
         self._slot, self._words = slot, slot.words
-        self._base = position
-        self._area, self._buffer, self._capacity = area, buffer, len(buffer)
-        if area != SMALL:
-            self._enlarge()
+        self._use(area, buffer, position, len(data))
         return True
 
-    def _enlarge(self) -> None:
-        if not self.is_large:
+    def _use(self, area: int, buffer: "memoryview[int]", base: int, at: int) -> None:
+        self._area, self._buffer, self._capacity = area, buffer, len(buffer)
+        self._base, self._at = base, at
+        self._limit = min(self._capacity, _LIMIT)
+        if area != SMALL and not self.is_large:
             self.is_large = True
             self.on_large()
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
         words = self._words
-        if words is None:
-            self.send(data)
-            return
         count = len(data)
-        if self.unsent():
-            self._append(data, count)
-            return
-        # The kernel has all that was before: begin at the front.
-        if count > _SMALL_SIZE or not count:
-            self._write_large(data, count)
-            return
-        base = self.end
-        self._small[:count] = data
-        words[OUT_BASE] = base << AREA_BITS  # and SMALL
-        self._base = base
-        self._area = SMALL
-        self.end = end = base + count
-        words[OUT_END] = end
+        at = self._at
+        after = at + count
+        if words is None or after > self._limit or not count:
+            if not self._make_room(count):
+                self.send(data)
+                return
+            words, at = self._words, self._at
+            assert words is not None
+            after = at + count
+        self._buffer[at:after] = data
+        self._at = after
+        self.end = end = self.end + count
+        words[OUT_END] = end  # behind the bytes, and before they leave
         if data[0] == _CLOSE:
             words[STATE] = CLOSING
             self.on_close()
         self.send(data)
 
-    def _write_large(self, data: bytes, count: int) -> None:
-        """Write more than the small buffer holds, though nothing waits."""
-        words, slot = self._words, self._slot
-        assert words is not None
-        assert slot is not None
-        if not count:
-            return
-        if count > slot.layout.outbound:
-            self._give_up(data)
-            return
-        if self._area == SMALL:
-            buffer = slot.outgoing(LARGE)
-            self._buffer, self._capacity = buffer, len(buffer)
-            area = LARGE
-            self._enlarge()
-        else:
-            area = self._area
-        self._buffer[:count] = data
-        words[OUT_BASE] = self.end << AREA_BITS | area
-        self._area, self._base = area, self.end
-        self._commit(data, count)
+    def _make_room(self, count: int) -> bool:
+        """Make room for a write that does not simply follow. Say whether there is, or give up."""
+        slot, words = self._slot, self._words
+        if slot is None or words is None or not count:
+            return False
+        waiting = self.unsent()
+        if not waiting:  # the kernel has all that was before: begin at the front
+            area, buffer = self._area, self._buffer
+            if count > self._capacity:
+                area = OTHER if self._area == LARGE else LARGE
+                buffer = slot.outgoing(area)
+            if count <= len(buffer):
+                words[OUT_BASE] = self.end << AREA_BITS | area
+                self._use(area, buffer, self.end, 0)
+                return True
+        elif self._at + count <= self._capacity or self._turn(count, waiting):
+            return True
+        self.forsake()
+        self.on_full()
+        return False
 
-    def _append(self, data: bytes, count: int) -> None:
-        """Write behind what the kernel does not have yet."""
-        if not count:
-            return
-        slot = self._slot
-        assert slot is not None
-        if self._area == SMALL:
-            self._buffer, self._capacity = self._small, len(self._small)
-        if self.end - self._base + count > self._capacity and not self._turn(count):
-            self._give_up(data)
-            return
-        at = self.end - self._base
-        self._buffer[at : at + count] = data
-        self._commit(data, count)
-
-    def _commit(self, data: bytes, count: int) -> None:
-        words = self._words
-        assert words is not None
-        self.end += count
-        words[OUT_END] = self.end
-        if data[0] == _CLOSE:
-            words[STATE] = CLOSING
-            self.on_close()
-        self.send(data)
-
-    def _turn(self, count: int) -> bool:
+    def _turn(self, count: int, waiting: int) -> bool:
         """Move what the kernel does not have to another area, and switch by one store."""
         slot, words = self._slot, self._words
         assert slot is not None
         assert words is not None
-        waiting = self.unsent()
-        if waiting + count > slot.layout.outbound or waiting > self.end - self._base:
+        if waiting + count > slot.layout.outbound or waiting > self._at:
             return False
-        area = OTHER if self._area == LARGE else LARGE
+        former = self._area
+        area = OTHER if former == LARGE else LARGE
         target = slot.outgoing(area)
-        start = self.end - waiting
-        target[:waiting] = self._buffer[start - self._base : self.end - self._base]
-        former, self._area = self._area, area
-        self._base = start
-        words[OUT_BASE] = start << AREA_BITS | area
-        self._buffer, self._capacity = target, len(target)
+        target[:waiting] = self._buffer[self._at - waiting : self._at]
+        words[OUT_BASE] = self.end - waiting << AREA_BITS | area
+        self._use(area, target, self.end - waiting, waiting)
         if former != SMALL:
             slot.give_back_outgoing(former)
-        self._enlarge()
         return True
-
-    def _give_up(self, data: bytes) -> None:
-        self.forsake()
-        self.on_full()
-        self.send(data)
 
     @property
     def room(self) -> int:
@@ -194,18 +161,18 @@ class Outbound:
         """Keep nothing any more; bytes only go to the transport."""
         self._words = None
         self._slot = None
-        self._buffer = self._small = memoryview(b"")
+        self._buffer = memoryview(b"")
 
     def shrink(self) -> bool:
         """Give back the large areas if the kernel has all. Say whether none is left."""
         slot, words = self._slot, self._words
         if slot is None or words is None:
             return True
-        if self.unsent():
-            return False
         if self._area != SMALL:
-            words[OUT_BASE] = self.end << AREA_BITS | SMALL
-            self._area, self._base = SMALL, self.end
+            if self.unsent():
+                return False
+            words[OUT_BASE] = self.end << AREA_BITS  # and SMALL
+            self._use(SMALL, slot.outgoing(SMALL), self.end, 0)
         slot.give_back_outgoing(LARGE)
         slot.give_back_outgoing(OTHER)
         self.is_large = False

@@ -29,26 +29,23 @@ class Transport(asyncio.Transport):
     def __init__(self, carried: Carried) -> None:
         super().__init__()
         self._carried = carried
-        self._raw: asyncio.Transport | None = None
+        self._raw: Any = None
         self.write: Callable[[Any], None] = carried.early_write  # type: ignore
 
-    def open(self, raw: asyncio.Transport) -> None:
-        """Stand before the loop's transport from now on."""
+    def open(self, raw: Any) -> None:
+        """Stand before an asyncio.Transport from now on."""
         self._raw = raw
-        self.let_through()
         self.get_extra_info = raw.get_extra_info  # type: ignore
         self.get_write_buffer_size = raw.get_write_buffer_size  # type: ignore
+        self.set_write_buffer_limits = raw.set_write_buffer_limits  # type: ignore
+        self.get_write_buffer_limits = raw.get_write_buffer_limits  # type: ignore
+        self.get_protocol = raw.get_protocol  # type: ignore
+        self.read_by(raw)
 
-    def let_through(self) -> None:
-        """Let the server itself pause and resume reading."""
-        assert self._raw is not None
-        self.pause_reading = self._raw.pause_reading  # type: ignore
-        self.resume_reading = self._raw.resume_reading  # type: ignore
-
-    def hold(self, note: Callable[[bool], None]) -> None:
-        """Have `note` called in place of that: True where the server pauses reading."""
-        self.pause_reading = lambda: note(True)  # type: ignore
-        self.resume_reading = lambda: note(False)  # type: ignore
+    def read_by(self, reader: Any) -> None:
+        """Tell `reader`, a transport or a journal, when the server pauses and resumes reading."""
+        self.pause_reading = reader.pause_reading  # type: ignore
+        self.resume_reading = reader.resume_reading  # type: ignore
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         """Write several buffers as one."""
@@ -76,21 +73,6 @@ class Transport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """Do nothing, as above."""
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set when the server is asked to pause writing."""
-        assert self._raw is not None
-        self._raw.set_write_buffer_limits(high, low)
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return when the server is asked to pause writing."""
-        assert self._raw is not None
-        return self._raw.get_write_buffer_limits()
-
-    def get_protocol(self) -> Any:
-        """Return what the loop has as its protocol."""
-        assert self._raw is not None
-        return self._raw.get_protocol()
 
     def set_protocol(self, protocol: Any) -> None:
         """Refuse: the protocol of a WebSocket does not change."""

@@ -44,6 +44,7 @@ class Process:
     known: set[tuple[int, int]] = field(default_factory=set)
     is_ready: bool = False
     is_leaving: bool = False
+    is_old: bool = False  # of an older generation
     is_gone: bool = False
     survives_crash: bool = False
 
@@ -216,7 +217,7 @@ class Holder:
             process.is_leaving = True
 
     def place(self, held: Held, reason: str, close: int = 0) -> None:
-        ready = self.ready
+        ready = [one for one in self.ready if not one.is_old] or self.ready
         if not ready:
             self.orphans.append((held, reason))
             return
@@ -292,7 +293,10 @@ class Holder:
 
     async def deploy(self) -> None:
         """Replace each process."""
-        for old in self.ready:
+        former = self.ready
+        for old in former:
+            old.is_old = True
+        for old in former:
             new = self.spawn()
             await self.until(lambda new=new: new.is_ready)
             old.is_leaving = True
