@@ -219,7 +219,7 @@ LEVELS: dict[str, Levels] = {
         ("status",),
     ),
     "carry": (
-        ("errors", "frames", "positions"),
+        ("delivery", "errors", "frames", "positions"),
         ("handshake", "layout"),
         ("arena", "link", "policy", "transport"),
         ("inbound", "outbound", "remainder", "views"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chansup.carry.arena import Slot
+from chansup.carry.delivery import Delivery
 from chansup.carry.frames import scan
 from chansup.carry.layout import (
     AREA_BITS,
@@ -30,19 +31,16 @@ _USEFUL = 256  # bytes: where less room is left, a larger buffer is begun
 Buffer = "memoryview[int]"
 
 
-class Inbound:
+class Inbound(Delivery):
     """The inbound journal of one WebSocket, and what its protocol is given.
 
-    `get_buffer` and `buffer_updated` are those of asyncio.BufferedProtocol, `pause_reading` and
-    `resume_reading` those of the transport that the server sees. A server that pauses for the time
-    of each message does not stop the loop's transport: only if something comes meanwhile.
+    `get_buffer` and `buffer_updated` are those of asyncio.BufferedProtocol.
     """
 
     __slots__ = (
-        "_area", "_at", "_deliver", "_front", "_is_behind", "_is_crowded", "_is_held", "_is_paused",
-        "_is_stopped", "_low", "_map", "_scanned", "_slot", "_undelivered", "_words", "base",
-        "buffer", "capacity", "deliver", "early", "ends", "fill", "in_hand", "is_inside",
-        "is_large", "later", "on_full", "on_large", "room", "scratch", "stop",
+        "_area", "_at", "_front", "_low", "_map", "_scanned", "_slot", "_words", "base", "buffer",
+        "capacity", "early", "ends", "fill", "in_hand", "is_inside", "is_large", "on_full",
+        "on_large", "room", "scratch",
     )  # fmt: skip
 
     def __init__(
@@ -54,16 +52,12 @@ class Inbound:
         on_full: Callable[[], None],
         on_large: Callable[[], None],
     ) -> None:
-        """`deliver`: gives bytes to the server's protocol; `scratch` is read into while nothing is
-        kept. `stop` stops the loop's transport (True) and has it read again (False); `later` calls
-        a function in the next turn of the loop. `on_full`: a message is larger than the journal,
-        and is not kept any more; `on_large`: it uses more than the first page from now on, until
-        `shrink`.
+        """`scratch` is read into while nothing is kept. `on_full`: a message is larger than the
+        journal, and is not kept any more; `on_large`: it uses more than the first page from now
+        on, until `shrink`. The others are those of Delivery.
         """
-        self.deliver = self._deliver = deliver
+        super().__init__(deliver, stop, later)
         self.scratch = scratch
-        self.stop = stop
-        self.later = later
         self.on_full = on_full
         self.on_large = on_large
         self.is_large = False  # memory beyond the first page is in use
@@ -82,12 +76,6 @@ class Inbound:
         self.ends: deque[int] = deque()  # positions of messages that the app was not given
         self.is_inside = False  # a message has begun and not ended
         self.in_hand = 0  # end of the message that the app deals with; 0: none
-        self._is_paused = False  # the server wants nothing
-        self._is_held = False  # it moves: nobody gets anything
-        self._is_crowded = False  # much waits for the app
-        self._is_stopped = False  # the loop's transport does not read
-        self._is_behind = False  # bytes were kept and not delivered, from ...
-        self._undelivered = 0  # ... this position on
         self.early: bytearray | None = bytearray()  # what came before the answer to the handshake
 
     # The loop's side
@@ -135,82 +123,6 @@ class Inbound:
             if len(self.early) > WINDOW:
                 self.early = None  # it can never be kept
         self.deliver(data)
-
-    # Whether the server gets it
-
-    def pause_reading(self) -> None:
-        """Take notice that the server wants nothing."""
-        self._is_paused = True
-        self.deliver = self._keep
-
-    def resume_reading(self) -> None:
-        """Take notice that the server wants more."""
-        self._is_paused = False
-        if not self._is_held:
-            if self._is_behind or self._is_stopped:
-                self.later(self._catch_up)
-            else:
-                self.deliver = self._deliver
-
-    def is_stopped(self) -> None:
-        """Take notice that the loop's transport does not read, as the server wanted it."""
-        self._is_stopped = True
-        self.pause_reading()
-
-    def end_of_input(self) -> bool:
-        """Take notice that the client sends no more. Say whether the server is to hear of it now.
-
-        Otherwise it is read again when the server wants more.
-        """
-        if not (self._is_paused or self._is_held):
-            return True
-        self._is_stopped = True
-        self.stop(True)
-        return False
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether the server wants bytes."""
-        return not self._is_paused
-
-    def _keep(self, data: bytes) -> None:
-        """Keep from the server what came although nobody wants it."""
-        if not self._is_behind:
-            self._is_behind = True
-            self._undelivered = self.base + self.fill - len(data)
-        self._is_stopped = True
-        self.stop(True)  # each time: uvloop reads once it has a socket, whatever was said before
-
-    def hold(self) -> None:
-        """Give the server nothing any more, and read nothing: the WebSocket moves."""
-        self._is_held = True
-        self.deliver = self._keep
-        self._is_stopped = True
-        self.stop(True)
-
-    def let_go(self) -> None:
-        """Give the server what was held, and from now on all that comes."""
-        self._is_held = False
-        self._catch_up()
-
-    def _catch_up(self) -> None:
-        """Give the server what it has not had, then have the loop's transport read."""
-        if self._is_paused or self._is_held:
-            return
-        self.deliver = self._deliver
-        if self._is_behind:
-            self._is_behind = False
-            start = self._undelivered - self.base
-            if self._words is not None and start < self.fill:
-                self.deliver(bytes(self.buffer[start : self.fill]))
-                if self._words is not None and not (self.ends or self.is_inside or self.in_hand):
-                    self._settle()
-        self._read_on()
-
-    def _read_on(self) -> None:
-        if self._is_stopped and not (self._is_paused or self._is_held or self._is_crowded):
-            self._is_stopped = False
-            self.stop(False)
 
     def _make_room(self) -> "memoryview[int]":
         """Return where the next bytes go, while something stands in the buffer."""
@@ -348,9 +260,7 @@ class Inbound:
 
     def forsake(self) -> None:
         """Keep nothing any more; what comes is only passed on."""
-        behind = b""
-        if self._is_behind and not self._is_held and self._words is not None:
-            behind = bytes(self.buffer[self._undelivered - self.base : self.fill])
+        behind = self._outstanding() if self._is_behind and not self._is_held else b""
         self._is_behind = self._is_crowded = False
         self._words = None
         self._slot = None
@@ -365,6 +275,15 @@ class Inbound:
         if self._is_paused:
             self.stop(True)
         self._read_on()
+
+    def _outstanding(self) -> bytes:
+        if self._words is None:
+            return b""
+        return bytes(self.buffer[self._undelivered - self.base : self.fill])
+
+    def _delivered(self) -> None:
+        if self._words is not None and not (self.ends or self.is_inside or self.in_hand):
+            self._settle()
 
     @property
     def is_kept(self) -> bool:
