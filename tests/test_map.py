@@ -340,7 +340,7 @@ LEVELS: dict[str, Levels] = {
     ),
     "supervisor/process": (
         ("foreground", "guard", "notify", "process_table", "reaper", "roster_pipe", "spawn"),
-        ("notify_sockets", "orphans"),
+        ("accepting", "notify_sockets", "orphans"),
         ("resources",),
         ("process",),
         ("boot", "processes"),

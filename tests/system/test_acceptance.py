@@ -107,3 +107,56 @@ def test_a_program_is_ready_when_it_accepts(tmp_path: Path) -> None:
     with running(tmp_path, config.replace("NAME", "deaf")) as run:
         run.wait_for_output("accepts no connections: it must take its socket from descriptor 3")
         assert not run.status()["ready"]
+
+
+# How a program may take connections, from the descriptor that it is told
+ACCEPTS = {
+    "closes at once": "l.setblocking(True)\nwhile True: l.accept()[0].close()",
+    "holds": "l.setblocking(True)\nheld = []\nwhile True: held.append(l.accept()[0])",
+    "selects": "import select\nheld = []\nwhile True:\n"
+    "    select.select([l], [], [])\n"
+    "    try: held.append(l.accept()[0])\n"
+    "    except BlockingIOError: pass",
+    "asyncio": "import asyncio\n"
+    "async def main():\n"
+    "    await asyncio.start_server(lambda r, w: None, sock=l)\n"
+    "    await asyncio.sleep(99)\n"
+    "asyncio.run(main())",
+    "in a child": "import os\nl.setblocking(True)\nheld = []\nif os.fork(): os.wait()\n"
+    "while True: held.append(l.accept()[0])",
+}
+
+
+TCP, UNIX = "127.0.0.1:0", "unix:web.sock"
+QUICK = (("holds", TCP), ("selects", UNIX))
+
+
+@pytest.mark.parametrize(
+    ("how", "bind"),
+    [
+        pytest.param(how, bind, marks=() if (how, bind) in QUICK else pytest.mark.thorough)
+        for how in ACCEPTS
+        for bind in (TCP, UNIX)
+    ],
+)
+def test_at_a_reload_the_new_program_must_accept_beside_the_old_one(
+    tmp_path: Path, how: str, bind: str
+) -> None:
+    server = tmp_path / "server.py"
+    server.write_text(f"import socket, sys\nl = socket.socket(fileno=3)\n{ACCEPTS[how]}\n")
+    config = (
+        f'[app]\n[interface]\nbind = "{bind}"\n'
+        f'command = ["{sys.executable}", "server.py", "{{fd}}"]\n'
+        "[rollout]\nstart_timeout = 6\nsettle = 0.05\nstop_timeout = 5\n"
+    )
+    with running(tmp_path, config) as run:
+        before = run.wait_until_ready().pids()
+        done = run.command("reload")
+        assert done.returncode == 0, done.stdout + done.stderr
+        after = run.pids()
+        assert after != before
+        server.write_text("import time\ntime.sleep(99)\n")
+        done = run.command("reload")
+        assert done.returncode == 1
+        assert "accepts no connections: it must take its socket" in done.stdout + done.stderr
+        assert run.pids() == after

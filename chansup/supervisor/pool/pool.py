@@ -1,18 +1,22 @@
 """N slots that do the same job, and the listening sockets that they share."""
 
 import asyncio
+import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import Kind, PoolSpecification
 from chansup.supervisor.pool.host import AdopterFinder, Publisher
 from chansup.supervisor.pool.slot import Slot, SlotHost
+from chansup.supervisor.process import accepting
 from chansup.supervisor.process.process import Process
 from chansup.supervisor.process.resources import Inheritance
 from chansup.supervisor.sockets import visitor
 from chansup.supervisor.sockets.addresses import Addresses
 from chansup.supervisor.sockets.hub_socket import HubSocket
+from chansup.supervisor.sockets.listeners import Listeners
 
 
 class PoolHost(SlotHost, Protocol):
@@ -39,7 +43,8 @@ class PoolHost(SlotHost, Protocol):
         """Seconds for what was accepted to arrive."""
 
 
-_MOMENT = 2.0  # seconds that a process must run beside one that accepts from the same sockets
+_MOMENT = 2.0  # seconds in which others may have taken every connection
+_PAUSE = 0.1  # seconds between two visits
 
 
 class Pool:
@@ -123,16 +128,14 @@ class Pool:
             for sock in [one.socket_of(slot.number)]
         ]
 
-    async def accepted(self, slot: Slot, specification: PoolSpecification) -> None:
-        """Return when a connection was accepted on each listener of `slot`.
-
-        Beside a process that is ready nobody can tell which of both took it: then, after a moment.
-        """
-        if self.ready:
-            await asyncio.sleep(_MOMENT)
-        for bind in specification.binds:
+    async def accepted(self, slot: Slot, process: Process) -> None:
+        """Return when `process` has accepted a connection on each listener of `slot`."""
+        for bind in process.specification.binds:
             for one in self.site.addresses.of(bind):
-                await visitor.accepted(one, slot.number)
+                if self.ready:
+                    await _accepted_beside_others(one, slot.number, process.pid)
+                else:
+                    await visitor.accepted(one, slot.number)
 
     # Size
 
@@ -188,3 +191,19 @@ class Pool:
     def tell_leaving(self, process: Process) -> None:
         """Tell `process` what becomes of the WebSockets that it has."""
         self.site.adopters.tell_leaving(process)
+
+
+async def _accepted_beside_others(listeners: Listeners, slot: int, pid: int) -> None:
+    """Return when `pid`, or a child of it, accepts beside others that have the same listener.
+
+    It has taken a connection. Or others were faster each time, and it waits for the next one; where
+    the kernel does not let us see that, it has run for a moment.
+    """
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while not await visitor.taken(listeners, slot, partial(accepting.has, pid)):
+        if loop.time() - begun >= _MOMENT:
+            inode = os.fstat(listeners.socket_of(slot).fileno()).st_ino
+            if accepting.waits(pid, inode) is not False:
+                return
+        await asyncio.sleep(_PAUSE)

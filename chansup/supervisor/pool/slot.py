@@ -68,8 +68,8 @@ class SlotPool(Forwarding, Protocol):
     def inheritance(self, slot: "Slot", specification: PoolSpecification) -> list[Inheritance]:
         """Return the listening sockets for a process of `slot`."""
 
-    async def accepted(self, slot: "Slot", specification: PoolSpecification) -> None:
-        """Return when a connection was accepted on each listener of `slot`."""
+    async def accepted(self, slot: "Slot", process: Process) -> None:
+        """Return when `process` has accepted a connection on each listener of `slot`."""
 
 
 class Slot:
@@ -211,7 +211,7 @@ class Slot:
         specification = generation.pools[self.pool.name]
         takes_over = specification.takes_over and beside
         process = self.pool.site.spawn(self, specification, generation, takes_over=takes_over)
-        process.accepts = partial(self.pool.accepted, self, specification)
+        process.accepts = partial(self.pool.accepted, self, process)
         return process
 
     def on_draining(self, process: Process) -> None:

@@ -22,11 +22,13 @@ _ANSWER_TIME = 1.0  # seconds; the kernel answers at once
 _BUFFER = 1 << 18
 _ESTABLISHED, _CLOSE_WAIT = 1, 8  # TCP states: connected, and left by the client since
 _INET_REQUEST = struct.Struct("=4BI H34x8x4x")  # inet_diag_req_v2, with the source port alone
+_INET_EXACT = struct.Struct("=4BI2H16s16s3I")  # the same, with both ends of a connection
 _INET_ANSWER = struct.Struct("=4B40xQ16xI")  # inet_diag_msg: …, cookie, …, inode
 _UNIX_REQUEST = struct.Struct("=2BHIII2I")  # unix_diag_req
 _UNIX_ANSWER_SIZE = 16  # unix_diag_msg, before its attributes
 _SHOW_WAITING, _SHOW_LENGTH = 0x8, 0x10  # UDIAG_SHOW_ICONS, UDIAG_SHOW_RQLEN
-_WAITING, _LENGTH = 3, 4  # UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN
+_SHOW_PEER = 0x4  # UDIAG_SHOW_PEER
+_PEER, _WAITING, _LENGTH = 2, 3, 4  # UNIX_DIAG_PEER, UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _ANY_COOKIE = 0xFFFFFFFF
 _LISTENING = 1 << 10  # as a mask of states
@@ -79,6 +81,33 @@ def waiting(listener: socket.socket) -> frozenset[int] | None:
         return None
 
 
+def accepted_as(client: socket.socket) -> int:
+    """Return the inode of the other end of a connection of this machine; 0: it waits, or is gone.
+
+    Raises OSError if this kernel does not tell.
+    """
+    if client.family == socket.AF_UNIX:
+        inode = os.fstat(client.fileno()).st_ino & 0xFFFFFFFF
+        request = _UNIX_REQUEST.pack(
+            socket.AF_UNIX, 0, 0, _ANY_COOKIE, inode, _SHOW_PEER, _ANY_COOKIE, _ANY_COOKIE
+        )
+        peer = dict(_attributes(next(_ask(request, 0), b""))).get(_PEER, b"")
+        return int(struct.unpack("=I", peer)[0]) if len(peer) == 4 else 0
+    ends = [
+        (socket.htons(name[1]), socket.inet_pton(client.family, name[0]).ljust(16, b"\0"))
+        for name in (client.getpeername(), client.getsockname())
+    ]
+    request = _INET_EXACT.pack(
+        client.family, socket.IPPROTO_TCP, 0, 0, _ANY_COOKIE, ends[0][0], ends[1][0],
+        ends[0][1], ends[1][1], 0, _ANY_COOKIE, _ANY_COOKIE,
+    )  # fmt: skip
+    try:
+        answer = next(_ask(request, 0), b"")
+    except FileNotFoundError:
+        return 0
+    return int(_INET_ANSWER.unpack_from(answer)[-1])
+
+
 class _UnixQueue(NamedTuple):
     queue: AcceptQueue
     connections: frozenset[int]  # inodes of the clients' sockets
@@ -93,20 +122,25 @@ def _unix(listener: socket.socket) -> _UnixQueue:
     answer = next(_ask(request, 0), b"")
     queue: AcceptQueue | None = None
     clients: tuple[int, ...] = ()
+    for kind, value in _attributes(answer):
+        if kind == _LENGTH:
+            queue = AcceptQueue(*struct.unpack_from("=2I", value))
+        elif kind == _WAITING:
+            clients = struct.unpack(f"={len(value) // 4}I", value)
+    if queue is None:
+        raise OSError("unix_diag does not tell the length")
+    return _UnixQueue(queue, frozenset(clients) - {0})
+
+
+def _attributes(answer: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and value of each attribute of a unix_diag_msg."""
     place = _UNIX_ANSWER_SIZE
     while place + _ATTRIBUTE.size <= len(answer):
         size, kind = _ATTRIBUTE.unpack_from(answer, place)
         if size < _ATTRIBUTE.size:
             break
-        value = answer[place + _ATTRIBUTE.size : place + size]
-        if kind == _LENGTH:
-            queue = AcceptQueue(*struct.unpack_from("=2I", value))
-        elif kind == _WAITING:
-            clients = struct.unpack(f"={len(value) // 4}I", value)
+        yield kind, answer[place + _ATTRIBUTE.size : place + size]
         place += (size + 3) & ~3
-    if queue is None:
-        raise OSError("unix_diag does not tell the length")
-    return _UnixQueue(queue, frozenset(clients) - {0})
 
 
 def _unaccepted(family: int, port: int) -> Iterator[int]:

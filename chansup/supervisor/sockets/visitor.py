@@ -7,12 +7,15 @@ it. Where others wait there already, one of those will do.
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from chansup.supervisor.sockets import accept_queue
 from chansup.supervisor.sockets.listeners import Listeners
 
 _PAUSE = 0.05  # seconds between two looks
+_LOOK = 0.01  # the same, at who took a connection
+_TAKEN = 1.0  # seconds until a connection is taken
 
 
 async def accepted(listeners: Listeners, slot: int) -> None:
@@ -34,6 +37,25 @@ async def accepted(listeners: Listeners, slot: int) -> None:
                 return
             before = length
             await asyncio.sleep(_PAUSE)
+
+
+async def taken(listeners: Listeners, slot: int, has: Callable[[int], bool]) -> bool:
+    """Visit once; return whether `has` is true for the inode of the connection, once accepted.
+
+    False if that took too long, if others took it, or if it was closed at once.
+    """
+    with await _visit(listeners, slot) as visitor:
+        for _ in range(round(_TAKEN / _LOOK)):
+            try:
+                inode = accept_queue.accepted_as(visitor)
+            except OSError:  # it could not connect, or this kernel does not tell
+                return False
+            if inode:
+                return has(inode)
+            if accept_queue.some_wait([visitor]):  # it was closed
+                return False
+            await asyncio.sleep(_LOOK)
+    return False
 
 
 async def _visit(listeners: Listeners, slot: int) -> socket.socket:
