@@ -78,6 +78,7 @@ def test_it_is_the_same_one_at_every_worker() -> None:
             (old,) = both.app_workers
             both.app_workers[old].drain()
             await both.add_worker()
+            await until(lambda: not old.streams)
             assert await one.ask("2") == await two.ask("2") == "2"
             assert sorted(found.id for found in diary.found[3:]) == sorted((first, second))
             assert diary.ends == [("/", True)] * 2 and diary.farewells == [True] * 2
