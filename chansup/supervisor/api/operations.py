@@ -269,8 +269,8 @@ class Operations:
         self._refuse_while_stopping("move a WebSocket")
         if not self.site.generation.relays:
             raise ChansupError(
-                "no WebSocket of this site moves: it runs in direct mode, where a deploy closes "
-                "each with 1012. For relay mode, write serves in a table of workers"
+                "no single WebSocket can be moved by order in direct mode: try it in relay mode, "
+                "with serves in a table of workers. An app sees the same in both"
             )
         async for event in self.site.roster.single_moves.move(mark):
             yield event
