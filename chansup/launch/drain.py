@@ -76,6 +76,8 @@ class Drain:
         self._began = 0.0
         self._entered = 0.0  # when the present phase began
         self._close_at: dict[HeldWebSocket, float] = {}
+        self._due: list[tuple[float, HeldWebSocket]] = []  # the same, the last one first
+        self._look_again = 0.0
         self._inodes: frozenset[int] = frozenset()
         self._unread_at = 0.0  # when bytes were last seen unread
         self._moved_at = 0.0  # when an idle connection may last have become idle
@@ -98,6 +100,9 @@ class Drain:
     def step(self) -> float | None:
         """Do the next steps. Return the seconds until the next step, or None after the last one."""
         now = self._clock()
+        if self.phase is Phase.RELEASING and now < self._look_again and not self.hurried:
+            self._close_due(now)
+            return TICK
         if self.phase in _LOOKING:
             self._look(now)
         for may_leave, following in TRANSITIONS[self.phase]:
@@ -108,8 +113,11 @@ class Drain:
             self._close_websockets(now)
         if self.phase is Phase.ENDING:
             return None
-        # Looking costs time in proportion to the connections: never more than a tenth of it.
-        return max(TICK, 10 * (self._clock() - now))
+        # Looking costs time in proportion to the connections: never more than a tenth of it. What
+        # is to close keeps its pace meanwhile, or thousands would leave in a few bursts.
+        pause = max(TICK, 10 * (self._clock() - now))
+        self._look_again = now + pause
+        return TICK if self._due else pause
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
@@ -139,14 +147,28 @@ class Drain:
         accepted = [held for held in self._in_flight.websockets if held.accepted]
         fresh = [held for held in accepted if held not in self._close_at]
         if fresh:
-            moving = [held for held in fresh if held.moves]
-            closing = [held for held in fresh if held not in moving] if moving else fresh
+            moving: list[HeldWebSocket] = []
+            closing: list[HeldWebSocket] = []
+            for held in fresh:
+                (moving if held.moves else closing).append(held)
             self._spread(moving, len(moving) / self._in_flight.handover_rate, now)
             self._spread(closing, self._limits.spread, now)
         for held in accepted:
             if self.hurried or self._close_at[held] <= now:
                 held.close()
         self._close_at = {held: self._close_at[held] for held in accepted}
+        self._due = sorted(
+            ((moment, held) for held, moment in self._close_at.items() if moment > now),
+            key=lambda one: one[0],
+            reverse=True,
+        )
+
+    def _close_due(self, now: float) -> None:
+        """Close those whose moment has come since."""
+        while self._due and self._due[-1][0] <= now:
+            _, held = self._due.pop()
+            if held in self._in_flight.websockets:
+                held.close()
 
     def _spread(self, held: list[HeldWebSocket], seconds: float, now: float) -> None:
         """Give each of them its moment, within so many seconds of the release."""

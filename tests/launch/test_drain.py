@@ -39,6 +39,7 @@ class Host:
         self.open: set[int] = set()
         self.unread = False
         self.queue = False
+        self.look_takes = 0.0  # seconds
         self.drain = Drain(limits, self.in_flight, self, lambda: self.now)
 
     def begin(self) -> None:
@@ -54,6 +55,7 @@ class Host:
         self.events.append("stopped")
 
     def connections(self) -> Connections:
+        self.now += self.look_takes
         return Connections(frozenset(self.open), self.unread)
 
     def cut(self) -> None:
@@ -151,6 +153,18 @@ def test_websockets_that_move_have_a_pace_of_their_own() -> None:
     began = min(one.closed_at or 0 for one in moving)
     assert max(one.closed_at or 0 for one in moving) - began < 1.2
     assert max(one.closed_at or 0 for one in closing) - began > 4.0
+
+
+def test_those_that_move_keep_their_pace_where_looking_takes_long() -> None:
+    host = Host()
+    host.look_takes = 0.1
+    websockets = [WebSocket(host, moves=True) for _ in range(1000)]
+    host.drain.begin()
+    host.run()
+    moments = sorted(one.closed_at for one in websockets if one.closed_at is not None)
+    assert len(moments) == 1000
+    most = max(sum(begin <= one < begin + 0.05 for one in moments) for begin in moments)
+    assert most <= 100  # of 500 in a second, with one look in a while
 
 
 def test_websockets_are_spread_evenly() -> None:
