@@ -20,9 +20,10 @@ import struct
 from typing import NamedTuple
 
 from chansup.carry.errors import SlotError
+from chansup.protocol.versions import CARRY
 
 PAGE = 4096
-MAGIC = 0x4E_41_48_43_52_41_43_31  # of a segment's first word
+MAGIC = 0x4E_41_48_43_52_41_43_30 + CARRY.newest  # of a segment's first word
 WORDS = 32  # of 8 bytes each
 
 (STATE, BASE, TAKEN, HANDLED, OUT_BASE, OUT_END, RECORD, CHECKPOINT, WORD, COUNT, READ, WRITTEN) = (

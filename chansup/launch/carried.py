@@ -1,6 +1,8 @@
 """How the WebSockets that outlive this process stand in its books, its log and its server."""
 
 import logging
+import os
+import sys
 from typing import Any
 
 from uvicorn.config import WS_PROTOCOLS
@@ -11,6 +13,7 @@ from chansup.carry.connection import CURRENT
 from chansup.carry.views import Phase
 from chansup.launch.child import Child
 from chansup.launch.in_flight import InFlight
+from chansup.protocol import versions
 from chansup.protocol.scoreboard import (
     REJECTED_CELL,
     WEBSOCKETS_OPEN,
@@ -75,6 +78,13 @@ def carrier(child: Child, options: dict[str, Any]) -> Carrier | None:
     """
     settings = child.launch.carry
     if settings is None or options.get("ssl_certfile") or options.get("ssl_keyfile"):
+        return None
+    try:
+        versions.require(versions.CARRY, settings.version)
+    except versions.VersionError as error:
+        os.close(settings.channel_fd)
+        complaint = f"chansup: {error}. Until then WebSockets end with their process\n"
+        sys.stderr.write(complaint)
         return None
     name = options.get("ws", "auto")
     inner = WS_PROTOCOLS.get(name, name)

@@ -7,6 +7,8 @@ app. Exit code 78 (EX_CONFIG of sysexits.h): the server could not start; stderr 
 import os
 import sys
 
+import msgspec
+
 from chansup.launch import __main__ as launcher
 from chansup.launch import application
 from chansup.protocol import encoding
@@ -15,7 +17,10 @@ from chansup.protocol.probe import VARIABLE, Question
 
 def main() -> int:
     """Judge, and return the exit code."""
-    question = encoding.decode(os.environ[VARIABLE], Question)
+    try:
+        question = encoding.decode(os.environ[VARIABLE], Question)
+    except msgspec.DecodeError:  # of another version: the start of the process says it better
+        return 0
     sys.path[0] = question.directory
     try:
         server = launcher.import_server(question.server)

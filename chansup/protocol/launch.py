@@ -43,6 +43,7 @@ class Carry(msgspec.Struct, frozen=True):
     """What makes a process one whose WebSockets outlive it: `protocol.carry`."""
 
     channel_fd: int  # its end of a SOCK_SEQPACKET pair; the supervisor has the other one
+    version: int = 1  # of `protocol.carry`, and of all memory of WebSockets on this site
     handover: Handover = "transparent"  # of WebSockets that no route fits
     redeliver: bool = False  # the same
     routes: list[Route] = []  # the most specific one that fits a WebSocket counts

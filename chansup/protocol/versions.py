@@ -35,6 +35,7 @@ SCOREBOARD = Contract("the scoreboard", 1, 1)
 RELAY_BOARD = Contract("the relay board", 1, 1)
 SESSIONS = Contract("the session table", 1, 1)
 BULLETIN = Contract("the bulletin", 1, 1)
+CARRY = Contract("the memory of WebSockets", 1, 1)  # with what is said of them
 LEDGER = Contract("the ledger of the hub", 1, 1)
 
 

@@ -5,6 +5,8 @@ a field with a default, a cell at the end.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import msgspec
@@ -18,6 +20,7 @@ from chansup.protocol import (
     channel_report,
     hub_report,
     launch,
+    probe,
     relay_board,
     roster,
     scoreboard,
@@ -147,6 +150,16 @@ def test_memory_of_another_size_is_not_written_to() -> None:
 def test_orders_of_another_version_are_not_followed(version: int) -> None:
     with pytest.raises(VersionError, match=f"has version {version}, .*restart chansup"):
         launch_of(version)
+
+
+def test_a_question_of_another_version_is_left_to_the_start_of_the_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chansup.launch.examine"],
+        env={**os.environ, probe.VARIABLE: "{}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_orders_say_their_version() -> None:

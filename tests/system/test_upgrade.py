@@ -1,17 +1,21 @@
 """chansup is upgraded on disk while it runs: nothing fails, and no command says more than is true."""
 
+import contextlib
 import re
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import chansup
 from tests import fetch
 from tests.layer.raw import Raw
 from tests.load import FreshConnections, KeepAlive, in_background
-from tests.running import Running, running
+from tests.running import PATIENCE, Running, running
 from tests.system.conftest import DIRECT
 
 RELAY = (
@@ -187,6 +191,47 @@ def test_what_old_supervisor_and_new_code_disagree_on_is_said_and_nothing_is_tou
         client.close()
 
 
+ECHO = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+"""
+
+
+def test_websockets_of_direct_mode_are_closed_where_new_code_does_not_know_their_memory(
+    site: Path, installation: Installation
+) -> None:
+    (site / "site_app.py").write_text(ECHO)
+    with (
+        running(site, DIRECT, installation.environ, program=SAFE_PATH) as run,
+        contextlib.ExitStack() as stack,
+    ):
+        run.wait_until_ready()
+        dial = partial(connect, f"ws://{run.address}/")
+        clients = [stack.enter_context(dial()) for _ in range(6)]
+        text_of(run, "reload", code=0)
+        for client in clients:  # code of the same version: they have moved
+            client.send("still there")
+            assert client.recv(PATIENCE) == "still there"
+        installation.speaks(1000, 1000, "CARRY")
+        text_of(run, "reload", code=0)
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(PATIENCE)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        assert "the memory of WebSockets has version 1" in run.output()
+        assert "Traceback" not in run.output()
+
+
 def test_what_can_be_done_without_is_done_without(site: Path, installation: Installation) -> None:
     """The table of sessions is a help only, and so is what a hub that is killed leaves behind."""
     with running(site, USES_HUB, installation.environ, program=SAFE_PATH) as run:
@@ -197,8 +242,8 @@ def test_what_can_be_done_without_is_done_without(site: Path, installation: Inst
         text_of(run, "reload", code=0)
         run.wait_for_output("the session table has version 1")
         assert not set(before) & {*run.pids(), *run.pids("web"), *run.pids("hub")}
-        kill(run, ["hub.0"])
         hub = run.pids("hub")
+        kill(run, ["hub.0"])
         run.wait_for(lambda: run.status()["ready"] and run.pids("hub") != hub)
         assert fetch.get(run.url).status_code == 200
         assert "Traceback" not in run.output()

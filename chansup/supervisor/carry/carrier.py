@@ -40,6 +40,11 @@ class Carrier:
         """Whether it can be given something."""
         return self.ready is not None and not self.leaves and self.channel.is_open
 
+    def takes_part(self) -> bool:
+        """Whether it carries WebSockets, after all that it has said until now."""
+        self.channel.read_all()
+        return self.ready is not None and self.channel.is_open
+
     @property
     def survives_crash(self) -> bool:
         """Whether what it has can be adopted after it was killed."""

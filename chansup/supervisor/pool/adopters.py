@@ -55,11 +55,8 @@ class Adopters:
     def look(self) -> None:
         """Look again at who does. Cheap: called at every occasion."""
         settings = self._settings()
-        slots = self._site.pools[POOL].slots if POOL in self._site.pools else []
-        ready = [slot.current for slot in slots if slot.serves and slot.current is not None]
-        staying = [process for process in ready if not self._leaves_soon(process)]
         self._site.processes.holder.set_adopters(
-            [one.carrier for one in staying or ready if one.carrier is not None],
+            [one.carrier for one in self._staying() if one.carrier is not None],
             is_hopeful=self._has_place(),
             timeout=settings.websocket_timeout,
             rate=settings.handover_rate,
@@ -68,7 +65,18 @@ class Adopters:
     def tell_leaving(self, process: Process) -> None:
         """Tell `process` whether anybody takes what it has."""
         if process.carrier is not None:
-            process.carrier.leave(adoptable=self._has_place())
+            process.carrier.leave(adoptable=self._has_place() and self._is_understood(process))
+
+    def _staying(self) -> list[Process]:
+        """Return the processes that take WebSockets, if they can."""
+        slots = self._site.pools[POOL].slots if POOL in self._site.pools else []
+        ready = [slot.current for slot in slots if slot.serves and slot.current is not None]
+        return [process for process in ready if not self._leaves_soon(process)] or ready
+
+    def _is_understood(self, leaving: Process) -> bool:
+        """Whether those that are there carry WebSockets, as code of another version does not."""
+        others = [one.carrier for one in self._staying() if one is not leaving]
+        return not others or any(one is not None and one.takes_part() for one in others)
 
     def _specification(self) -> PoolSpecification | None:
         """Return what the interface runs, or will run."""

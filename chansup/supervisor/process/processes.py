@@ -12,7 +12,7 @@ from itertools import count
 import msgspec
 
 from chansup.config import carry, channels, readiness, relay, schema
-from chansup.protocol import channel_layer, launch, run_mark, session_table
+from chansup.protocol import channel_layer, launch, run_mark, session_table, versions
 from chansup.protocol.notify import LOST, SOCKET_VARIABLE
 from chansup.supervisor.carry.holder import Holder
 from chansup.supervisor.errors import SpawnError
@@ -331,6 +331,7 @@ def _carry(interface: schema.Interface, config: schema.Config, channel: int) -> 
     """Return what a process is told whose WebSockets outlive it."""
     return launch.Carry(
         channel_fd=channel,
+        version=versions.CARRY.newest,
         handover=interface.handover,
         redeliver=interface.redeliver,
         routes=carry.routes(interface),
