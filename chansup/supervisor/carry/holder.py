@@ -22,6 +22,8 @@ from chansup.supervisor.carry.quarantine import MAX_DEATHS
 from chansup.supervisor.logs.levels import Level
 
 CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead process are given away
+CRASH_HASTE = 4  # times the rate of a deploy: nobody reads from them meanwhile
+ROOM_AGAIN = 0.8  # of the limit: below it, the next time that it is reached is worth a line
 MAX_FAILURES = 3  # of processes that do not take one
 GRACE = 2.0  # seconds for the end of a process that has closed its channel
 
@@ -138,7 +140,8 @@ class Holder:
         orphans += carrier.pending.values()  # still as they were given to it
         carrier.sockets, carrier.pending = {}, {}
         self._holdings.orphan_memory(carrier)
-        self._giving.put(orphans, min(CRASH_SPREAD, len(orphans) / self.handover_rate))
+        rate = CRASH_HASTE * self.handover_rate
+        self._giving.put(orphans, min(CRASH_SPREAD, len(orphans) / rate))
 
     def close(self) -> None:
         """Let go of everything."""
@@ -299,7 +302,7 @@ class Holder:
             self.counters.add(counters.ENDED, label)
         self._giving.quarantine.leave(held)
         self._holdings.end(held)
-        self._is_full = False
+        self._is_full = self._is_full and self.held > ROOM_AGAIN * self.limit
 
     def _unneeded(self, segment: Segment) -> None:
         for carrier in self._carriers:

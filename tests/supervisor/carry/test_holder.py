@@ -285,6 +285,9 @@ def test_what_is_beyond_the_limit_goes_on_plainly():
         await until(lambda: site.holder.held == 1)
         child.open(4)
         await until(lambda: site.holder.held == 2)
+        child.open(5)
+        await until(lambda: carry.Declined(5, "descriptors") in child.listen())
+        assert sum("limit of descriptors" in line for line in site.said) == 2  # it was half empty
         site.close()
 
     run(main())
