@@ -320,7 +320,7 @@ LEVELS: dict[str, Levels] = {
     ),
     "supervisor/plan/kinds": (("hub", "interface", "programs", "tasks", "workers"),),
     "supervisor/pool": (
-        ("crash", "host", "retirement", "retry", "single_moves", "turns"),
+        ("crash", "host", "retirement", "single_moves", "turns"),
         ("examination", "filling", "tasks"),
         ("slot",),
         ("crash_limits", "pool", "replacement"),

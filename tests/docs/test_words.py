@@ -335,3 +335,15 @@ def test_there_is_something_to_look_at() -> None:
     assert len(all_blocks("toml")) > 15
     assert len(all_blocks("console")) > 10
     assert len(messages()) > 30
+
+
+def test_the_journeys_name_files_that_exist_and_count_them() -> None:
+    section = (DOCS / "architecture.md").read_text().partition("## Four journeys\n")[2]
+    section = section.partition("\n## ")[0]
+    journeys = re.findall(r"^### .+: (\d+) files\n\n((?:.+\n)+)", section, re.MULTILINE)
+    assert len(journeys) == 4
+    for count, hops in journeys:
+        files = re.findall(r"^\d+\. `([\w/]+)` ", hops, re.MULTILINE)
+        assert len(files) == len(set(files)) == int(count)
+    for path in re.findall(r"`(\w+/[\w/]+)`", section):
+        assert (ROOT / "chansup" / f"{path}.py").exists(), path

@@ -16,10 +16,10 @@ from chansup.supervisor.logs.repetition import Repetition
 from chansup.supervisor.plan.generation import Generation
 from chansup.supervisor.plan.specification import PoolSpecification
 from chansup.supervisor.pool import crash
+from chansup.supervisor.pool.crash import Retry
 from chansup.supervisor.pool.filling import Filling, FillingHost
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.pool.retirement import Forwarding, Retirements, left
-from chansup.supervisor.pool.retry import Retry
 from chansup.supervisor.process import boot, foreground
 from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.process.resources import Inheritance
