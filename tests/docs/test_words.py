@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -12,12 +13,14 @@ import pytest
 from chansup.cli.main import chansup
 from chansup.config import channels as config_channels
 from chansup.config import relay, schema, structure
+from chansup.protocol.counters import declared
 from chansup.protocol.states import TRANSITIONS
 from chansup.relay import credits, frames
 from chansup.relay.frames import Kind
 from chansup.relay.interface import phases
 from chansup.relay.link import _CROWDED
 from chansup.relay.streams import TO_INTERFACE, TO_WORKER, State
+from chansup.supervisor.metrics import metrics  # declares all that are left  # noqa: F401
 from tests.docs.pages import (
     PAGES,
     ROOT,
@@ -277,6 +280,31 @@ def _agree(said: dict[str, str], others: set[str]) -> None:
             assert float(said[key]) == field.default, key
         elif isinstance(field.default, str):
             assert said[key].strip('"') == field.default, key
+
+
+LABELS_IN_WORDS = ("method", "status", "code")  # whose values the page has as ranges
+
+
+def documented_families() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+    """Yield name, type, labels and meaning of each row of the tables of metrics."""
+    row = re.compile(r"^\| `(chansup_\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", re.MULTILINE)
+    for section in (DOCS / "metrics.md").read_text().split("\n## "):
+        common = re.search(r"All have\s+the labels `(\w+)` and `(\w+)`", section)
+        first = common.groups() if common else ()
+        for family, kind, labels, meaning in row.findall(section):
+            yield family, kind, (*first, *re.findall(r"`(\w+)`", labels)), meaning
+
+
+def test_the_tables_of_metrics_are_the_declarations() -> None:
+    rows = list(documented_families())
+    families = declared()
+    shown = [row[:3] for row in rows]
+    assert sorted(shown) == sorted((one.name, one.kind, one.labels) for one in families)
+    meanings = {row[0]: row[3] for row in rows}
+    for family in families:
+        for label in family.fixed:
+            for value in label.values if label.name not in LABELS_IN_WORDS else ():
+                assert f"`{value}`" in meanings[family.name], (family.name, value)
 
 
 def test_the_map_for_contributors_has_every_room() -> None:

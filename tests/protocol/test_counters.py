@@ -1,7 +1,6 @@
 """Declarations of counters: once each, and what follows from them."""
 
 import ast
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ from chansup.supervisor.metrics import metrics  # declares all that are left  # 
 from tests.docs.pages import ROOT
 
 PACKAGE = ROOT / "chansup"
-PAGE = ROOT / "docs" / "metrics.md"
-IN_WORDS = ("method", "status", "code")  # labels whose values the page has as ranges
 
 
 @pytest.fixture(autouse=True)
@@ -86,31 +83,3 @@ def test_places_of_a_layout() -> None:
     rows_of_both = [row.labels for row in layout.rows([(["web"], cells), (["api"], other)])]
     assert ["web", "y", "1"] in rows_of_both
     assert ["api", "x", "1"] in rows_of_both
-
-
-def documented() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-    """Yield name, type, labels and meaning of each row of the page's tables."""
-    for section in PAGE.read_text().split("\n## "):
-        common = re.search(r"All have\s+the labels `(\w+)` and `(\w+)`", section)
-        rows = re.findall(
-            r"^\| `(chansup_\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", section, re.MULTILINE
-        )
-        for name, kind, labels, meaning in rows:
-            yield (
-                name,
-                kind,
-                (*(common.groups() if common else ()), *re.findall(r"`(\w+)`", labels)),
-                meaning,
-            )
-
-
-def test_the_tables_of_the_page_are_the_declarations() -> None:
-    rows = list(documented())
-    families = counters.declared()
-    shown = [(name, kind, labels) for name, kind, labels, _ in rows]
-    assert sorted(shown) == sorted((one.name, one.kind, one.labels) for one in families)
-    meanings = {name: meaning for name, _, _, meaning in rows}
-    for family in families:
-        for label in family.fixed:
-            for value in label.values if label.name not in IN_WORDS else ():
-                assert f"`{value}`" in meanings[family.name], (family.name, value)
