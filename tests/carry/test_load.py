@@ -64,11 +64,19 @@ def test_three_deploys(tmp_path: Path, ws: str) -> None:
     check(totals, holder, 0)
 
 
+WAYS = [
+    (ws, loop, deflate)
+    for ws in PROTOCOLS
+    for loop in LOOPS
+    for deflate in (False, True)
+    # Without chansup, too, uvicorn with wsproto garbles compressed messages of this load.
+    if not (ws == "wsproto" and deflate)
+]
+
+
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("ws", PROTOCOLS)
+@pytest.mark.parametrize(("ws", "loop", "deflate"), WAYS)
 @pytest.mark.parametrize("event", [kill, deploy])
 def test_twenty(tmp_path: Path, ws: str, loop: str, deflate: bool, event: Event) -> None:
     totals, holder = asyncio.run(run(tmp_path, ws, loop, deflate, [event] * 20))
