@@ -63,15 +63,8 @@ class Carrier:
         self._survives_crash = not why_not
         self._link.say(protocol.Ready(self._survives_crash, why_not[:200]))
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a supervisor that holds sockets."""
-        return self._link.is_open and self._loop is not None
-
     def wrap(self, inner: Any) -> Any:
-        """Return a protocol object of the server, carried if that is possible."""
-        if not self.is_open:
-            return inner
+        """Return a protocol object of the server, carried as far as that is possible."""
         connection = Connection(self, inner)
         Opening(self, connection)
         return connection
@@ -198,7 +191,8 @@ class Carrier:
         """Take notice that a connection was left to another process."""
         slot = self._drop(connection)
         if slot is not None:
-            self._link.say(protocol.Parked(slot.number))  # the slot is read by the next process
+            # The slot is not released: the next process reads it.
+            self._link.say(protocol.Parked(slot.number, connection.is_clean))
 
     def ended(self, connection: Connection) -> None:
         """Take notice that a connection is gone."""

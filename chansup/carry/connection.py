@@ -58,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
         self.stay: App | None = None  # as soon as the app runs
         self.slot: Slot | None = None
         self.is_offered = False  # the supervisor holds a duplicate
+        self.is_clean = False  # the kernel had all when it was left
         self.is_kernel_counted = False  # TCP: it can be adopted after a kill
         self.record: Record | None = None  # of an adopted one
         self.request = b""
@@ -293,7 +294,9 @@ class Connection(asyncio.BufferedProtocol):
         self.tell_lost(None)
         self.phase = Phase.PARKING
         slot.words[READ] = self.inbound.position
-        slot.words[WRITTEN] = self.outbound.end - raw.get_write_buffer_size()
+        unsent = raw.get_write_buffer_size()
+        self.is_clean = not unsent
+        slot.words[WRITTEN] = self.outbound.end - unsent
         raw.abort()
 
     def end_with(self, code: int, reason: str = "") -> None:

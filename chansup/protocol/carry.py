@@ -79,9 +79,13 @@ class Plain(msgspec.Struct, frozen=True, tag="plain"):
 
 
 class Parked(msgspec.Struct, frozen=True, tag="parked"):
-    """The process has left a connection: another one is to continue."""
+    """The process has left a connection: another one is to continue.
+
+    `is_clean`: all that the app sent was given to the kernel, so that a close frame may follow.
+    """
 
     slot: Slot
+    is_clean: bool = False
 
 
 class Adopted(msgspec.Struct, frozen=True, tag="adopted"):
