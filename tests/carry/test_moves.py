@@ -367,7 +367,7 @@ def test_a_client_that_does_not_read_gets_whole_frames(
         await asyncio.sleep(1.0)  # all buffers are full
         happens: Coroutine[Any, Any, None] = getattr(holder, event)()
         await happens
-        got = []
+        got: list[int] = []
         while not got or got[-1] != count - 1:
             data = await client.message()
             number = struct.unpack("!I", data[:4])[0]
