@@ -20,8 +20,8 @@ class Held:
     """A WebSocket. It is at a process, on its way to one, or waits for one."""
 
     __slots__ = (
-        "count", "deaths", "descriptor", "failures", "index", "orphaned_at", "reason", "segment",
-        "survives_crash",
+        "count", "deaths", "descriptor", "failures", "index", "is_clean", "orphaned_at", "reason",
+        "segment", "survives_crash",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +35,7 @@ class Held:
         self.count = 0  # handovers
         self.deaths = 0  # of processes in a row that may have died of it
         self.failures = 0  # of processes in a row that have not taken it
+        self.is_clean = False  # parked, and all that its app has sent is under way to the client
         self.reason: Reason = "deploy"  # of the newest handover
         self.orphaned_at = 0.0  # loop time at which its last process let go of it
 

@@ -25,6 +25,7 @@ CRASH_SPREAD = 0.5  # seconds, at most, over which the WebSockets of a dead proc
 CRASH_HASTE = 4  # times the rate of a deploy: nobody reads from them meanwhile
 ROOM_AGAIN = 0.8  # of the limit: below it, the next time that it is reached is worth a line
 MAX_FAILURES = 3  # of processes that do not take one
+RESTART, TRY_LATER = 1012, 1013  # close codes, as registered with IANA
 GRACE = 2.0  # seconds for the end of a process that has closed its channel
 
 
@@ -202,7 +203,7 @@ class Holder:
 
     def _parked(self, carrier: Carrier, message: carry.Parked) -> None:
         if (held := carrier.let_go(message.slot)) is not None:
-            held.reason = "deploy"
+            held.reason, held.is_clean = "deploy", message.is_clean
             self._orphan(held)
 
     def _orphan(self, held: Held) -> None:
@@ -294,14 +295,17 @@ class Holder:
     # Letting go
 
     def _expired(self, held: Held) -> None:
-        self._end(held, "" if self._is_stopping else "no_process")
+        if self._is_stopping:
+            self._end(held, "", RESTART)
+        else:
+            self._end(held, "no_process", TRY_LATER)
 
-    def _end(self, held: Held, label: str) -> None:
+    def _end(self, held: Held, label: str, code: int = 0) -> None:
         """Let go of one for good. `label`: why, if that is the holder's doing."""
         if label:
             self.counters.add(counters.ENDED, label)
         self._giving.quarantine.leave(held)
-        self._holdings.end(held)
+        self._holdings.end(held, code)
         self._is_full = self._is_full and self.held > ROOM_AGAIN * self.limit
 
     def _unneeded(self, segment: Segment) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable
 from itertools import count
 
@@ -9,6 +10,7 @@ from chansup.protocol.carry import PacketError, place_of
 from chansup.supervisor.carry.carrier import Carrier
 from chansup.supervisor.carry.held import Held, Segment
 
+_CLOSE = b"\x88\x02"  # head of an unmasked close frame with a code alone
 _BLOCK = 512  # bytes that st_blocks counts in: stat(2)
 
 
@@ -55,15 +57,18 @@ class Holdings:
     def move(self, held: Held, place: tuple[Segment, int]) -> None:
         """Take notice that the slot of one lies elsewhere now."""
         former, (held.segment, held.index) = held.segment, place
+        held.is_clean = False
         held.segment.users += 1
         former.users -= 1
         self._release(former)
 
-    def end(self, held: Held) -> None:
-        """Let go of a WebSocket."""
+    def end(self, held: Held, code: int = 0) -> None:
+        """Let go of a WebSocket; tell its client a close code, if that is certain to be right."""
         self.number -= 1
         held.segment.users -= 1
         self._release(held.segment)
+        if code and held.is_clean:
+            _say_close(held.descriptor, code)
         with contextlib.suppress(OSError):
             os.close(held.descriptor)
 
@@ -79,3 +84,10 @@ class Holdings:
             self._segments.discard(segment)
             os.close(segment.descriptor)
             segment.descriptor = -1
+
+
+def _say_close(descriptor: int, code: int) -> None:
+    """Send a close frame, if there is room: RFC 6455, section 5.5.1."""
+    sock = socket.socket(fileno=os.dup(descriptor))
+    with sock, contextlib.suppress(OSError):
+        sock.send(_CLOSE + code.to_bytes(2), socket.MSG_DONTWAIT)

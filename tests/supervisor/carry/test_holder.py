@@ -219,6 +219,21 @@ def test_one_that_waits_too_long_ends(site):
     run(main())
 
 
+@pytest.mark.parametrize(("is_clean", "said"), [(True, b"\x88\x02\x03\xf5"), (False, b"")])
+def test_one_that_waits_too_long_is_told_so_where_that_is_certain_to_be_right(site, is_clean, said):
+    async def main():
+        old = await site.child()
+        (client,) = await site.held(old, 1)
+        site.adopters(timeout=0.05)
+        old.say(carry.Parked(0, is_clean))
+        await until(lambda: site.holder.held == 0)
+        assert client.recv(100) == said
+        assert client.recv(100) == b""
+        client.close()
+
+    run(main())
+
+
 def test_where_nobody_will_come_nobody_is_waited_for(site):
     async def main():
         dead = await site.child()
