@@ -94,6 +94,7 @@ LEVELS: dict[str, Levels] = {
             "commands",
             "cores",
             "env_files",
+            "foreground",
             "interpolation",
             "interpreter",
             "limits",
@@ -339,7 +340,7 @@ LEVELS: dict[str, Levels] = {
         ("rollouts",),
     ),
     "supervisor/process": (
-        ("foreground", "guard", "notify", "process_table", "reaper", "roster_pipe", "spawn"),
+        ("guard", "notify", "process_table", "reaper", "roster_pipe", "spawn"),
         ("accepting", "notify_sockets", "orphans"),
         ("resources",),
         ("process",),

@@ -77,6 +77,7 @@ def check(
         *_listening(loaded, held),
         *_commands(loaded, environ),
         *_users(loaded),
+        *_dead_letters(loaded),
         *_runtime_directory(runtime_directory),
     ]
     problems = [Problem(dotted(key), message, lines.of(key)) for key, message in findings]
@@ -186,6 +187,15 @@ def _users(loaded: Loaded) -> Iterator[Finding]:
     hub_user = loaded.config.channel_layer.user
     if hub_user is not None:
         yield from _closed(("channel_layer", "user"), hub_user, sys.executable)
+
+
+def _dead_letters(loaded: Loaded) -> Iterator[Finding]:
+    """Yield the files for dead letters that the workers could not write."""
+    for name, table in loaded.config.workers.items():
+        if table.redeliver and table.dead_letters is not None:
+            path = os.path.join(loaded.path.parent, table.dead_letters)
+            for said in rehearsal.file_obstacles(path, table.user, table.group):
+                yield ("workers", name, "dead_letters"), said
 
 
 def _closed(key: Key, user: str, python: str) -> Iterator[Finding]:

@@ -1,13 +1,15 @@
+import functools
 import os
 import socket
 import stat
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from chansup.check import probe
+from chansup.check import probe, rehearsal
 from chansup.check.check import check
 from chansup.config.load import load
 from chansup.protocol.probe import Answer, Finding
@@ -319,3 +321,48 @@ def test_a_command_whose_interpreter_is_gone(site, tmp_path):
     path = site('bind = "127.0.0.1:0"\n[programs.a]\ncommand = "./tool"\n')
     (problem,) = check(path, ENVIRON).problems
     assert "its interpreter /gone/venv/bin/python does not exist" in problem.message
+
+
+LETTERS = """
+[workers.mail]
+channels = ["mail"]
+redeliver = true
+dead_letters = "letters/dead"
+"""
+
+
+def test_dead_letters_must_be_writable_by_the_worker(site, tmp_path):
+    directory = tmp_path / "letters"
+    directory.mkdir()
+    path = site('bind = "127.0.0.1:0"' + LETTERS)
+    assert check(path, ENVIRON).problems == []
+    os.mkfifo(directory / "dead")
+    (found,) = check(path, ENVIRON).problems
+    assert found.key == "workers.mail.dead_letters"
+    assert "is not a file" in found.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of another user")
+def test_dead_letters_must_be_writable_by_the_user_of_the_worker():
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # not below a directory of mode 0700
+        place = Path(name)
+        place.chmod(0o755)
+        letters = place / "letters"
+        letters.mkdir(mode=0o755)
+        obstacles = functools.partial(
+            rehearsal.file_obstacles, str(letters / "dead"), "nobody", None
+        )
+        assert "may not make files in" in obstacles()[0]
+        letters.chmod(0o777)
+        assert obstacles() == []
+        (letters / "dead").touch(mode=0o600)
+        assert "may not read and write" in obstacles()[0]
+        letters.chmod(0o700)
+        assert "may not go into" in obstacles()[0]
+
+
+def test_a_program_that_goes_into_the_background_is_named(site):
+    text = 'bind = "127.0.0.1:0"\n[programs.cache]\ncommand = "sh -c \'sleep 9 &\'"\n'
+    (warning,) = check(site(text), ENVIRON).warnings
+    assert warning.key == "programs.cache.command"
+    assert "goes into the background: run it in the foreground (without &" in warning.message

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chansup.supervisor.process import foreground
+from chansup.config import foreground
 from tests.running import Running, running, wait_for
 
 # Appends a line to `told` for each SIGTERM, and ends as soon as there is a file `done`.
@@ -244,6 +244,43 @@ before = ["other"]
 )
 def test_how_a_program_stays_in_the_foreground(argv: list[str], advice: str) -> None:
     assert advice in foreground.remedy(argv)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["nginx", "-c", "x.conf"],
+        ["env", "A=b", "/usr/sbin/php-fpm8.2"],
+        ["sh", "-c", "exec redis-server --daemonize yes"],
+        ["redis-server", "x.conf", "--daemonize", "yes"],
+        ["celery", "multi", "start", "w1"],
+        ["gunicorn", "-D", "a:b"],
+        ["sh", "-c", "./serve & "],
+    ],
+)
+def test_what_goes_into_the_background_is_known_before(argv: list[str]) -> None:
+    assert "goes into the background" in (foreground.daemon(argv) or "")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["nginx", "-g", "daemon off;"],
+        ["nginx", "-g", "error_log stderr; daemon off;"],
+        ["php-fpm8.2", "--nodaemonize"],
+        ["redis-server", "--daemonize", "no"],
+        ["apache2ctl", "-D", "FOREGROUND"],
+        ["memcached", "-m", "64"],
+        ["celery", "-A", "proj", "worker"],
+        ["sh", "-c", "./serve & wait"],
+        ["sh", "-c", "a && b"],
+        ["python", "nginx.py"],
+        ["./serve"],
+        ["env"],
+    ],
+)
+def test_what_stays_is_not_blamed(argv: list[str]) -> None:
+    assert foreground.daemon(argv) is None
 
 
 def test_a_stopped_supervisor_has_no_children_left(place: Path) -> None:

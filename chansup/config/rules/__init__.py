@@ -57,6 +57,7 @@ _WARNINGS: tuple[Rule, ...] = (
     names.aimless_tasks,
     processes.channels_own_worker,
     processes.words_of_a_shell,
+    processes.daemons,
     proxies.trusted,
     proxies.variables,
     proxies.threads,

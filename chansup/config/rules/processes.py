@@ -8,6 +8,7 @@ from chansup.config import (
     accounts,
     commands,
     cores,
+    foreground,
     limits,
     modes,
     readiness,
@@ -38,6 +39,20 @@ def commands_and_readiness(context: Context) -> Iterator[Finding]:
             yield from attempt(key, readiness.parse, entry.table.ready)
         elif not isinstance(entry.table, Workers) or entry.table.serves:
             yield from attempt(key, readiness.parse_of_app, entry.table.ready)
+
+
+def daemons(context: Context) -> Iterator[Finding]:
+    """Commands that go into the background, where nobody could keep them up."""
+    for entry in context.entries:
+        command = entry.table.command
+        if isinstance(entry.table, Task) or command is None:
+            continue
+        try:
+            words = commands.parse(command)
+        except ValueError:  # an error of its own
+            continue
+        if said := foreground.daemon(words):
+            yield (*entry.key, "command"), f"{said}. Processes of chansup stay in the foreground"
 
 
 def words_of_a_shell(context: Context) -> Iterator[Finding]:

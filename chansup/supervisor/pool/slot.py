@@ -8,6 +8,7 @@ from typing import Protocol
 
 from chansup.background import BackgroundTasks
 from chansup.backoff import HEALTHY_AFTER
+from chansup.config import foreground
 from chansup.protocol import scoreboard
 from chansup.protocol.states import Event, State, after
 from chansup.supervisor.errors import SlotRemovedError, SpawnError, StartFailedError
@@ -20,7 +21,7 @@ from chansup.supervisor.pool.crash import Retry
 from chansup.supervisor.pool.filling import Filling, FillingHost
 from chansup.supervisor.pool.host import Host
 from chansup.supervisor.pool.retirement import Forwarding, Retirements, left
-from chansup.supervisor.process import boot, foreground
+from chansup.supervisor.process import boot
 from chansup.supervisor.process.process import Exit, Process
 from chansup.supervisor.process.resources import Inheritance
 from chansup.supervisor.process.spawn import CANNOT_RUN
