@@ -41,8 +41,7 @@ def site(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     for directory in (tmp_path, tmp_path / "current"):
         write_app(directory)
-        for name in ("cert.pem", "key.pem"):
-            (directory / name).touch()
+        certify(directory)
         (directory / "manage.py").touch()
     (tmp_path / "shared/env").touch()
     python = tmp_path / "current/venv/bin/python"
