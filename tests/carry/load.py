@@ -47,6 +47,8 @@ class Client:
         self.compressor = zlib.compressobj(6, zlib.DEFLATED, -12)
         self.last = time.monotonic()
         self.pause = 0.0
+        self.turn = asyncio.Lock()
+        self.pongs: set[asyncio.Future[None]] = set()
 
     async def open(self, port: int) -> None:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
@@ -117,6 +119,11 @@ class Client:
                 await asyncio.sleep(rnd.random() * 0.02)
 
     async def put(self, raw: bytes) -> None:
+        """Send one frame, in pieces perhaps, and no other one between them."""
+        async with self.turn:
+            await self.put_pieces(raw)
+
+    async def put_pieces(self, raw: bytes) -> None:
         rnd = self.random
         if rnd.random() < 0.3 and len(raw) > 3:
             self.totals.cut += 1
@@ -149,7 +156,7 @@ class Client:
             self.pause, self.last = max(self.pause, now - self.last), now
             opcode = first & 15
             if opcode == PING:
-                self.writer.write(frame(PONG, data))
+                self.pongs.add(asyncio.ensure_future(self.put(frame(PONG, data))))
                 continue
             if opcode == PONG:
                 continue

@@ -19,7 +19,7 @@ Event = Callable[[Holder], Coroutine[Any, Any, None]]
 async def run(
     directory: Path, ws: str, loop: str, deflate: bool, events: list[Event], clients: int = 6
 ) -> tuple[Totals, Holder]:
-    options = {"ws": ws, "loop": loop, "ws_per_message_deflate": deflate}
+    options = {"ws": ws, "loop": loop, "ws_per_message_deflate": deflate, "ws_ping_interval": 0.5}
     async with holding(directory, apps.write(directory), options=options) as holder:
         load = Load(clients, deflate)
         await load.start(holder.port)
