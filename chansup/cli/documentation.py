@@ -1,6 +1,7 @@
 """The pages of the documentation, as they were installed with this version: `chansup docs`."""
 
 import importlib.metadata
+import json
 from pathlib import Path
 
 from chansup.config.keys import listed, quoted
@@ -12,6 +13,7 @@ _IN_A_CHECKOUT = (
     "CHANGELOG.md",
     "chansup.toml.example",
     "docs/*.md",
+    "docs/schemas/*.json",
     "contrib/systemd/chansup.*",
     "contrib/nginx/site.conf",
     "contrib/prometheus/*.yml",
@@ -44,7 +46,10 @@ def page(name: str) -> str:
 
 
 def title(path: Path) -> str:
-    """Return what stands in the first line of a page."""
+    """Return what stands in the first line of a page, or what a JSON schema is of."""
+    if path.suffix == ".json":
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        return f"JSON schema of {schema['$ref'].rpartition('/')[2]}"
     with path.open(encoding="utf-8") as file:
         return file.readline().strip("#\n ")
 

@@ -20,6 +20,10 @@ EXPECTED = {
     "site.conf",
     "tutorial",
     "alerts.yml",
+    "check.json",
+    "event.json",
+    "log-line.json",
+    "status.json",
 }
 
 
@@ -30,6 +34,8 @@ def names(text: str) -> set[str]:
 def test_pages_of_the_checkout() -> None:
     assert names(command("docs").stdout) >= EXPECTED | {p.stem for p in ROOT.glob("docs/*.md")}
     assert command("docs", "reload").stdout == (ROOT / "docs/reload.md").read_text()
+    assert "status.json " in command("docs").stdout
+    assert command("docs", "status.json").stdout == (ROOT / "docs/schemas/status.json").read_text()
     done = command("docs", "relod")
     assert done.returncode == 1
     assert 'page "relod" does not exist' in done.stderr
