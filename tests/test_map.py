@@ -200,7 +200,6 @@ LEVELS: dict[str, Levels] = {
             "counters",
             "notify",
             "probe",
-            "reasons",
             "refusals",
             "run_mark",
             "sessions",

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from chansup.cli.console import open_console
-from chansup.protocol.reasons import failures
-from chansup.protocol.status import PoolStatus, SlotStatus, Status, busiest
+from chansup.protocol.status import PoolStatus, SlotStatus, Status, busiest, failures
 from chansup.text import clean, duration
 
 if TYPE_CHECKING:

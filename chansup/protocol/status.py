@@ -4,6 +4,7 @@ Times are Unix timestamps, durations are seconds. Nothing in here comes from the
 process, so no secret can.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,23 @@ from chansup.protocol.hub_report import HubReport
 from chansup.text import short_duration, size
 
 MOST_CHANNELS = 10  # of a pool that people are shown
+
+# Why the process of a slot was replaced by another: the keys of `restarts`.
+RESTART_REASONS = (
+    "crash",  # it ended with an exit code or by a signal
+    "exit",  # it ended with exit code 0, unasked
+    "hang",  # its event loop stood still
+    "boot",  # it did not become ready
+    "command",  # `chansup restart`
+    "reload",  # `chansup reload`
+    "socket",  # the file of the socket that it listened on vanished
+)
+WANTED = frozenset({"command", "reload", "socket"})
+
+
+def failures(restarts: Mapping[str, int]) -> dict[str, int]:
+    """Return the restarts that nobody asked for."""
+    return {reason: n for reason, n in restarts.items() if n and reason not in WANTED}
 
 
 class DrainingStatus(msgspec.Struct, frozen=True):
@@ -31,7 +49,7 @@ class SlotStatus(msgspec.Struct, frozen=True):
     pid: int | None
     generation: int | None
     started: float | None
-    restarts: dict[str, int]  # by reason, see supervisor.reasons
+    restarts: dict[str, int]  # by reason, see RESTART_REASONS
     last_exit: str | None  # "exit code 1", "killed by SIGKILL"
     last_exit_code: int | None  # negative: minus the signal
     status: str | None  # the STATUS= of the process itself

@@ -10,7 +10,6 @@ from html import escape as escape_html
 from importlib import resources
 from string import Template
 
-from chansup.protocol.reasons import failures
 from chansup.protocol.status import (
     ChannelStatus,
     DrainingStatus,
@@ -20,6 +19,7 @@ from chansup.protocol.status import (
     Status,
     TaskStatus,
     busiest,
+    failures,
 )
 from chansup.supervisor.api.paths import without_folders
 from chansup.text import clean, duration, short_duration

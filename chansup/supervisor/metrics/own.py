@@ -4,9 +4,8 @@ import os
 from collections.abc import Iterable, Iterator
 
 from chansup.protocol.counters import Families, Label, Row
-from chansup.protocol.reasons import RESTART_REASONS
 from chansup.protocol.states import State
-from chansup.protocol.status import Measurement
+from chansup.protocol.status import RESTART_REASONS, Measurement
 from chansup.supervisor.metrics.readings import CpuClock, read_process
 from chansup.supervisor.metrics.snapshot import Snapshot
 
