@@ -115,7 +115,7 @@ async def _look(contender: Carry, plan: Plan, result: report.Report) -> None:
         f"all is given back when they have left, but for a page for {SLOTS} of them",
         f"{after[HELD]:.0f} held, {after[JOURNAL] / 1024:.0f} KiB of journals, "
         f"{after[FDS] - before[FDS]:+.0f} descriptors",
-        after[HELD] == 0 and after[JOURNAL] <= KEPT_BAR * number / SLOTS + JOURNAL_BAR,
+        after[HELD] == 0 and after[JOURNAL] <= KEPT_BAR * (number / SLOTS + plan.processes),
     )
 
 
