@@ -198,8 +198,8 @@ class Inbound(Delivery):
         words = self._words
         if words is None:
             return
-        if not self.ends and not self.is_inside and self.base + self.fill == end:
-            # Nothing else is there: begin at the front again.
+        if self.base + self.fill == end:
+            # Nothing else is there, so none has ended or begun: begin at the front again.
             words[BASE] = end << AREA_BITS | self._area
             self.base = end
             self.fill = self._scanned = self._low = 0

@@ -39,25 +39,10 @@ _RESTART = {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "
 class _Receivers:
     """The tasks of the app that wait for an event, in the server or here."""
 
-    __slots__ = ("_stay",)
-
-    def __init__(self, stay: "Stay") -> None:
-        self._stay = stay
-
-    def __len__(self) -> int:
-        return self._stay.receivers + len(self._stay.waiters)
-
-    def wake_all(self) -> None:
-        self._stay.look_whether_to_leave()
-
-
-class Stay:
-    """One WebSocket and its app in this process."""
-
     __slots__ = (
-        "_again", "_carried", "_host", "_inbound", "_is_closing", "_loop", "_parting", "_receive",
-        "_refusal", "_said", "_send", "_standing", "_subprotocol", "_tasks", "accepted", "arrival",
-        "receivers", "scope", "waiters",
+        "_again", "_carried", "_connection", "_host", "_inbound", "_is_closing", "_loop",
+        "_parting", "_receive", "_refusal", "_said", "_send", "_standing", "_subprotocol",
+        "_tasks", "accepted", "arrival", "receivers", "scope", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +63,7 @@ class Stay:
         self.arrival = arrival
         record = carried.record
         self._standing = Standing(Connection(host.new_id() if record is None else record.id))
+        self._connection = self._standing.connection
         self.receivers = 0  # tasks that wait in the server's receive()
         self.waiters = Waiters()  # those that wait here
         self._parting = Parting(
@@ -93,17 +79,12 @@ class Stay:
         self.accepted = False
         self.scope = {
             **scope,
-            "extensions": {**(scope.get("extensions") or {}), EXTENSION: self._handover()},
+            "extensions": {
+                **(scope.get("extensions") or {}),
+                EXTENSION: _handover(arrival, self._said),
+            },
         }
         carried.stay = self
-
-    def _handover(self) -> dict[str, Any]:
-        arrival = self.arrival
-        return {
-            "count": 0 if arrival is None else arrival.count,
-            "reason": None if arrival is None else arrival.reason,
-            "checkpoint": self._said.checkpoint,
-        }
 
     async def run(self, application: Application) -> None:
         """Run the app for this WebSocket."""
@@ -148,18 +129,16 @@ class Stay:
     async def receive(self) -> Message:
         """Return the next event for the app."""
         standing = self._standing
-        connection = standing.connection
+        connection = self._connection
         connection.is_answering = False
-        if connection.takes:
-            connection.asks_client()
         if standing.in_hand:
             standing.in_hand = 0
             self._inbound.handle()
             if self._again:
                 self._again = False
                 self._host.settled(self._carried)
-        if connection.welcomes and self.accepted:
-            _call(self._loop, connection.welcomes)
+        if connection.takes or connection.welcomes:
+            self._tell_layer(connection)
         if standing.leaving or self._is_closing:
             return await self._goodbye()
         self.receivers += 1
@@ -177,6 +156,12 @@ class Stay:
                 event["chansup.redelivered"] = True
             return event
         return await self._take_other(event)
+
+    def _tell_layer(self, connection: Connection) -> None:
+        """Tell the channel layer that the app asks for its client's next message."""
+        connection.asks_client()
+        if self.accepted:
+            _call(self._loop, connection.welcomes)
 
     async def _take_other(self, event: Message) -> Message:
         standing = self._standing
@@ -349,6 +334,15 @@ class Stay:
     def hurry(self) -> None:
         """Take notice that time is nearly up: it leaves, whatever its app is busy with."""
         self._parting.hurry()
+
+
+def _handover(arrival: Arrival | None, said: Said) -> dict[str, Any]:
+    """Return what the app is told of handovers."""
+    return {
+        "count": 0 if arrival is None else arrival.count,
+        "reason": None if arrival is None else arrival.reason,
+        "checkpoint": said.checkpoint,
+    }
 
 
 async def _close_for_restart(carried: Carried, send: Send, wake: Callable[[], None]) -> None:

@@ -22,6 +22,19 @@ _END_RESERVE = 2.0  # seconds
 _CUT_SHARE = 0.5  # of that reserve may pass between cutting and ending
 
 
+_LAST_WORDS = 1.5  # the reserve, and half of that for apps to leave in good order
+
+
+def reserve(limits: Limits) -> float:
+    """Return the seconds of the timeout that are kept for ending what did not end by itself."""
+    return min(_END_RESERVE, limits.timeout * _END_SHARE)
+
+
+def last_words_after(limits: Limits) -> float:
+    """Return after how many seconds apps leave, whatever they are busy with."""
+    return limits.timeout - _LAST_WORDS * reserve(limits)
+
+
 class Phase(Enum):
     """Where a process stands in its retirement."""
 
@@ -82,9 +95,8 @@ class Drain:
         self._unread_at = 0.0  # when bytes were last seen unread
         self._moved_at = 0.0  # when an idle connection may last have become idle
         self._released = 0
-        reserve = min(_END_RESERVE, limits.timeout * _END_SHARE)
-        self._cut_after = limits.timeout - reserve
-        self._end_after = limits.timeout - reserve * _CUT_SHARE
+        self._cut_after = limits.timeout - reserve(limits)
+        self._end_after = limits.timeout - reserve(limits) * _CUT_SHARE
 
     def begin(self) -> bool:
         """Retire, or hurry when that has begun already. Say whether it has just begun."""

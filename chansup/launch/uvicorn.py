@@ -11,7 +11,15 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from chansup.carry.carrier import Carrier
-from chansup.launch import application, carried, heartbeat, options, reserved_options, retirement
+from chansup.launch import (
+    application,
+    carried,
+    drain,
+    heartbeat,
+    options,
+    reserved_options,
+    retirement,
+)
 from chansup.launch.child import Child
 from chansup.launch.instrument import instrument
 from chansup.launch.options import OptionProblem
@@ -82,7 +90,7 @@ class _Server(uvicorn.Server):
         begin = cut = None
         if carrier is not None:
             carrier.start(self._protocol)
-            begin, cut = carrier.begin_to_leave, self._cut
+            begin, cut = self._begin_to_leave, self._cut
         retiring = Retirement(self._child, self._end, begin=begin, cut=cut)
         self._retire = retirement.on_loop(retiring, loop)
         self._child.ready()
@@ -95,6 +103,12 @@ class _Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
+
+    def _begin_to_leave(self) -> None:
+        assert self._carrier is not None
+        self._carrier.begin_to_leave()
+        patience = drain.last_words_after(self._child.launch.drain)
+        asyncio.get_running_loop().call_later(patience, self._carrier.hurry)
 
     def _cut(self) -> None:
         """Have apps leave their WebSockets, then cancel the others."""
@@ -112,6 +126,8 @@ class _Server(uvicorn.Server):
 
     def _end(self) -> None:
         # Whatever is still connected was told to go; do not wait for it to agree.
+        if self._carrier is not None:
+            self._carrier.left()
         self.config.timeout_graceful_shutdown = 1
         self.should_exit = True
 

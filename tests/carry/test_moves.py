@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,15 @@ async def ask(client: ClientConnection, text: str) -> str:
 async def idle(holder: Holder) -> None:
     """Wait until apps that have answered wait again: nothing tells that."""
     await asyncio.sleep(0.2)
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("waited in vain")
 
 
 async def code(client: ClientConnection) -> int | None:
@@ -476,3 +485,46 @@ def test_a_supervisor_that_does_not_read_makes_nobody_wait(tmp_path: Path) -> No
 
     holder = on_site(tmp_path, body, count=1)
     assert holder.counts["Adopted"] == 600
+
+
+def test_over_a_unix_socket_a_deploy_moves_and_a_kill_closes(tmp_path: Path) -> None:
+    async def body(holder: Holder) -> None:
+        path = str(tmp_path / "web.sock")
+        async with websockets.unix_connect(path, "ws://x/") as client:
+            assert await ask(client, "x") == "x"
+            await idle(holder)
+            await holder.deploy()
+            assert await ask(client, "y") == "y"
+            await holder.kill()
+            assert await code(client) == 1006
+        assert not holder.held
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "web.sock"))
+    listener.listen(100)
+    text = TALKING.replace("scope['client'][1]", "0")
+    holder = on_site(tmp_path, body, text, listener=listener)
+    assert not holder.failures
+
+
+def test_an_idle_websocket_takes_little_memory_and_gives_it_back(tmp_path: Path) -> None:
+    async def body(holder: Holder) -> None:
+        [process] = holder.processes
+
+        def shared() -> int:
+            return sum(os.fstat(one).st_blocks * 512 for one in process.memory.values())
+
+        cookies = [("Cookie", "c" * 400)]
+        clients = [await connect(holder, additional_headers=cookies) for _ in range(100)]
+        for client in clients:
+            assert await ask(client, "x") == "x"
+        assert shared() <= 100 * 6 * 1024
+        await asyncio.gather(*(ask(client, os.urandom(20_000).hex()) for client in clients))
+        assert shared() > 100 * 20_000
+        await becomes(lambda: shared() <= 100 * 6 * 1024)
+        for client in clients:
+            client.transport.abort()
+        await holder.until(lambda: not holder.held)
+        await becomes(lambda: shared() <= 16 * 1024)
+
+    on_site(tmp_path, body, count=1)
