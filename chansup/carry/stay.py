@@ -39,6 +39,21 @@ _RESTART = {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "
 class _Receivers:
     """The tasks of the app that wait for an event, in the server or here."""
 
+    __slots__ = ("_stay",)
+
+    def __init__(self, stay: "Stay") -> None:
+        self._stay = stay
+
+    def __len__(self) -> int:
+        return self._stay.receivers + len(self._stay.waiters)
+
+    def wake_all(self) -> None:
+        self._stay.look_whether_to_leave()
+
+
+class Stay:
+    """One WebSocket and its app in this process."""
+
     __slots__ = (
         "_again", "_carried", "_connection", "_host", "_inbound", "_is_closing", "_loop",
         "_parting", "_receive", "_refusal", "_said", "_send", "_standing", "_subprotocol",
