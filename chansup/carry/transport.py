@@ -40,6 +40,7 @@ class Transport(asyncio.Transport):
         self.set_write_buffer_limits = raw.set_write_buffer_limits  # type: ignore
         self.get_write_buffer_limits = raw.get_write_buffer_limits  # type: ignore
         self.get_protocol = raw.get_protocol  # type: ignore
+        self.is_closing = raw.is_closing  # type: ignore
         self.read_by(raw)
 
     def read_by(self, reader: Any) -> None:
