@@ -120,8 +120,8 @@ def warmed_up(application: Any, child: Child) -> Any:
     """Return an ASGI app whose lifespan startup waits for the answer that `ready` asks for."""
     if child.launch.ready_request is None:
         return application
-    child.warm_up = WarmUp(application, child.launch.ready_request)
-    return child.warm_up
+    warm_up = child.warm_up = WarmUp(application, child.launch.ready_request)
+    return warm_up
 
 
 def load_as_it_is(child: Child) -> Any:
@@ -135,6 +135,7 @@ def load_as_it_is(child: Child) -> Any:
     application = relay.create(name, launch.relay, counters)
     child.in_flight.serves = lambda: application.can_serve
     child.on_loop = application.start  # not every server runs a lifespan
+    child.warm_up = application
     return application
 
 

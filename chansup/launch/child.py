@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from chansup.launch.in_flight import InFlight
 from chansup.launch.listeners import Listeners
-from chansup.launch.warm_up import WarmUp
+from chansup.launch.warm_up import Asked
 from chansup.protocol import notify
 from chansup.protocol.launch import Launch
 from chansup.protocol.scoreboard import ACCEPTING, LEAVING, PHASE, SIZE, Scoreboard
@@ -24,7 +24,7 @@ class Child:
         self.listeners = Listeners([listener.fd for listener in launch.listeners])
         self.in_flight = InFlight(self.cells)
         self.is_ready = False
-        self.warm_up: WarmUp | None = None  # around the app, for servers that run no lifespan
+        self.warm_up: Asked | None = None  # before it serves, where a server runs no lifespan
         self.on_loop: Callable[[], None] = _nothing  # begins what the app needs the loop for
 
     def sockets(self) -> list[socket.socket]:

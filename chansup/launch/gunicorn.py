@@ -236,7 +236,7 @@ def _asgi_worker() -> Any:
                 await self._warm_up(self.child.warm_up)
             await super()._serve()
 
-        async def _warm_up(self, asked: warm_up.WarmUp) -> None:
+        async def _warm_up(self, asked: warm_up.Asked) -> None:
             try:
                 await asked.ask({})
             except warm_up.NotReadyError as error:

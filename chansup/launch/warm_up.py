@@ -11,7 +11,7 @@ import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from chansup import tracebacks
 from chansup.backoff import Backoff
@@ -39,6 +39,13 @@ class NotReadyError(ChansupError):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+class Asked(Protocol):
+    """What decides whether a process may serve."""
+
+    async def ask(self, state: MutableMapping[str, Any]) -> None:
+        """Return when it may. `state`: of the lifespan. Raises NotReadyError."""
 
 
 class WarmUp:

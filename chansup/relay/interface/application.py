@@ -1,6 +1,7 @@
 """The relay as an ASGI app: what the server of an interface process is given to run."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -39,6 +40,7 @@ Place = tuple[Pool, roster.Route]
 _SWEEP = 0.05  # seconds after which it is watched whether the client of a request goes away
 _COUNT_INTERVAL = 1.0  # seconds between two looks at how many bytes went by
 _NEWS_TIMEOUT = 10.0  # seconds that the first roster may take
+_GREETING_TIMEOUT = 5.0  # seconds for the first roster and the first worker, before clients come
 _RECONNECT = 0.2  # seconds after which a lost connection to a worker is made again
 # uvicorn's words for every handshake that is answered by a response, as ASGI has it.
 _DENIED = "ASGI callable returned without completing handshake."
@@ -74,6 +76,7 @@ class Relay:
         self._needs_host = False
         self._lines = LineBuffer(_MAX_ROSTER)
         self._known = asyncio.Event()  # a roster has come
+        self._greeted = asyncio.Event()  # a worker has answered
         self._loop: asyncio.AbstractEventLoop | None = None
         self._requests: set[Request] = set()
         self._sweeping = False
@@ -108,7 +111,7 @@ class Relay:
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         place = self._routes.match("http", self._host(scope), scope["path"])
@@ -244,7 +247,31 @@ class Relay:
 
     def greeted(self, worker: Worker, refusal: str = "") -> None:
         """Let the supervisor know that a worker answers, or why it can never be spoken to."""
+        if not refusal:
+            self._greeted.set()
         self._reports.tell(roster.Greeted(worker.address, refusal))
+
+    async def ask(self, _state: MutableMapping[str, Any]) -> None:
+        """Wait until a listed worker answers, for a while: no client comes before.
+
+        A process that can speak to none of them is ended soon, and must not have taken anything.
+        """
+        self.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GREETING_TIMEOUT):
+                await self._known.wait()
+                if self._listed:
+                    await self._greeted.wait()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Answer the server: the app's lifespan runs in the workers."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.ask({})
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
 
     def connection_lost(self) -> None:
         """Connect again to workers that are still on the roster, unless it says otherwise soon."""
@@ -268,15 +295,6 @@ class Relay:
             for worker in pool.workers.values():
                 worker.count_bytes()
         self._loop.call_later(_COUNT_INTERVAL, self._count_bytes)
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Answer the server: the app's lifespan runs in the workers."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 class _Quiet(logging.Filter):

@@ -75,6 +75,8 @@ class Greetings:
         for process in (*(one for one in alive if one.address == said.address), interface):
             if process.has_booted:
                 process.became_ready()
+        if not (interface.has_booted or interface.refused):
+            self._admits_interface(interface)  # it takes no client before a worker answers it
 
     def admits(self, process: Process) -> bool:
         """Whether a process that has booted is ready. One that never can be is asked to end."""
