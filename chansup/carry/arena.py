@@ -1,5 +1,6 @@
 """The shared memory of this process, and that of others: segments of slots."""
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -40,7 +41,8 @@ class Slot:
 
     def give_back(self, place: Slice) -> None:
         """Give the memory of an area back to the system; it reads as zeros then."""
-        self.map.madvise(mmap.MADV_REMOVE, self.start + place.start, place.size)
+        with contextlib.suppress(OSError):  # it stays used then, until the process ends
+            self.map.madvise(mmap.MADV_REMOVE, self.start + place.start, place.size)
 
     def give_back_incoming(self, area: int) -> None:
         """Give back a large area of the inbound buffer."""
@@ -61,6 +63,7 @@ class Segment:
     def __init__(self, descriptor: int, layout: Layout, writable: bool) -> None:
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self.map = mmap.mmap(descriptor, layout.size, mmap.MAP_SHARED, access)
+        self.map.madvise(mmap.MADV_DONTDUMP)  # a core dump would allocate all that is sparse
         self.view = memoryview(self.map)
         self.layout = layout
 
@@ -110,6 +113,8 @@ class Arena:
         return Slot(self._segments[segment], index, number), descriptor
 
     def _grow(self) -> int:
+        if mmap.PAGESIZE != PAGE:
+            raise FullError(f"memory comes in pages of {mmap.PAGESIZE} bytes here, not of {PAGE}")
         number = len(self._segments)
         if number >= MAX_SEGMENTS:
             raise FullError("no slot is left")
@@ -144,6 +149,3 @@ class Arena:
     def newest(self) -> int:
         """The number of the newest segment."""
         return len(self._segments) - 1
-
-
-assert PAGE % mmap.PAGESIZE == 0 or mmap.PAGESIZE % PAGE == 0

@@ -25,6 +25,8 @@ from chansup.protocol.launch import Carry
 
 SLOTS = 256  # in a segment
 _SWEEP = 1.0  # seconds after which memory that is not used is given back
+_SWEPT = 50  # connections that are looked at in one turn of the loop
+_SWEEP_PAUSE = 0.02  # seconds until the next ones
 
 _log = logging.getLogger("chansup.carry")
 
@@ -46,6 +48,7 @@ class Carrier:
         self._connections: dict[int, Connection] = {}  # by slot
         self._unoffered: dict[Connection, None] = {}
         self._large: set[Connection] = set()
+        self._unswept: list[Connection] = []  # of these, in this sweep
         self._sweeping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._token = secrets.token_hex(8)  # what ids begin with
@@ -155,10 +158,17 @@ class Carrier:
             self._loop.call_later(_SWEEP, self._sweep)
 
     def _sweep(self) -> None:
-        self._large = {one for one in self._large if not one.shrink()}
+        """Give back what is not used, a few at a time: it costs some system calls for each."""
+        assert self._loop is not None
+        if not self._unswept:
+            self._unswept = list(self._large)
+        for connection in self._unswept[-_SWEPT:]:
+            if connection.shrink():
+                self._large.discard(connection)
+        del self._unswept[-_SWEPT:]
         self._sweeping = bool(self._large)
-        if self._sweeping and self._loop is not None:
-            self._loop.call_later(_SWEEP, self._sweep)
+        if self._sweeping:
+            self._loop.call_later(_SWEEP_PAUSE if self._unswept else _SWEEP, self._sweep)
 
     def plain(self, connection: Connection, reason: str) -> None:
         """Take notice that a connection cannot be carried any more."""
@@ -215,11 +225,14 @@ class Carrier:
 
     def _take(self, message: HolderMessage, descriptor: int | None) -> None:
         if isinstance(message, Adopt):
-            assert descriptor is not None
-            self._arrivals.take(message, descriptor)
+            if descriptor is None:
+                details = "no descriptor is left"
+                self._link.say(protocol.Failed(message.ticket, "memory", False, details))
+            else:
+                self._arrivals.take(message, descriptor)
         elif isinstance(message, protocol.Memory):
-            assert descriptor is not None
-            self._arrivals.remember(message.key, descriptor)
+            if descriptor is not None:  # else what lies there cannot be adopted
+                self._arrivals.remember(message.key, descriptor)
         elif isinstance(message, protocol.Forget):
             self._arrivals.forget(message.key)
         elif isinstance(message, protocol.Declined):
@@ -227,6 +240,8 @@ class Carrier:
             if connection is not None:
                 connection.is_offered = False
                 connection.forsake(message.reason)
+                # The slot may have been used again: then the supervisor has the other socket.
+                self._link.say(protocol.Closed(message.slot))
         else:
             self._is_adoptable = message.adoptable
 

@@ -66,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writing_paused = False  # the server was told so
         self.on_answer: Callable[[bytes, bytes], None] = self._pass_on  # head, and what follows
         self.on_refusal: Callable[[], object] = _nothing  # the server closes in place of an answer
-        self._server_told = False  # that the connection is lost
+        self._server_told = True  # that the connection is lost: before it is made it is not told
         self._server_closed = False
 
     # The loop's side
@@ -85,6 +85,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def make(self) -> None:
         """Begin the server's protocol."""
+        self._server_told = False
         token = CURRENT.set(self)  # some servers begin the app's task here, others with the request
         try:
             self.inner.connection_made(self.transport)
@@ -179,6 +180,7 @@ class Connection(asyncio.BufferedProtocol):
         """Keep nothing of it, and write what the server has written so far."""
         assert self.raw is not None
         self.phase = Phase.PLAIN
+        self.request = b""
         self.inbound.forsake()
         self.transport.write = self.raw.write
         self.raw.write(data)

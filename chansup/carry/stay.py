@@ -366,7 +366,11 @@ async def _close_for_restart(carried: Carried, send: Send, wake: Callable[[], No
 
     def give_up_waiting() -> None:
         wake()
-        if carried.raw is not None:
+        if carried.raw is None:
+            return
+        if carried.raw.get_write_buffer_size():
+            carried.end()  # a slow client gets what is on its way to it
+        else:
             carried.raw.abort()
 
     impatience = loop.call_later(_CLOSE_PATIENCE, give_up_waiting)

@@ -3,6 +3,7 @@
 Servers tell it by a traceback, or only when the first client comes.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +57,7 @@ def _path(value: object, base: Path) -> Path | None:
     if not isinstance(value, str) or not value or "\0" in value:
         return None
     path = base / value
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # not Path.is_file: it raises without rights
 
 
 def _certificate_fault(path: Path) -> str:

@@ -235,6 +235,8 @@ def receive_from_child(sock: socket.socket) -> tuple[ChildMessage, int | None]:
 def receive_from_holder(sock: socket.socket) -> tuple[HolderMessage, int | None]:
     """Return the next message and its descriptor, which the caller closes.
 
+    The descriptor of a message that brings one is None where this process can have no more.
+
     Raises BlockingIOError if there is none, ChannelClosedError, and PacketError.
     """
     return _receive(sock, _holder_decoder.decode)
@@ -247,7 +249,9 @@ def _receive(sock: socket.socket, decode: Callable[[bytes], T]) -> tuple[T, int 
         raise ChannelClosedError("the other side is gone") from None
     descriptors = _descriptors(ancillary)
     try:
-        if flags & _NOT_WHOLE or len(descriptors) > MAX_DESCRIPTORS:
+        # Without any of them: this process is at its limit, recv(2). The message is in order.
+        was_full = flags & _NOT_WHOLE == socket.MSG_CTRUNC and not descriptors
+        if (flags & _NOT_WHOLE and not was_full) or len(descriptors) > MAX_DESCRIPTORS:
             raise PacketError("a packet that is too large, or descriptors that were cut off")
         if not data:
             raise ChannelClosedError("the other side is gone")
@@ -255,7 +259,7 @@ def _receive(sock: socket.socket, decode: Callable[[bytes], T]) -> tuple[T, int 
             message = decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PacketError(f"not a message: {error}") from None
-        if isinstance(message, WITH_DESCRIPTOR) != bool(descriptors):
+        if isinstance(message, WITH_DESCRIPTOR) != (was_full or bool(descriptors)):
             raise PacketError(f"{type(message).__name__} with {len(descriptors)} descriptors")
     except (PacketError, ChannelClosedError):
         for descriptor in descriptors:

@@ -111,7 +111,7 @@ class Supervisor:
 
     async def _serve_control_again(self) -> None:
         assert self._control is not None
-        await self._control.listen(self._runtime.control_socket())
+        await self._control.listen_instead(self._runtime.control_socket())
 
     async def _apply(self, generation: Generation) -> None:
         """Take over what a new generation says of the supervisor itself. Raises AddressError."""

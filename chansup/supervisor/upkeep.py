@@ -7,8 +7,8 @@ A listening socket whose file is gone cannot be bound again. Where that matters,
 and the processes that listened on the old one are replaced, see `stale_slots`.
 """
 
+import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from chansup.background import BackgroundTasks
 from chansup.errors import ChansupError
@@ -19,6 +19,7 @@ from chansup.supervisor.stale_slots import StaleSlots
 from chansup.unix import Presence
 
 _NAMED = 4  # files that one line names
+_PAUSE = 10.0  # seconds after an attempt in the background that failed
 
 
 class Upkeep:
@@ -37,7 +38,10 @@ class Upkeep:
         self._admin = admin
         self._serve_control = serve_control
         self._restored: list[str] = []
+        self._restored_later: list[str] = []  # in the background since the last look
         self._obstacles: dict[str, str] = {}  # path: what is wrong there
+        self._failed: dict[str, str] = {}  # the same, of what was tried in the background
+        self._not_before = 0.0  # monotonic: the next attempt after one that failed
         self._stale_slots = StaleSlots(site)
         self._restoring = BackgroundTasks()
 
@@ -45,7 +49,8 @@ class Upkeep:
         """Compare everything with what was made. Cheap: a few calls of stat(2)."""
         if self._site.stopping:
             return
-        self._restored, self._obstacles = [], {}
+        self._restored, self._restored_later = self._restored_later, []
+        self._obstacles = dict(self._failed)
         if self._restore_directory():
             self._restore_control()
             self._restore_hub()
@@ -71,9 +76,8 @@ class Upkeep:
         presence = self._runtime.control_presence()
         if presence is Presence.FOREIGN:
             self._is_in_the_way(path)
-        elif presence is Presence.MISSING and not self._restoring:
-            self._restored.append(str(path))
-            self._begin(self._serve_control(), path)
+        elif presence is Presence.MISSING:
+            self._begin(self._serve_control, str(path))
 
     def _restore_hub(self) -> None:
         hub = self._site.hub
@@ -127,9 +131,8 @@ class Upkeep:
         presence = self._admin.presence()
         if presence is Presence.FOREIGN:
             self._is_in_the_way(f"[admin] {self._admin.address}")
-        elif presence is Presence.MISSING and not self._restoring:
-            self._restored.append(f"[admin] {self._admin.address}")
-            self._begin(self._admin.restore(), self._admin.address)
+        elif presence is Presence.MISSING:
+            self._begin(self._admin.restore, f"[admin] {self._admin.address}")
 
     def _is_in_the_way(self, path: object) -> None:
         self._obstacles[str(path)] = (
@@ -152,11 +155,19 @@ class Upkeep:
                 site.say(said, "error")
         site.obstacles = self._obstacles
 
-    def _begin(self, work: Awaitable[None], path: Path | str | None) -> None:
+    def _begin(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Make `name` again in the background, not at once after an attempt that failed."""
+        if self._restoring or time.monotonic() < self._not_before:
+            return
+
         async def restore() -> None:
             try:
-                await work
+                await work()
             except (ChansupError, OSError) as error:
-                self._site.say(f"cannot listen on {path} again: {error}", "error")
+                self._failed[name] = f"cannot listen on {name} again: {error}"
+                self._not_before = time.monotonic() + _PAUSE
+            else:
+                self._failed.pop(name, None)
+                self._restored_later.append(name)
 
         self._restoring.start(restore())

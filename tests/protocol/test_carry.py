@@ -1,6 +1,8 @@
 """Messages between a process whose WebSockets outlive it and the supervisor."""
 
+import contextlib
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -102,6 +104,23 @@ def test_garbage_is_refused_and_its_descriptors_are_closed(
         carry.receive_from_child(pair[0])
     assert os.read(read, 1) == b""  # nobody holds the other end
     os.close(read)
+
+
+def test_a_message_arrives_without_its_descriptor_where_no_more_can_be_open(pair: Pair) -> None:
+    message = carry.Open(3)
+    carry.send(pair[1], message, pair[1].fileno())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (pair[0].fileno() + 100, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                used.append(os.dup(0))
+        assert carry.receive_from_child(pair[0]) == (message, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in used:
+            os.close(descriptor)
 
 
 @given(st.binary(max_size=300))

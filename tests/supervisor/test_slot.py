@@ -265,3 +265,27 @@ def check(slot: Slot, site: Site, how: str) -> None:
     if how == "restart":
         working = [process for process in site.alive() if process.draining_since is None]
         assert len(working) <= 1, "two of a program that must not run twice"
+
+
+def test_whoever_waits_for_a_slot_whose_process_hangs_lets_others_run(tmp_path: Path) -> None:
+    path = tmp_path / "chansup.toml"
+    path.write_text(CONFIG.format(how="overlap"))
+
+    async def wait() -> None:
+        (generation, *_) = generations_of(path)
+        site: Any = Site(generation)
+        slot = Slot(Pool(site, generation.pools["one"]), 0)
+        slot.start(generation)
+        while (process := slot.current) is None:
+            await asyncio.sleep(0)
+        assert isinstance(process, StandIn)
+        process.became_ready()
+        process.hung = True
+        waiting = asyncio.create_task(slot.booted())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        process.end(-9)
+        with pytest.raises(StartFailedError):
+            await waiting
+
+    asyncio.run(wait())

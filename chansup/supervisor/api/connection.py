@@ -153,6 +153,10 @@ class Connection(asyncio.Protocol):
         """Hear that it has caught up."""
         self._drained.set()
         self._lift_limit()
+        if self._transport.is_closing():
+            self._limit_stall()
+        elif self._idle:
+            self._limit(self._shared.limits.keep_alive, self._transport.close)
 
     # Requests
 
@@ -263,6 +267,7 @@ class Connection(asyncio.Protocol):
     def give_up(self) -> None:
         """End the connection after what was written: the response cannot be completed."""
         self._ends = True
+        self._limit_stall()
         self._transport.close()
 
     def _write(self, event: h11.Event) -> None:

@@ -53,6 +53,14 @@ class Server:
             )
         )
 
+    async def listen_instead(self, listener: socket.socket) -> None:
+        """Serve on `listener` and no other one. Raises OSError when it cannot be used."""
+        former = self._servers.copy()
+        await self.listen(listener)
+        for server in former:
+            server.close()
+            self._servers.remove(server)
+
     async def stop(self, grace: float = 1.0) -> None:
         """Close the listeners, let responses finish for `grace` seconds, then cut the rest."""
         self._shared.stopping.set()

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Protocol
 
 from chansup.protocol import carry
-from chansup.protocol.carry import ChildMessage, PacketError
+from chansup.protocol.carry import WITH_DESCRIPTOR, ChildMessage, PacketError
 from chansup.supervisor.carry import counters
 from chansup.supervisor.carry.carrier import Carrier
 from chansup.supervisor.carry.counters import HolderCounters, HolderReport
@@ -156,7 +156,9 @@ class Holder:
 
     def _take(self, carrier: Carrier, message: ChildMessage, descriptor: int | None) -> None:
         try:
-            if descriptor is None:
+            if descriptor is None and isinstance(message, WITH_DESCRIPTOR):
+                self._has_no_descriptor(carrier, message)
+            elif descriptor is None:
                 self._handlers[type(message)](carrier, message)
             else:
                 self._handlers[type(message)](carrier, message, descriptor)
@@ -184,13 +186,21 @@ class Holder:
         place = self._holdings.place(carrier, message.slot)
         if self._holdings.is_full:
             os.close(descriptor)
-            self.counters.add(counters.NOT_CARRIED, "descriptors")
-            self._say_full()
-            carrier.channel.tell(carry.Declined(message.slot, "descriptors"))
+            self._decline(carrier, message)
             return
         carrier.sockets[message.slot] = self._holdings.hold(
             descriptor, place, survives_crash=message.survives_crash
         )
+
+    def _has_no_descriptor(self, carrier: Carrier, message: ChildMessage) -> None:
+        if not isinstance(message, carry.Open):
+            raise PacketError("no descriptor is left for its memory")
+        self._decline(carrier, message)
+
+    def _decline(self, carrier: Carrier, message: carry.Open) -> None:
+        self.counters.add(counters.NOT_CARRIED, "descriptors")
+        self._say_full()
+        carrier.channel.tell(carry.Declined(message.slot, "descriptors"))
 
     def _closed(self, carrier: Carrier, message: carry.Closed) -> None:
         if (held := carrier.let_go(message.slot)) is not None:

@@ -171,8 +171,9 @@ class Slot:
         while self.wanted and not self.serves:
             if self._filling.waiting is not None:
                 await asyncio.shield(self._filling.waiting)
-            elif self.current is not None:
-                await self.current.settled.wait()
+            elif (process := self.current) is not None:
+                # One that was ready and serves no more, as it hangs, is about to end.
+                await (process.ended if process.settled.is_set() else process.settled).wait()
             elif self.changing.locked():
                 async with self.changing:
                     pass
