@@ -122,6 +122,7 @@ class Process:
             cwd=directory,
             env={
                 **os.environ,
+                "PYTHONUNBUFFERED": "1",  # as the supervisor sets it
                 VARIABLE: encode(launch),
                 "NOTIFY_SOCKET": self.notifications.address,
                 "LISTEN_FDS": str(len(inherited)),

@@ -25,6 +25,7 @@ from chansup.layer import (
     MessageTooLarge,
     Unreadable,
 )
+from chansup.layer.hub.store import CLAIMING
 from tests.layer import hubs
 from tests.layer.hubs import Hub, replaced
 
@@ -39,8 +40,8 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + PATIENCE
+async def until(condition: Callable[[], Awaitable[bool]], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
     while not await condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -598,7 +599,8 @@ def test_hubs_and_holders_that_die_at_random_under_load(hub: Hub) -> None:
         async def all_done() -> bool:
             return accepted <= set(done)
 
-        await until(all_done)
+        # What a holder had that left in the middle of a takeover waits for it to return.
+        await until(all_done, CLAIMING + 15)
         before = len(accepted)
 
         async def kill() -> None:

@@ -105,7 +105,8 @@ def test_children_end_with_a_killed_supervisor_and_the_port_is_free(site: Path) 
         run.wait()
         left = survivors({"CHANSUP_TEST": str(run.config)}, patience=3.0)
         assert left == []
-        assert port not in listening_ports()  # a bind may meet a client of somebody else
+        # The kernel may need a moment more. Not a bind: it may meet a client of somebody else.
+        wait_for(lambda: port not in listening_ports(), "a free port")
 
 
 def test_grandchildren_do_not_survive_a_stop(site: Path) -> None:
