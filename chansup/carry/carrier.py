@@ -158,7 +158,7 @@ class Carrier:
             self._loop.call_later(_SWEEP, self._sweep)
 
     def _sweep(self) -> None:
-        """Give back what is not used, a few at a time: it costs some system calls for each."""
+        """Give unused memory back, of a few connections at a time: each costs some system calls."""
         assert self._loop is not None
         if not self._unswept:
             self._unswept = list(self._large)
