@@ -59,12 +59,12 @@ def test_a_browser_notices_no_deploy_and_no_kill(tmp_path: Path, protocol: str) 
             done = run.command("reload", timeout=60)
             assert done.returncode == 0, done.stdout + done.stderr
             browser.wait_js(f"back.length > {said + 20}")
-            slots = run.slots().values()
-            (pid,) = [slot["pid"] for slot in slots if slot["websockets_open"]]
+            slots = run.slots().items()
+            ((slot, pid),) = [(name, one["pid"]) for name, one in slots if one["websockets_open"]]
             said = browser.js("back.length")
             os.kill(pid, signal.SIGKILL)
             browser.wait_js(f"back.length > {said + 20}")
-            run.wait_for(lambda pid=pid: pid not in run.pids() and None not in run.pids())
+            run.wait_for_successor(slot, pid)
         browser.js("(stopped = true)")
         browser.wait_js("back.at(-1) === sent")
         assert browser.js("[opened, closed]") == [1, 0]
