@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # Where tests start whole sites. The conformance tests share what they start.
 COSTLY = {"docs", "example", "launch", "relay", "system", "worker"}
 SITES = {"site", "supervisor", "scene", "either", "place", "redis_site", "tmp_path"}  # fixtures
-SHARE = 3  # of so many cases `make test` tries one
+SHARE = 6  # of so many cases `make test` tries one
 # Tried first where they are among the cases: what most sites run, and the first page of the docs.
 FIRST = ("uvicorn", "hub", "README.md")
 

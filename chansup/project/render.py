@@ -195,7 +195,7 @@ def _tasks(project: Project, names: _Names) -> list[str]:
 
 def _workers(project: Project, names: _Names) -> list[str]:
     sections = [_consumer(consumer, names) for consumer in project.consumers]
-    channels = [channel for channel in project.channels if _CHANNEL.match(channel)]
+    channels = [one for one in dict.fromkeys(project.channels) if _CHANNEL.match(one)]
     if not channels or not project.is_django:
         return sections
     if len(channels) > _MOST_POOLS:
