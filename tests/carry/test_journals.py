@@ -5,14 +5,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chansup.carry import layout, remainder
 from chansup.carry.arena import Arena, Slot
 from chansup.carry.errors import DiffersError, SlotError
 from chansup.carry.frames import scan
-from chansup.carry.inbound import Inbound
+from chansup.carry.inbound import RESERVE, Inbound
 from chansup.carry.layout import OPEN, STATE, Layout
 from chansup.carry.outbound import Outbound
 from chansup.carry.positions import Positions
@@ -141,6 +141,8 @@ class Client:
     def move(self, redeliver: bool = False) -> bool:
         """Continue in another process. Say whether a message was in hand."""
         left = self.remainder(redeliver)
+        # One that was filled into its reserve has no room elsewhere: it is closed, and counted.
+        assume(len(left.inbound) <= LAYOUT.incoming(layout.LARGE).size - RESERVE)
         former, self.slot = self.slot, fresh_slot()
         self.journal = self.new()
         self.paused = False

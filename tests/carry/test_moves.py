@@ -449,6 +449,7 @@ def test_a_message_larger_than_the_journal_makes_it_plain(tmp_path: Path) -> Non
     on_site(tmp_path, body, text, options={"ws_max_size": 100_000})
 
 
+@pytest.mark.thorough
 def test_garbage_from_the_supervisor_leaves_all_plain(tmp_path: Path) -> None:
     async def body(holder: Holder) -> None:
         async with connect(holder) as client:

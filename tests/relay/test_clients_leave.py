@@ -165,6 +165,7 @@ def in_queue(run: Running) -> int:
     return int(pool["queue"]["waiting"])
 
 
+@pytest.mark.thorough
 def test_neither_a_reload_nor_the_end_waits_for_apps_whose_clients_left(tmp_path: Path) -> None:
     pools = (pool("bare", timeout=60, websocket=True), pool("wsgi"))
     with site_of(tmp_path, *pools) as run:

@@ -45,6 +45,7 @@ def test_a_page_of_the_site_is_read_again_when_it_changes(
     assert b"Service Unavailable" in pages.body(503, "", BROWSER)[1]
 
 
+@pytest.mark.thorough
 def test_a_site_without_workers_shows_its_page(tmp_path: Path) -> None:
     write_app(tmp_path)
     (tmp_path / "sorry.html").write_text("<h1>We are moving</h1>")

@@ -77,6 +77,7 @@ def parts(first: int, last: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
+@pytest.mark.thorough
 def test_each_message_comes_once_and_whole_and_each_app_hears_the_goodbye(tmp_path: Path) -> None:
     deploys = 2
     with site_with_hub(tmp_path, workers=2) as (site, hub):
@@ -137,6 +138,7 @@ def test_a_handler_that_never_ends_is_waited_for_within_the_stop_timeout(tmp_pat
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.thorough
 def test_an_app_that_is_told_to_leave_may_finish_its_connect(tmp_path: Path) -> None:
     with site_with_hub(tmp_path, workers=1) as (site, _):
 

@@ -59,6 +59,7 @@ def test_descriptors_that_are_used_up_are_told_while_it_lasts(tmp_path: Path, re
         assert "Traceback" not in run.output()
 
 
+@pytest.mark.thorough
 def test_a_program_without_descriptors_is_told_by_its_queue(tmp_path: Path) -> None:
     (tmp_path / "hoarder.py").write_text(
         "import resource, socket, time\n"
@@ -86,6 +87,7 @@ def test_a_program_without_descriptors_is_told_by_its_queue(tmp_path: Path) -> N
         assert run.slots()["interface.0"]["state"] == "READY"
 
 
+@pytest.mark.thorough
 def test_a_program_is_ready_when_it_accepts(tmp_path: Path) -> None:
     (tmp_path / "server.py").write_text(
         "import socket, time\n"

@@ -47,6 +47,7 @@ def test_a_stopped_process_is_replaced(site: Path) -> None:
         assert run.slots()["interface.0"]["restarts"] == {"hang": 1}
 
 
+@pytest.mark.thorough
 def test_a_frozen_supervisor_blames_nobody(site: Path) -> None:
     with running(site, QUICK) as run:
         run.wait_until_ready()

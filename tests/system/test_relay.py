@@ -270,6 +270,7 @@ def test_metrics_of_both_sides(site: Path) -> None:
 
 
 @pytest.mark.skipif(everybody.reason() is not None, reason=str(everybody.reason()))
+@pytest.mark.thorough
 def test_the_interface_may_run_as_another_user() -> None:
     config = RELAY.replace('bind = "127.0.0.1:0"', 'bind = "127.0.0.1:0"\nuser = "nobody"')
     with everybody.directory() as site:

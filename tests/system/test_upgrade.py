@@ -94,6 +94,7 @@ def test_a_version_that_still_speaks_the_one_before_takes_over_slot_by_slot(
         assert "cannot speak" not in run.output()
 
 
+@pytest.mark.thorough
 def test_without_a_common_version_only_a_reload_replaces_and_nothing_fails(
     site: Path, installation: Installation
 ) -> None:
@@ -159,6 +160,7 @@ USES_HUB = (
 )
 
 
+@pytest.mark.thorough
 def test_what_old_supervisor_and_new_code_disagree_on_is_said_and_nothing_is_touched(
     site: Path, installation: Installation
 ) -> None:
