@@ -77,7 +77,10 @@ def carrier(child: Child, options: dict[str, Any]) -> Carrier | None:
     `options["ws"]` is replaced by what wraps the server's own protocol.
     """
     settings = child.launch.carry
-    if settings is None or options.get("ssl_certfile") or options.get("ssl_keyfile"):
+    if settings is None:
+        return None
+    os.set_inheritable(settings.channel_fd, False)  # what the app starts has no business there
+    if options.get("ssl_certfile") or options.get("ssl_keyfile"):
         return None
     try:
         versions.require(versions.CARRY, settings.version)

@@ -49,6 +49,7 @@ async def deploy(site: Stage, connections: list[ClientConnection], command: str)
 
 
 @pytest.mark.parametrize(("interfaces", "surge"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.thorough
 def test_they_are_even_again_after_a_crash_and_after_a_change_of_size(
     tmp_path: Path, interfaces: int, surge: int
 ) -> None:

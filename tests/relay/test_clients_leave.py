@@ -146,6 +146,7 @@ def test_a_framework_that_raises_when_the_client_of_a_websocket_leaves(site: Run
     until_nobody_waits(site, "starlette")
 
 
+@pytest.mark.thorough
 def test_clients_that_leave_while_they_wait_are_never_served(tmp_path: Path) -> None:
     one = pool("bare", timeout=60).replace("= 8", "= 1", 1)
     with site_of(tmp_path, one) as run, closing(call(run, "/bare/poll")):

@@ -152,6 +152,7 @@ def test_a_session_that_hangs_on_the_first_message_is_left_for_dead(
     assert "[handover] close" in said
 
 
+@pytest.mark.thorough
 def test_protocols_that_are_known_are_closed(site: Stage) -> None:
     code, said = tried(
         site, "/graphql", "--subprotocol", "graphql-transport-ws", "--send", json.dumps(INIT),

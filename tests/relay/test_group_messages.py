@@ -221,6 +221,7 @@ def test_no_message_is_missed_or_doubled_by_deploys(
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
+@pytest.mark.thorough
 def test_a_kill_costs_at_most_the_message_in_hand(tmp_path: Path) -> None:
     dice = random.Random("groups")
     with site_with_hub(tmp_path, workers=2) as (site, hub):

@@ -38,6 +38,7 @@ def readiness(run: Running) -> httpx.Response:
 
 
 @pytest.mark.parametrize("relay", ["", RELAY], ids=["direct", "relay"])
+@pytest.mark.thorough
 def test_descriptors_that_are_used_up_are_told_while_it_lasts(tmp_path: Path, relay: str) -> None:
     write_app(tmp_path)
     with running(tmp_path, SERVER.format(relay=relay) + ADMIN) as run:

@@ -226,6 +226,14 @@ def test_every_descriptor_is_given_back(site: Path) -> None:
         asyncio.run(visit(run))
 
 
+def test_what_the_app_starts_inherits_no_channel_to_the_supervisor(tmp_path: Path) -> None:
+    write_app(tmp_path, before='import os\nos.system("ls -l /proc/self/fd > descriptors")\n')
+    with running(tmp_path, CARRIES) as run:
+        run.wait_until_ready()
+        inherited = (tmp_path / "descriptors").read_text()
+    assert "socket:" not in inherited, inherited
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["deploys", "kills"])
 def test_twenty_times(site: Path, kind: str) -> None:

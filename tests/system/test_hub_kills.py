@@ -138,6 +138,7 @@ def answer(process: "subprocess.Popen[str]") -> Any:
     return json.loads(output)
 
 
+@pytest.mark.thorough
 def test_what_was_sent_is_received_once_or_counted(tmp_path: Path) -> None:
     chance = random.Random(12)
     with running(tmp_path, CONFIG) as run:

@@ -75,6 +75,7 @@ def test_scale_up_during_a_rollout(site: Path) -> None:
         assert len(run.pids("work")) == 3
 
 
+@pytest.mark.thorough
 def test_restart_during_a_rollout_keeps_the_new_generation(site: Path) -> None:
     write_app(site, before=SLOW)
     with running(site, coloured(DIRECT, "red")) as run:

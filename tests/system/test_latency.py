@@ -93,6 +93,7 @@ def local(tmp_path: Path) -> Project:
     return project.write(tmp_path, {"BACKEND": "chansup.layer.ChannelLayer"})
 
 
+@pytest.mark.thorough
 def test_what_is_told_is_what_was_done(local: Project) -> None:
     with running(local, THUMBNAILS) as site:
         assert site.counts(0, "handled")

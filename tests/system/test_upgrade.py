@@ -76,6 +76,7 @@ def kill(run: Running, slots: list[str]) -> None:
         run.send_to(run.slots()[name]["pid"], signal.SIGKILL)
 
 
+@pytest.mark.thorough
 def test_a_version_that_still_speaks_the_one_before_takes_over_slot_by_slot(
     site: Path, installation: Installation
 ) -> None:
@@ -133,6 +134,7 @@ def test_new_code_that_does_not_boot_leaves_the_old_generation_serving(
         assert [*run.pids(), *run.pids("web")] == before
 
 
+@pytest.mark.thorough
 def test_crashed_workers_that_nobody_can_speak_to_are_said_and_replaced_with_the_interface(
     site: Path, installation: Installation
 ) -> None:

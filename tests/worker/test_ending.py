@@ -28,6 +28,7 @@ IN_HASTE = CONFIG.replace("stop_timeout = 15", "stop_timeout = 3")
 
 
 @pytest.mark.parametrize("channel", ["thumbnails", "mail"])
+@pytest.mark.thorough
 def test_a_stop_in_the_middle_of_200_messages_loses_none(either: Project, channel: str) -> None:
     tables = f'[workers.x]\nchannels = ["{channel}"]\nprocesses = 2\nconcurrency = 2\n'
     either.send(channel, *numbers(200, seconds=0.1))
